@@ -1,1 +1,35 @@
-//! See `docs/design.md`.
+//! Block devices: what the engine reads and writes bytes through.
+//!
+//! A [`BlockDevice`] takes a batch of [`Request`]s in one blocking call. Bytes travel in [`Frame`]s, which are shared by
+//! reference and copied only when somebody changes one that another still holds. [`MemoryDevice`] needs no operating
+//! system.
+//!
+//! # Invariants
+//! A request either did all that it says or carries an error; the requests of a batch have no order among themselves.
+//! Data is durable once a flush has returned that began after the write did, or once a write with FUA has returned.
+//! # Locking
+//! Devices are `Sync` and lock for themselves; no lock of a device is held when a call of it returns.
+//! # Not here
+//! Blocks, groups and checksums (`extant-format`); faults, recording and delays (`extant-testkit`): a test device
+//! implements [`BlockDevice`] like any other, and the trait has no hook for it.
+//! # Source
+//! Request kinds and the meaning of flush and FUA: kernel `Documentation/block/writeback_cache_control.rst`.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+
+extern crate alloc;
+
+mod cast;
+mod device;
+mod error;
+mod frame;
+mod memory;
+mod pool;
+mod request;
+pub mod sync;
+
+pub use device::{BlockDevice, BlockDeviceExt, DeviceGeometry};
+pub use error::DeviceError;
+pub use frame::{Frame, FrameSlice};
+pub use memory::MemoryDevice;
+pub use pool::FramePool;
+pub use request::{Operation, OperationKind, Request};
