@@ -1,0 +1,137 @@
+//! What one file is: its number, its attributes, and the trees that hang on it. Passive: no I/O here.
+//!
+//! # Invariants
+//! `disk_size <= size` while `content` is held. `block` (the 60 bytes of `i_block`) changes only with `map` held
+//! for writing. The copy in the inode table follows by `inode_table::store` in the handle that made the change.
+//! # Locking
+//! `content` (30) > `invalidate` (40) > folio (60) > `attributes_lock` (65) > `map` (70) > leaves: `core`, `status`.
+//! # Not here
+//! Reading and storing inodes (`inode_table`), block maps (`extent_tree`, `mapping`), names (`namespace`).
+//! # Source
+//! Kernel `fs/ext4/ext4.h`, `struct ext4_inode_info`.
+
+mod core_attributes;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub(crate) use core_attributes::InodeCore;
+use extant_format::inode::{FileType, InodeFlags};
+use extant_format::{InodeNumber, TransactionId};
+
+use crate::delayed::InodeReservations;
+use crate::extent_status::ExtentStatusTree;
+use crate::page_cache::PageCache;
+use crate::sync::{Mutex, Rank, RwLock};
+
+/// One file in memory.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    number: InodeNumber,
+    checksum_seed: u32,
+    generation: u32,
+    /// Size, bytes and entries against each other (`i_rwsem`).
+    pub(crate) content: RwLock<()>,
+    /// Truncate and punch (write) against filling folios (read) (`invalidate_lock`).
+    pub(crate) invalidate: RwLock<()>,
+    /// Extended attributes and inline data (`xattr_sem`).
+    pub(crate) attributes_lock: RwLock<()>,
+    /// The block map, and every decision on what a block is (`i_data_sem`).
+    pub(crate) map: RwLock<()>,
+    /// Attributes as they will be stored; a leaf.
+    pub(crate) core: Mutex<InodeCore>,
+    /// What is known of each block; a leaf (`i_es_lock`).
+    pub(crate) status: Mutex<ExtentStatusTree>,
+    /// Promised space and shared clusters; a leaf (`i_block_reservation_lock`).
+    pub(crate) reservations: Mutex<InodeReservations>,
+    /// The file's bytes.
+    pub(crate) pages: Arc<PageCache>,
+    size: AtomicU64,
+    sync_tid: AtomicU32,
+    datasync_tid: AtomicU32,
+    /// Truncated to nothing since it was opened: its last close starts writeback (`EXT4_STATE_DA_ALLOC_CLOSE`).
+    pub(crate) allocate_on_close: AtomicBool,
+    /// May hold its bytes in the inode (`EXT4_STATE_MAY_INLINE_DATA`).
+    pub(crate) may_inline: AtomicBool,
+    /// Opened this many times for writing.
+    pub(crate) writers: AtomicU32,
+    /// On the orphan list.
+    pub(crate) orphan: AtomicBool,
+}
+
+impl Inode {
+    /// An inode in memory with the attributes `core`, whose bytes go into `pages`.
+    pub(crate) fn new(number: InodeNumber, checksum_seed: u32, core: InodeCore, pages: Arc<PageCache>) -> Self {
+        Self {
+            number,
+            checksum_seed,
+            generation: core.generation,
+            content: RwLock::new(Rank::Content, ()),
+            invalidate: RwLock::new(Rank::Invalidate, ()),
+            attributes_lock: RwLock::new(Rank::Attributes, ()),
+            map: RwLock::new(Rank::Map, ()),
+            size: AtomicU64::new(core.disk_size),
+            core: Mutex::new(Rank::Leaf, core),
+            status: Mutex::new(Rank::Status, ExtentStatusTree::default()),
+            reservations: Mutex::new(Rank::Leaf, InodeReservations::default()),
+            pages,
+            sync_tid: AtomicU32::new(0),
+            datasync_tid: AtomicU32::new(0),
+            allocate_on_close: AtomicBool::new(false),
+            may_inline: AtomicBool::new(false),
+            writers: AtomicU32::new(0),
+            orphan: AtomicBool::new(false),
+        }
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> InodeNumber {
+        self.number
+    }
+
+    /// What all checksums of its structures start from.
+    pub(crate) fn checksum_seed(&self) -> u32 {
+        self.checksum_seed
+    }
+
+    /// Tells this use of the number from earlier ones.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Regular file, directory, ...
+    pub(crate) fn file_type(&self) -> FileType {
+        self.core.lock().file_type()
+    }
+
+    /// The inode's flags.
+    pub(crate) fn flags(&self) -> InodeFlags {
+        self.core.lock().flags
+    }
+
+    /// The size that users see, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Sets the size that users see; the caller holds `content` for writing.
+    pub(crate) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Notes that transaction `tid` changed the inode, and whether `fdatasync` has to wait for it.
+    ///
+    /// Source: kernel `ext4_update_inode_fsync_trans`.
+    pub(crate) fn note_transaction(&self, tid: TransactionId, data: bool) {
+        self.sync_tid.store(tid.get(), Ordering::Release);
+        if data {
+            self.datasync_tid.store(tid.get(), Ordering::Release);
+        }
+    }
+
+    /// The transaction that `fsync` (or, if `data_only`, `fdatasync`) has to see committed.
+    pub(crate) fn last_transaction(&self, data_only: bool) -> TransactionId {
+        let tid = if data_only { &self.datasync_tid } else { &self.sync_tid };
+        TransactionId(tid.load(Ordering::Acquire))
+    }
+}

@@ -1,0 +1,370 @@
+//! Locks with a rank: the only file that names the platform's locks and threads.
+//!
+//! # Invariants
+//! A thread takes locks by rising [`Rank`]; debug builds panic on a wrong order and name both ranks.
+//! A lock whose holder panicked panics, so damage cannot spread.
+//! # Locking
+//! `docs/locking.md` has the table of ranks. With `std` the locks sleep; without it they spin, and a
+//! [`Condvar`] waits by letting go of its lock and trying again.
+//! # Not here
+//! What each lock protects (the type that owns it says so).
+//! # Source
+//! Kernel `fs/ext4/super.c`, "Lock ordering"; lockdep's idea of classes.
+
+use core::ops::{Deref, DerefMut};
+
+/// A lock's place in the order in which locks are taken.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// Freeze and unmount against everything else.
+    Gate = 10,
+    /// The shape of the tree while a directory changes parent.
+    Rename = 20,
+    /// One inode's size, bytes and entries against each other; several by rising inode number.
+    Content = 30,
+    /// Truncate and punch against the filling of folios.
+    Invalidate = 40,
+    /// A change of an inode's data mode against writeback.
+    ModeSwitch = 45,
+    /// The lock flag of one folio; several only by rising index.
+    Folio = 60,
+    /// An inode's extended attributes and inline data.
+    Attributes = 65,
+    /// An inode's block map.
+    Map = 70,
+    /// The orphan list.
+    Orphans = 72,
+    /// A group preallocation across its search.
+    LocalityGroup = 75,
+    /// A leaf: one structure for a few lines; never two of them.
+    Leaf = 80,
+    /// The journal's transactions.
+    Journal = 90,
+    /// One metadata block's bytes.
+    MetadataBlock = 95,
+}
+
+#[expect(non_upper_case_globals, reason = "named as the variants they stand for")]
+impl Rank {
+    /// An inode's extent status tree.
+    pub(crate) const Status: Self = Self::Leaf;
+    /// The space ledger.
+    pub(crate) const Ledger: Self = Self::Leaf;
+    /// One block group.
+    pub(crate) const Group: Self = Self::Leaf;
+    /// The folios of one file.
+    pub(crate) const CacheIndex: Self = Self::Leaf;
+}
+
+#[cfg(all(debug_assertions, feature = "std"))]
+mod held {
+    use super::Rank;
+    use std::cell::RefCell;
+    use std::vec::Vec;
+
+    std::thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Notes that this thread takes a lock of `rank`, and panics if it holds one that comes later.
+    pub(super) fn take(rank: Rank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(&top) = held.iter().max() {
+                let again = matches!(rank, Rank::Content | Rank::Folio | Rank::MetadataBlock | Rank::Map);
+                assert!(top < rank || (top == rank && again), "lock order: {rank:?} is taken while {top:?} is held");
+            }
+            held.push(rank);
+        });
+    }
+
+    /// Notes that this thread lets go of a lock of `rank`.
+    pub(super) fn release(rank: Rank) {
+        // A guard may outlive the thread's bookkeeping at its very end.
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(at) = held.iter().rposition(|&r| r == rank) {
+                held.remove(at);
+            }
+        });
+    }
+}
+
+#[cfg(not(all(debug_assertions, feature = "std")))]
+mod held {
+    use super::Rank;
+
+    pub(super) fn take(_: Rank) {}
+    pub(super) fn release(_: Rank) {}
+}
+
+#[cfg(feature = "std")]
+mod imp {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().expect("a thread panicked while it held this lock")
+    }
+    pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock().ok()
+    }
+    pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read().expect("a thread panicked while it held this lock")
+    }
+    pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write().expect("a thread panicked while it held this lock")
+    }
+    pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
+        lock.try_write().ok()
+    }
+    pub(super) fn wait<'a, T>(condvar: &Condvar, _: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar.wait(guard).expect("a thread panicked while it held this lock")
+    }
+    pub(super) fn notify_all(condvar: &Condvar) {
+        condvar.notify_all();
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod imp {
+    pub(super) use spin::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    #[derive(Debug, Default)]
+    pub(super) struct Condvar;
+
+    impl Condvar {
+        pub(super) const fn new() -> Self {
+            Self
+        }
+    }
+
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock()
+    }
+    pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock()
+    }
+    pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read()
+    }
+    pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write()
+    }
+    pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
+        lock.try_write()
+    }
+    pub(super) fn wait<'a, T>(_: &Condvar, mutex: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        drop(guard);
+        core::hint::spin_loop();
+        mutex.lock()
+    }
+    pub(super) fn notify_all(_: &Condvar) {}
+}
+
+/// A lock that one thread holds at a time.
+#[derive(Debug)]
+pub(crate) struct Mutex<T> {
+    rank: Rank,
+    inner: imp::Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// A free lock of `rank` around `value`.
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::Mutex::new(value) }
+    }
+
+    /// Waits for the lock.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        held::take(self.rank);
+        MutexGuard { lock: self, inner: Some(imp::lock(&self.inner)) }
+    }
+
+    /// The lock, if nobody holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let inner = imp::try_lock(&self.inner)?;
+        held::take(self.rank);
+        Some(MutexGuard { lock: self, inner: Some(inner) })
+    }
+
+    /// The value, which nobody else can reach.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        #[cfg(feature = "std")]
+        return self.inner.get_mut().expect("a thread panicked while it held this lock");
+        #[cfg(not(feature = "std"))]
+        return self.inner.get_mut();
+    }
+}
+
+/// Proof that the thread holds a [`Mutex`].
+#[derive(Debug)]
+pub(crate) struct MutexGuard<'a, T> {
+    lock: &'a Mutex<T>,
+    inner: Option<imp::MutexGuard<'a, T>>,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.inner.as_ref().expect("taken only by wait, which consumes the guard")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.inner.as_mut().expect("taken only by wait, which consumes the guard")
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        if self.inner.take().is_some() {
+            held::release(self.lock.rank);
+        }
+    }
+}
+
+/// A lock that many readers or one writer hold at a time.
+#[derive(Debug)]
+pub(crate) struct RwLock<T> {
+    rank: Rank,
+    inner: imp::RwLock<T>,
+}
+
+impl<T> RwLock<T> {
+    /// A free lock of `rank` around `value`.
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::RwLock::new(value) }
+    }
+
+    /// Waits until no writer holds the lock.
+    pub(crate) fn read(&self) -> ReadGuard<'_, T> {
+        held::take(self.rank);
+        ReadGuard { rank: self.rank, inner: imp::read(&self.inner) }
+    }
+
+    /// Waits until nobody holds the lock.
+    pub(crate) fn write(&self) -> WriteGuard<'_, T> {
+        held::take(self.rank);
+        WriteGuard { rank: self.rank, inner: imp::write(&self.inner) }
+    }
+
+    /// The lock for writing, if nobody holds it.
+    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        let inner = imp::try_write(&self.inner)?;
+        held::take(self.rank);
+        Some(WriteGuard { rank: self.rank, inner })
+    }
+}
+
+/// Proof that the thread holds a [`RwLock`] for reading.
+#[derive(Debug)]
+pub(crate) struct ReadGuard<'a, T> {
+    rank: Rank,
+    inner: imp::RwLockReadGuard<'a, T>,
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> Drop for ReadGuard<'_, T> {
+    fn drop(&mut self) {
+        held::release(self.rank);
+    }
+}
+
+/// Proof that the thread holds a [`RwLock`] for writing.
+#[derive(Debug)]
+pub(crate) struct WriteGuard<'a, T> {
+    rank: Rank,
+    inner: imp::RwLockWriteGuard<'a, T>,
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T> Drop for WriteGuard<'_, T> {
+    fn drop(&mut self) {
+        held::release(self.rank);
+    }
+}
+
+/// Where threads wait for a change of what a [`Mutex`] protects.
+#[derive(Debug)]
+pub(crate) struct Condvar(imp::Condvar);
+
+impl Condvar {
+    /// A place where nobody waits yet.
+    pub(crate) const fn new() -> Self {
+        Self(imp::Condvar::new())
+    }
+
+    /// Lets go of the lock, waits, and takes it again; may wake for nothing, so ask again in a loop.
+    pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let lock = guard.lock;
+        let inner = guard.inner.take().expect("taken only here");
+        let inner = imp::wait(&self.0, &lock.inner, inner);
+        MutexGuard { lock, inner: Some(inner) }
+    }
+
+    /// Wakes all that wait.
+    pub(crate) fn notify_all(&self) {
+        imp::notify_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_taken_by_rising_rank() {
+        let (low, high) = (Mutex::new(Rank::Map, 1), Mutex::new(Rank::Leaf, 2));
+        let sum = {
+            let a = low.lock();
+            let b = high.lock();
+            *a + *b
+        };
+        assert_eq!(sum, 3);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_falling_rank_panics() {
+        let outcome = std::panic::catch_unwind(|| {
+            let (low, high) = (Mutex::new(Rank::Map, ()), Mutex::new(Rank::Leaf, ()));
+            let _b = high.lock();
+            let _a = low.lock();
+        });
+        assert!(outcome.is_err());
+    }
+
+    #[test]
+    fn a_waiter_sees_what_the_notifier_wrote() {
+        let pair = (Mutex::new(Rank::Leaf, false), Condvar::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                *pair.0.lock() = true;
+                pair.1.notify_all();
+            });
+            let mut ready = pair.0.lock();
+            while !*ready {
+                ready = pair.1.wait(ready);
+            }
+        });
+    }
+}
