@@ -5,8 +5,4 @@
 
 extern crate alloc;
 
-pub mod error;
 pub(crate) mod sync;
-pub mod time;
-
-pub use error::{Errno, Error};
