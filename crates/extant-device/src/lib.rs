@@ -2,7 +2,7 @@
 //!
 //! A [`BlockDevice`] takes a batch of [`Request`]s in one blocking call. Bytes travel in [`Frame`]s, which are shared by
 //! reference and copied only when somebody changes one that another still holds. [`MemoryDevice`] needs no operating
-//! system.
+//! system; `FileDevice` (feature `std`) opens image files and block devices.
 //!
 //! # Invariants
 //! A request either did all that it says or carries an error; the requests of a batch have no order among themselves.
@@ -21,6 +21,8 @@ extern crate alloc;
 mod cast;
 mod device;
 mod error;
+#[cfg(feature = "std")]
+mod file;
 mod frame;
 mod memory;
 mod pool;
@@ -29,6 +31,8 @@ pub mod sync;
 
 pub use device::{BlockDevice, BlockDeviceExt, DeviceGeometry};
 pub use error::DeviceError;
+#[cfg(feature = "std")]
+pub use file::{FileDevice, LockHolder, OpenError};
 pub use frame::{Frame, FrameSlice};
 pub use memory::MemoryDevice;
 pub use pool::FramePool;

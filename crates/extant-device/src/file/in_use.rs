@@ -1,0 +1,262 @@
+//! Whether an image is in use: locks, mounts, loop devices; and by whom.
+//!
+//! What the system hides (another mount namespace, another user's process, no `/proc` or `/sys`) counts as not there.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use rustix::fs::{FlockOperation, flock, major, minor};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::open_error::{LockHolder, OpenError};
+
+/// Takes the lock that keeps out every other [`FileDevice`](super::FileDevice) that locks, in this process too.
+pub(super) fn lock_exclusive(
+    file: &File,
+    metadata: &Metadata,
+    path: &Path,
+) -> Result<(), OpenError> {
+    lock(file, metadata, path, FlockOperation::NonBlockingLockExclusive)?;
+    // Record locks, as emulators take them, do not collide with ours.
+    let identity = Identity::of(metadata);
+    match listed_locks().iter().any(|lock| lock.kind != "FLOCK" && lock.is_on(identity)) {
+        true => Err(OpenError::Locked { path: path.into(), holder: identity.lock_holder(file) }),
+        false => Ok(()),
+    }
+}
+
+/// Takes a lock that keeps out writers.
+pub(super) fn lock_shared(file: &File, metadata: &Metadata, path: &Path) -> Result<(), OpenError> {
+    lock(file, metadata, path, FlockOperation::NonBlockingLockShared)
+}
+
+/// Gives up the lock, if any.
+pub(super) fn unlock(file: &File) {
+    // It can only fail where there are no locks; closing follows anyway.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+fn lock(
+    file: &File,
+    metadata: &Metadata,
+    path: &Path,
+    operation: FlockOperation,
+) -> Result<(), OpenError> {
+    match retry_on_intr(|| flock(file, operation)) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked {
+            path: path.into(),
+            holder: Identity::of(metadata).lock_holder(file),
+        }),
+        // A file system without locks: refusing would make its images unusable.
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(OpenError::system(path)(errno.into())),
+    }
+}
+
+/// Refuses an image that is mounted, or attached to a loop device.
+pub(super) fn check(metadata: &Metadata, path: &Path) -> Result<(), OpenError> {
+    let identity = Identity::of(metadata);
+    let mounts = mounts();
+    let mounted_at = |identity: Identity| mounts.iter().find(|mount| mount.uses(identity));
+    let attached = loop_devices().into_iter().find(|attached| attached.has(identity));
+    let by_loop = || mounted_at(Identity::Device(attached.as_ref()?.number?));
+    if let Some(mount) = mounted_at(identity).or_else(by_loop) {
+        return Err(OpenError::Mounted {
+            path: path.into(),
+            mount_point: mount.mount_point.clone(),
+        });
+    }
+    match attached {
+        Some(attached) => {
+            Err(OpenError::Attached { path: path.into(), loop_device: attached.path })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What makes two paths the same storage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Identity {
+    /// A file by the device that it is on, and its inode.
+    File { device: u64, inode: u64 },
+    /// A block device by its number, whatever node led to it.
+    Device(u64),
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        if metadata.file_type().is_block_device() {
+            Self::Device(metadata.rdev())
+        } else {
+            Self::File { device: metadata.dev(), inode: metadata.ino() }
+        }
+    }
+
+    fn is_at(self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == self)
+    }
+
+    /// A process that has this open with a lock on it, else one that the list of locks names. `own` is the caller's
+    /// descriptor, which may have a lock itself.
+    fn lock_holder(self, own: &File) -> Option<LockHolder> {
+        let own_info = format!("/proc/{}/fdinfo/{}", std::process::id(), own.as_raw_fd());
+        let open_by = |process: &PathBuf| {
+            let descriptors = entries(&process.join("fd"))
+                .into_iter()
+                .filter(|descriptor| self.is_at(descriptor));
+            let infos = descriptors
+                .filter_map(|found| Some(process.join("fdinfo").join(found.file_name()?)));
+            infos
+                .filter(|info| *info != Path::new(&own_info))
+                .any(|info| fs::read_to_string(info).is_ok_and(|text| text.contains("\nlock:")))
+        };
+        let pid_of = |process: &PathBuf| process.file_name()?.to_str()?.parse().ok();
+        let processes =
+            entries(Path::new("/proc")).into_iter().filter(|process| pid_of(process).is_some());
+        let seen = processes.into_iter().find(open_by).and_then(|process| pid_of(&process));
+        let listed = || listed_locks().into_iter().find(|lock| lock.is_on(self))?.pid;
+        let pid: u32 = seen.or_else(listed)?;
+        let command = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+        Some(LockHolder { pid, command: command.map(|name| name.trim_end().to_owned()) })
+    }
+}
+
+/// A line of `/proc/locks`.
+struct ListedLock {
+    kind: String,
+    pid: Option<u32>,
+    place: String, // device and inode
+}
+
+impl ListedLock {
+    fn is_on(&self, identity: Identity) -> bool {
+        match identity {
+            Identity::File { device, inode } => {
+                self.place == format!("{:02x}:{:02x}:{inode}", major(device), minor(device))
+            }
+            Identity::Device(_) => false, // listed by its node's inode, of which there may be several
+        }
+    }
+}
+
+fn listed_locks() -> Vec<ListedLock> {
+    let parse = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().skip(1).filter(|field| *field != "->");
+        let kind = fields.next()?.to_owned();
+        let pid = fields.nth(2)?.parse().ok().filter(|pid| *pid > 0);
+        Some(ListedLock { kind, pid, place: fields.next()?.to_owned() })
+    };
+    fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter_map(parse).collect()
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount {
+    device: u64,
+    mount_point: PathBuf,
+    source: PathBuf,
+}
+
+impl Mount {
+    fn uses(&self, identity: Identity) -> bool {
+        // File systems without a device of their own name it, or the image, as their source.
+        identity == Identity::Device(self.device)
+            || (self.source.is_absolute() && identity.is_at(&self.source))
+    }
+}
+
+fn mounts() -> Vec<Mount> {
+    let parse = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let device = parse_device(str::from_utf8(fields.nth(2)?).ok()?)?;
+        let mount_point = unescape(fields.nth(1)?);
+        let source = unescape(fields.skip_while(|field| *field != b"-").nth(2)?);
+        Some(Mount { device, mount_point, source })
+    };
+    let list = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    list.split(|byte| *byte == b'\n').filter_map(parse).collect()
+}
+
+/// Undoes the `\040` by which the kernel writes blanks in a path.
+fn unescape(field: &[u8]) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), field);
+    while let [first, tail @ ..] = rest {
+        let octal = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok();
+        match (first, tail.get(..3).and_then(octal)) {
+            (b'\\', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+struct LoopDevice {
+    path: PathBuf,
+    number: Option<u64>,
+    backing: PathBuf, // as the kernel shows it: follows renames, ends in " (deleted)" after an unlink
+}
+
+impl LoopDevice {
+    fn has(&self, identity: Identity) -> bool {
+        match fs::metadata(&self.backing) {
+            Ok(metadata) => Identity::of(&metadata) == identity,
+            Err(_) => self.has_by_status(identity).unwrap_or(false),
+        }
+    }
+
+    /// For a backing file without a name: another name of it may be ours. Only an ioctl of the device tells, which
+    /// safe Rust cannot call but a program can; it answers to root alone, who alone attaches loop devices.
+    fn has_by_status(&self, identity: Identity) -> Option<bool> {
+        let Identity::File { device, inode } = identity else { return None };
+        let columns = ["--noheadings", "--output", "BACK-MAJ:MIN,BACK-INO"];
+        let output = Command::new("losetup").args(columns).arg(&self.path).output().ok()?;
+        let answer = String::from_utf8(output.stdout).ok()?;
+        let (backing_device, backing_inode) = answer.trim().split_once(' ')?;
+        Some(
+            parse_device(backing_device)? == device
+                && backing_inode.trim().parse::<u64>().ok()? == inode,
+        )
+    }
+}
+
+fn loop_devices() -> Vec<LoopDevice> {
+    let attached = |directory: PathBuf| {
+        let backing = fs::read(directory.join("loop/backing_file")).ok()?;
+        let backing =
+            PathBuf::from(OsStr::from_bytes(backing.strip_suffix(b"\n").unwrap_or(&backing)));
+        let number = fs::read_to_string(directory.join("dev"))
+            .ok()
+            .and_then(|text| parse_device(text.trim()));
+        Some(LoopDevice { path: Path::new("/dev").join(directory.file_name()?), number, backing })
+    };
+    entries(Path::new("/sys/block")).into_iter().filter_map(attached).collect()
+}
+
+/// A device number from "major:minor".
+fn parse_device(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
