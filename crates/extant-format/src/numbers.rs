@@ -114,7 +114,7 @@ impl LogicalRange {
 
     /// From `start` to the last block a file can have.
     pub const fn from_block_on(start: LogicalBlock) -> Self {
-        match NonZeroU32::new(u32::MAX - start.0) {
+        match NonZeroU32::new(u32::MAX.saturating_sub(start.0)) {
             Some(len) => Self { start, len },
             None => panic!("a LogicalBlock is below u32::MAX"),
         }
@@ -145,12 +145,12 @@ impl LogicalRange {
 
     /// The number after the last block; may be `u32::MAX`, which is no block.
     pub const fn end(self) -> u32 {
-        self.start.0 + self.len.get()
+        self.start.0.saturating_add(self.len.get())
     }
 
     /// The last block.
     pub const fn last(self) -> LogicalBlock {
-        LogicalBlock(self.end() - 1)
+        LogicalBlock(self.end().saturating_sub(1))
     }
 
     /// Whether `block` lies inside.
@@ -208,7 +208,7 @@ impl PhysicalRange {
 
     /// The block after the last.
     pub const fn end(self) -> PhysicalBlock {
-        PhysicalBlock(self.start.0 + self.len)
+        PhysicalBlock(self.start.0.saturating_add(self.len))
     }
 
     /// Whether `block` lies inside.
