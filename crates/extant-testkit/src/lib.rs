@@ -19,6 +19,7 @@ mod fault;
 mod modelled;
 mod random;
 mod recording;
+mod skip;
 mod slices;
 
 pub use counting::{CountingDevice, Counts};
@@ -27,3 +28,4 @@ pub use fault::{Effect, Fault, FaultDevice};
 pub use modelled::{DiskModel, ModelledDisk};
 pub use random::Random;
 pub use recording::{Change, Event, Kept, Log, RecordingDevice};
+pub use skip::skip;
