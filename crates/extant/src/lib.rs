@@ -5,4 +5,6 @@
 
 extern crate alloc;
 
+#[allow(dead_code, reason = "its glue to transactions follows")]
+pub mod allocator;
 pub(crate) mod sync;

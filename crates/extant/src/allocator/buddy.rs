@@ -147,7 +147,8 @@ impl Buddy {
 
     /// The first chunk of the lowest order from `order >= 1` on, as start and order.
     pub(super) fn first_chunk(&self, order: u32) -> Option<(u32, u32)> {
-        let order = (order.max(1)..self.orders).find(|&order| self.counters[usize_from(order)] != 0)?;
+        let order =
+            (order.max(1)..self.orders).find(|&order| self.counters[usize_from(order)] != 0)?;
         let base = self.map_start(order);
         let end = base + (self.capacity() >> order);
         let at = bits::next(&self.chunks, true, base, end);
@@ -205,7 +206,9 @@ impl Buddy {
 
     /// The order of the chunk that covers the free cluster `at`.
     fn order_of(&self, at: u32) -> u32 {
-        (1..self.orders).find(|&order| bits::is_set(&self.chunks, self.map_start(order) + (at >> order))).unwrap_or(0)
+        (1..self.orders)
+            .find(|&order| bits::is_set(&self.chunks, self.map_start(order) + (at >> order)))
+            .unwrap_or(0)
     }
 
     /// Adds a chunk, joined with its neighbour as often as that is free too.
@@ -236,14 +239,16 @@ impl Buddy {
     fn add_chunk(&mut self, start: u32, order: u32) {
         self.counters[usize_from(order)] += 1;
         if order > 0 {
-            bits::set(&mut self.chunks, self.map_start(order) + (start >> order), 1);
+            let bit = self.map_start(order) + (start >> order);
+            bits::set(&mut self.chunks, bit, 1);
         }
     }
 
     fn remove_chunk(&mut self, start: u32, order: u32) {
         self.counters[usize_from(order)] -= 1;
         if order > 0 {
-            bits::clear(&mut self.chunks, self.map_start(order) + (start >> order), 1);
+            let bit = self.map_start(order) + (start >> order);
+            bits::clear(&mut self.chunks, bit, 1);
         }
     }
 

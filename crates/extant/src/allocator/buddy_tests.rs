@@ -50,11 +50,11 @@ fn orders_are_those_of_the_traces() {
     // Traces 01 and 25: groups of which one run is free to the end.
     let buddy_of = |block_bits: u32, used: u32, clusters: u32| {
         let mut bytes = vec![0_u8; 1 << block_bits];
-        bits::words_of(&bytes);
         super::super::bits::change_bytes(&mut bytes, true, 0, used).expect("inside");
         Buddy::new(&bytes, block_bits, clusters)
     };
-    let counters = |buddy: &Buddy| (0..buddy.orders()).map(|order| buddy.counter(order)).collect::<Vec<_>>();
+    let counters =
+        |buddy: &Buddy| (0..buddy.orders()).map(|order| buddy.counter(order)).collect::<Vec<_>>();
     let buddy = buddy_of(12, 4139, 32768);
     assert_eq!(counters(&buddy), [1, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 3]);
     assert_eq!((buddy.free(), buddy.fragments(), buddy.first_free()), (28629, 1, 4139));
@@ -117,7 +117,8 @@ proptest! {
             let run: Vec<u32> = (start..(start + len).min(clusters)).collect();
             if take {
                 // Each free run inside is one allocation.
-                for run in run.chunk_by(|&a, &b| free[usize_from(a)] == free[usize_from(b)]) {
+                let before = free.clone();
+                for run in run.chunk_by(|&a, &b| before[usize_from(a)] == before[usize_from(b)]) {
                     if free[usize_from(run[0])] {
                         buddy.mark_used(run[0], u32::try_from(run.len()).expect("short"));
                         run.iter().for_each(|&at| free[usize_from(at)] = false);

@@ -80,7 +80,11 @@ pub(super) trait Groups {
     fn summary(&self, group: BlockGroup) -> Summary;
 
     /// Calls `look` with the group's buddy under the group's lock, building it first if need be; `None` if the group is corrupt.
-    fn with_buddy<R>(&self, group: BlockGroup, look: impl FnOnce(&mut Buddy) -> R) -> Result<Option<R>, Self::Error>;
+    fn with_buddy<R>(
+        &self,
+        group: BlockGroup,
+        look: impl FnOnce(&mut Buddy) -> R,
+    ) -> Result<Option<R>, Self::Error>;
 
     /// The first group of `range` in an ordered set.
     fn next_in(&self, set: Set, range: Range<u32>) -> Option<BlockGroup>;
@@ -246,7 +250,9 @@ struct Search<'a, G: Groups> {
 impl<G: Groups> Search<'_, G> {
     fn run(&mut self, stream_group: BlockGroup) {
         self.try_goal();
-        if self.status == Status::Found || self.outcome.flags.contains(AllocationFlags::HINT_GOAL_ONLY) {
+        if self.status == Status::Found
+            || self.outcome.flags.contains(AllocationFlags::HINT_GOAL_ONLY)
+        {
             return;
         }
         let len = self.len();
@@ -260,8 +266,11 @@ impl<G: Groups> Search<'_, G> {
         if self.outcome.goal.0.0 >= self.limit {
             self.outcome.goal.0 = BlockGroup(0);
         }
-        self.outcome.criterion =
-            if self.order2.is_some() { Criterion::Power2Aligned } else { Criterion::GoalLengthFast };
+        self.outcome.criterion = if self.order2.is_some() {
+            Criterion::Power2Aligned
+        } else {
+            Criterion::GoalLengthFast
+        };
         self.scan_by_criteria();
         if self.best.len > 0 && self.status != Status::Found {
             self.try_best();
@@ -280,7 +289,11 @@ impl<G: Groups> Search<'_, G> {
         self.outcome.goal.2
     }
 
-    fn with_buddy<R>(&mut self, group: BlockGroup, look: impl FnOnce(&mut Self, &mut Buddy) -> R) -> Option<R> {
+    fn with_buddy<R>(
+        &mut self,
+        group: BlockGroup,
+        look: impl FnOnce(&mut Self, &mut Buddy) -> R,
+    ) -> Option<R> {
         let groups = self.groups;
         match groups.with_buddy(group, |buddy| look(self, buddy)) {
             Ok(result) => result,
@@ -349,7 +362,8 @@ impl<G: Groups> Search<'_, G> {
                 self.outcome.goal.2 = self.original_len;
                 let data = self.outcome.flags.contains(AllocationFlags::HINT_DATA);
                 let skip = criterion == Criterion::GoalLengthFast && !data;
-                self.outcome.criterion = if skip { Criterion::GoalLengthSlow } else { criterion.next() };
+                self.outcome.criterion =
+                    if skip { Criterion::GoalLengthSlow } else { criterion.next() };
             }
         }
     }
@@ -386,9 +400,13 @@ impl<G: Groups> Search<'_, G> {
                 let order = self.original_len.checked_ilog2().unwrap_or(0);
                 for order in (self.shortest_order(order, stripe)..=order).rev() {
                     if self.status == Status::Continue {
-                        let len = 1 << order;
-                        self.outcome.goal.2 = if stripe > 0 { len.next_multiple_of(stripe) } else { len };
-                        self.scan_set(Set::AverageOrder(fragment_order(self.len(), top)), range.clone());
+                        let len = 1_u32 << order;
+                        self.outcome.goal.2 =
+                            if stripe > 0 { len.next_multiple_of(stripe) } else { len };
+                        self.scan_set(
+                            Set::AverageOrder(fragment_order(self.len(), top)),
+                            range.clone(),
+                        );
                     }
                 }
             }
@@ -420,7 +438,8 @@ impl<G: Groups> Search<'_, G> {
         if summary.corrupt || summary.free == 0 || !enough {
             return;
         }
-        let first_of_flex = self.layout.flex_bits > 0 && group.0.is_multiple_of(self.layout.flex_size());
+        let first_of_flex =
+            self.layout.flex_bits > 0 && group.0.is_multiple_of(self.layout.flex_size());
         if summary.initialised {
             if !self.is_good(group, &summary) {
                 return;
@@ -473,7 +492,9 @@ impl<G: Groups> Search<'_, G> {
 
     /// Takes the first chunk of the lowest order that suffices.
     fn scan_simple(&mut self, group: BlockGroup, buddy: &mut Buddy) {
-        let Some((start, order)) = self.order2.and_then(|order| buddy.first_chunk(order)) else { return };
+        let Some((start, order)) = self.order2.and_then(|order| buddy.first_chunk(order)) else {
+            return;
+        };
         self.outcome.found += 1;
         self.best = Run { group, start, len: 1 << order };
         self.take_best(buddy);

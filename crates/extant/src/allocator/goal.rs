@@ -8,7 +8,12 @@ use extant_format::{BlockGroup, PhysicalBlock};
 /// Without delayed allocation `colour` (the kernel takes the process number) spreads writers over sixteenths of the group.
 ///
 /// Source: kernel `fs/ext4/balloc.c`, `ext4_inode_to_goal_block`.
-pub(super) fn inode_goal(layout: &Layout, inode_group: BlockGroup, regular: bool, colour: Option<u32>) -> PhysicalBlock {
+pub(super) fn inode_goal(
+    layout: &Layout,
+    inode_group: BlockGroup,
+    regular: bool,
+    colour: Option<u32>,
+) -> PhysicalBlock {
     let mut group = inode_group.0;
     if layout.flex_size() >= FLEX_SIZE_DIRECTORY_SCHEME {
         group = (group & !(layout.flex_size() - 1)) + u32::from(regular);
@@ -16,7 +21,11 @@ pub(super) fn inode_goal(layout: &Layout, inode_group: BlockGroup, regular: bool
     let first = layout.first_block(BlockGroup(group));
     let Some(colour) = colour else { return PhysicalBlock::new(first) };
     let per_group = u64::from(layout.blocks_per_group);
-    let span = if first + per_group <= layout.blocks { per_group } else { layout.blocks.saturating_sub(first) };
+    let span = if first + per_group <= layout.blocks {
+        per_group
+    } else {
+        layout.blocks.saturating_sub(first)
+    };
     PhysicalBlock::new(first + u64::from(colour % 16) * (span / 16))
 }
 
@@ -40,7 +49,10 @@ mod tests {
         let goal = |group, regular| inode_goal(&LAYOUT, BlockGroup(group), regular, None).get();
         assert_eq!((goal(0, true), goal(1, true)), (32768, 32768));
         assert_eq!((goal(0, false), goal(1, false)), (0, 0));
-        assert_eq!(inode_goal(&Layout { flex_bits: 1, ..LAYOUT }, BlockGroup(1), true, None).get(), 32768);
+        assert_eq!(
+            inode_goal(&Layout { flex_bits: 1, ..LAYOUT }, BlockGroup(1), true, None).get(),
+            32768
+        );
     }
 
     #[test]

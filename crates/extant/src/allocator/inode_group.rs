@@ -79,7 +79,11 @@ impl<G: InodeGroups> Choice<'_, G> {
     fn spread(&self, name_hash: u32) -> Option<BlockGroup> {
         let flex_groups = self.layout.flex_groups();
         let (total, n) = (self.groups.total(), u64::from(flex_groups));
-        let average = Counts { free_inodes: total.free_inodes / n, free_clusters: total.free_clusters / n, ..total };
+        let average = Counts {
+            free_inodes: total.free_inodes / n,
+            free_clusters: total.free_clusters / n,
+            ..total
+        };
         let mut fewest = u64::from(self.layout.inodes_per_group);
         let mut best = None;
         for flex in ring(name_hash % flex_groups, flex_groups) {
@@ -113,7 +117,10 @@ impl<G: InodeGroups> Choice<'_, G> {
                 && counts.free_inodes >= min_inodes
                 && counts.free_clusters >= min_clusters
         };
-        ring(start, flex_groups).find(fits).and_then(|flex| self.front_of_flex(flex)).or_else(|| self.fall_back())
+        ring(start, flex_groups)
+            .find(fits)
+            .and_then(|flex| self.front_of_flex(flex))
+            .or_else(|| self.fall_back())
     }
 
     /// Inodes are packed at the front of a flex group.
@@ -135,7 +142,11 @@ impl<G: InodeGroups> Choice<'_, G> {
 
     fn same_flex_group(&self) -> Option<BlockGroup> {
         self.front_of_flex(self.layout.flex_of(self.home))
-            .or_else(|| self.parent.last_group.and_then(|last| self.front_of_flex(self.layout.flex_of(last))))
+            .or_else(|| {
+                self.parent
+                    .last_group
+                    .and_then(|last| self.front_of_flex(self.layout.flex_of(last)))
+            })
             .or_else(|| self.near_parent())
     }
 
@@ -151,7 +162,8 @@ impl<G: InodeGroups> Choice<'_, G> {
         }
         let wrap = |sum: u64| u32::try_from(sum % u64::from(groups)).unwrap_or(0);
         let start = wrap(u64::from(self.home.0) + u64::from(self.parent.inode.get()));
-        let steps = core::iter::successors(Some(1_u32), |&step| step.checked_mul(2)).take_while(|&step| step < groups);
+        let steps = core::iter::successors(Some(1_u32), |&step| step.checked_mul(2))
+            .take_while(|&step| step < groups);
         let mut probes = steps.scan(start, |at, step| {
             *at = wrap(u64::from(*at) + u64::from(step));
             Some(BlockGroup(*at))

@@ -23,7 +23,12 @@ impl InodeGroups for Table {
 
     fn flex_group(&self, flex: u32) -> Counts {
         let size = usize_from(1 << self.1);
-        self.0.chunks(size).nth(usize_from(flex)).expect("a flex group").iter().fold(Counts::default(), add)
+        self.0
+            .chunks(size)
+            .nth(usize_from(flex))
+            .expect("a flex group")
+            .iter()
+            .fold(Counts::default(), add)
     }
 
     fn total(&self) -> Counts {
@@ -40,8 +45,17 @@ fn add(sum: Counts, counts: &Counts) -> Counts {
 }
 
 /// Eight groups; each entry is free inodes, free clusters and directories.
-fn check(groups: [(u64, u64, u64); 8], flex_bits: u32, parent: Parent, kind: InodeKind) -> Option<u32> {
-    let counts = |(free_inodes, free_clusters, used_directories)| Counts { free_inodes, free_clusters, used_directories };
+fn check(
+    groups: [(u64, u64, u64); 8],
+    flex_bits: u32,
+    parent: Parent,
+    kind: InodeKind,
+) -> Option<u32> {
+    let counts = |(free_inodes, free_clusters, used_directories)| Counts {
+        free_inodes,
+        free_clusters,
+        used_directories,
+    };
     let table = Table(groups.map(counts).into(), flex_bits);
     choose(&table, &Layout { flex_bits, ..LAYOUT }, parent, kind).map(BlockGroup::get)
 }
@@ -111,8 +125,8 @@ fn without_flex_groups_files_probe_from_a_hash_of_the_directory() {
 
 #[test]
 fn the_fallback_takes_the_average_then_anything() {
-    let mut groups = [(0, 0, 100); 8];
-    (groups[1].0, groups[6].0) = (1, 30);
+    let mut groups = [(0, 0, 0); 8];
+    (groups[1], groups[6]) = ((3, 0, 500), (30, 0, 500));
     assert_eq!(check(groups, 0, parent(0, None), DIRECTORY), Some(6));
     groups[6].0 = 0;
     assert_eq!(check(groups, 0, parent(3, None), DIRECTORY), Some(1));

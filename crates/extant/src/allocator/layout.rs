@@ -84,7 +84,10 @@ impl Layout {
 
     /// Clusters that `group` really has; only the last has fewer than the others.
     pub(super) fn clusters_in(&self, group: BlockGroup) -> u32 {
-        let left = self.blocks.saturating_sub(self.first_block(group)).min(u64::from(self.blocks_per_group));
+        let left = self
+            .blocks
+            .saturating_sub(self.first_block(group))
+            .min(u64::from(self.blocks_per_group));
         u32::try_from(left).map_or(self.blocks_per_group, |blocks| self.clusters(blocks))
     }
 

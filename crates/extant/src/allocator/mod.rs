@@ -37,4 +37,6 @@ mod preallocation;
 mod request;
 
 pub use inode_group::{InodeKind, Parent};
-pub use request::{Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Tunables};
+pub use request::{
+    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Tunables,
+};

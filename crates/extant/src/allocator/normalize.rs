@@ -52,11 +52,18 @@ pub(super) fn file_or_group(
 /// The goal of a request whose first block is aligned to a cluster, with the flags that [`file_or_group`] gave it.
 ///
 /// Source: kernel `fs/ext4/mballoc.c`, `ext4_mb_normalize_request`.
-pub(super) fn normalize(request: &AllocationRequest, layout: &Layout, tunables: &Tunables, served: Served) -> Goal {
+pub(super) fn normalize(
+    request: &AllocationRequest,
+    layout: &Layout,
+    tunables: &Tunables,
+    served: Served,
+) -> Goal {
     use AllocationFlags as F;
     let logical = request.logical.get();
     let plain = Goal { logical, len: layout.clusters(request.len), adjacent: None };
-    if !request.flags.contains(F::HINT_DATA) || request.flags.intersects(F::HINT_GOAL_ONLY | F::HINT_NOPREALLOC) {
+    if !request.flags.contains(F::HINT_DATA)
+        || request.flags.intersects(F::HINT_GOAL_ONLY | F::HINT_NOPREALLOC)
+    {
         return plain;
     }
     if request.flags.contains(F::HINT_GROUP_ALLOC) {
@@ -64,20 +71,26 @@ pub(super) fn normalize(request: &AllocationRequest, layout: &Layout, tunables: 
     }
     let (start, size) = trim(request, layout, served, grow(request, layout));
     let first = u64::from(logical);
-    let (Ok(start_block), Ok(size_blocks)) = (u32::try_from(start), u32::try_from(size)) else { return plain };
+    let (Ok(start_block), Ok(size_blocks)) = (u32::try_from(start), u32::try_from(size)) else {
+        return plain;
+    };
     if first < start || first >= start + size {
         return plain; // neighbours or preallocations cover the request itself: take it as it is
     }
     let after = request.right.filter(|right| u64::from(right.logical.get()) == start + size);
-    let after = after.and_then(|right| right.physical.checked_sub(size)).filter(|&goal| layout.contains(goal));
+    let after = after
+        .and_then(|right| right.physical.checked_sub(size))
+        .filter(|&goal| layout.contains(goal));
     let before = request.left.filter(|left| u64::from(left.logical.get()) + 1 == start);
-    let before = before.and_then(|left| left.physical.checked_add(1)).filter(|&goal| layout.contains(goal));
+    let before =
+        before.and_then(|left| left.physical.checked_add(1)).filter(|&goal| layout.contains(goal));
     Goal { logical: start_block, len: layout.clusters(size_blocks), adjacent: before.or(after) }
 }
 
 /// The file block after the last cluster of the request.
 fn request_end(request: &AllocationRequest, layout: &Layout) -> u64 {
-    u64::from(request.logical.get()) + (u64::from(layout.clusters(request.len)) << layout.cluster_bits)
+    u64::from(request.logical.get())
+        + (u64::from(layout.clusters(request.len)) << layout.cluster_bits)
 }
 
 /// The range, in file blocks, that the table of sizes gives: start and length.
@@ -108,12 +121,19 @@ fn grow(request: &AllocationRequest, layout: &Layout) -> (u64, u64) {
 }
 
 /// Cuts a range to the group's size and against what is mapped or set aside already.
-fn trim(request: &AllocationRequest, layout: &Layout, served: Served, (mut start, mut size): (u64, u64)) -> (u64, u64) {
+fn trim(
+    request: &AllocationRequest,
+    layout: &Layout,
+    served: Served,
+    (mut start, mut size): (u64, u64),
+) -> (u64, u64) {
     let logical = u64::from(request.logical.get());
     let group = u64::from(layout.blocks_per_group);
     start = start.max(logical / group * group);
     size = size.min(u64::from(u32::MAX).saturating_sub(start));
-    if let Some(left) = request.left.map(|left| u64::from(left.logical.get())).filter(|&left| start <= left) {
+    if let Some(left) =
+        request.left.map(|left| u64::from(left.logical.get())).filter(|&left| start <= left)
+    {
         size = size.saturating_sub(left + 1 - start);
         start = left + 1;
     }

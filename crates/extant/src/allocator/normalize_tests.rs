@@ -94,7 +94,11 @@ fn neighbours_cut_the_range_and_name_the_goal() {
     gap.left = None;
     assert_eq!(check(&gap, &LAYOUT, Served::default()), (0, 120, Some(4880)));
     gap.right = neighbour(120, 60);
-    assert_eq!(check(&gap, &LAYOUT, Served::default()), (0, 120, None), "no room before the neighbour");
+    assert_eq!(
+        check(&gap, &LAYOUT, Served::default()),
+        (0, 120, None),
+        "no room before the neighbour"
+    );
 }
 
 #[test]
@@ -140,12 +144,17 @@ fn clusters_are_the_unit_of_the_answer() {
 
 #[test]
 fn directories_and_exact_requests_are_not_grown() {
-    for flags in [AllocationFlags::empty(), AllocationFlags::HINT_DATA | AllocationFlags::HINT_NOPREALLOC] {
+    for flags in
+        [AllocationFlags::empty(), AllocationFlags::HINT_DATA | AllocationFlags::HINT_NOPREALLOC]
+    {
         let request = AllocationRequest { flags, left: neighbour(6, 9), ..request(7, 3, 100) };
         assert_eq!(check(&request, &LAYOUT, Served::default()), (7, 3, None));
     }
     let group = AllocationFlags::HINT_DATA | AllocationFlags::HINT_GROUP_ALLOC;
-    assert_eq!(check(&AllocationRequest { flags: group, ..request(1, 2, 3) }, &LAYOUT, Served::default()), (1, 512, None));
+    assert_eq!(
+        check(&AllocationRequest { flags: group, ..request(1, 2, 3) }, &LAYOUT, Served::default()),
+        (1, 512, None)
+    );
 }
 
 #[test]
@@ -170,6 +179,8 @@ fn small_files_share_and_closed_tails_take_what_they_need() {
 
 #[test]
 fn defaults_of_group_preallocation() {
-    let of = |cluster_bits, stripe| Tunables::new(&Layout { cluster_bits, ..LAYOUT }, stripe).group_prealloc;
+    let of = |cluster_bits, stripe| {
+        Tunables::new(&Layout { cluster_bits, ..LAYOUT }, stripe).group_prealloc
+    };
     assert_eq!((of(0, 0), of(2, 0), of(6, 0), of(0, 48), of(4, 48)), (512, 128, 32, 528, 33));
 }

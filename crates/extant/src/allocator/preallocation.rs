@@ -55,7 +55,11 @@ impl InodePreallocation {
         let starts = self.served.iter().map(|&(start, _)| start);
         let gaps = core::iter::once(self.run.start).chain(ends).zip(starts.chain([self.run.end()]));
         let group = self.run.group;
-        gaps.filter(|(start, end)| start < end).map(move |(start, end)| Run { group, start, len: end - start })
+        gaps.filter(|(start, end)| start < end).map(move |(start, end)| Run {
+            group,
+            start,
+            len: end - start,
+        })
     }
 }
 
@@ -93,9 +97,13 @@ impl InodePreallocations {
     /// What the preallocations around `logical` serve.
     pub(super) fn around(&self, layout: &Layout, inode: InodeNumber, logical: u32) -> Served {
         let left = self.0.range((inode, 0)..=(inode, logical)).next_back();
-        let right = logical.checked_add(1).and_then(|next| self.0.range((inode, next)..=(inode, u32::MAX)).next());
+        let right = logical
+            .checked_add(1)
+            .and_then(|next| self.0.range((inode, next)..=(inode, u32::MAX)).next());
         Served {
-            left_end: left.map(|(key, found)| u64::from(key.1) + (u64::from(found.run.len) << layout.cluster_bits)),
+            left_end: left.map(|(key, found)| {
+                u64::from(key.1) + (u64::from(found.run.len) << layout.cluster_bits)
+            }),
             right_start: right.map(|(key, _)| u64::from(key.1)),
         }
     }
@@ -105,7 +113,9 @@ impl InodePreallocations {
     pub(super) fn discard(&mut self, inode: InodeNumber) -> (u32, Vec<Run>) {
         let mut count = 0;
         let mut left = Vec::new();
-        while let Some(&key) = self.0.range((inode, 0)..=(inode, u32::MAX)).next().map(|(key, _)| key) {
+        while let Some(&key) =
+            self.0.range((inode, 0)..=(inode, u32::MAX)).next().map(|(key, _)| key)
+        {
             left.extend(self.0.remove(&key).iter().flat_map(InodePreallocation::left));
             count += 1;
         }
@@ -157,9 +167,13 @@ pub(super) struct LocalityGroup {
 impl LocalityGroup {
     /// Takes out the preallocation of at least `len` clusters that is nearest by `distance`.
     pub(super) fn take(&mut self, len: u32, distance: impl Fn(Run) -> u64) -> Option<Run> {
-        let candidates = self.lists.iter().enumerate().skip(order(len)).flat_map(|(order, list)| {
-            list.iter().enumerate().filter(|(_, run)| run.len >= len).map(move |(at, &run)| (order, at, run))
-        });
+        let candidates =
+            self.lists.iter().enumerate().skip(order(len)).flat_map(|(order, list)| {
+                list.iter()
+                    .enumerate()
+                    .filter(|(_, run)| run.len >= len)
+                    .map(move |(at, &run)| (order, at, run))
+            });
         let (order, at, _) = candidates.min_by_key(|&(_, _, run)| distance(run))?;
         Some(self.lists[order].remove(at))
     }
@@ -221,7 +235,9 @@ pub(super) fn last_group_needed(mut left: Vec<Run>, needed: u32) -> Option<u32> 
     left.sort_unstable_by_key(|run| Reverse(run.group));
     let mut sum = 0_u64;
     let mut last = None;
-    while let Some(run) = left.pop().filter(|run| sum < u64::from(needed) || last == Some(run.group.0)) {
+    while let Some(run) =
+        left.pop().filter(|run| sum < u64::from(needed) || last == Some(run.group.0))
+    {
         sum += u64::from(run.len);
         last = Some(run.group.0);
     }

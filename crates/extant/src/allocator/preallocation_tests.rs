@@ -70,9 +70,15 @@ fn neighbours_of_a_block_are_its_own_inodes() {
     all.insert(INODE, 10, run(0, 100, 5));
     all.insert(INODE, 40, run(0, 200, 5));
     all.insert(OTHER, 20, run(0, 300, 5));
-    assert_eq!(all.around(&LAYOUT, INODE, 30), Served { left_end: Some(15), right_start: Some(40) });
+    assert_eq!(
+        all.around(&LAYOUT, INODE, 30),
+        Served { left_end: Some(15), right_start: Some(40) }
+    );
     assert_eq!(all.around(&LAYOUT, INODE, 9), Served { left_end: None, right_start: Some(10) });
-    assert_eq!(all.around(&LAYOUT, OTHER, u32::MAX), Served { left_end: Some(25), right_start: None });
+    assert_eq!(
+        all.around(&LAYOUT, OTHER, u32::MAX),
+        Served { left_end: Some(25), right_start: None }
+    );
 }
 
 #[test]
@@ -89,7 +95,9 @@ fn the_nearest_group_preallocation_serves_and_is_refiled() {
         assert!(group.file(run(0, start, 100)).is_empty());
     }
     assert!(group.file(run(1, 0, 8)).is_empty());
-    let near = |goal: u32| move |run: Run| u64::from(run.group.0 * 32768 + run.start).abs_diff(goal.into());
+    let near = |goal: u32| {
+        move |run: Run| u64::from(run.group.0 * 32768 + run.start).abs_diff(goal.into())
+    };
     assert_eq!(group.take(101, near(0)), None);
     assert_eq!(group.take(5, near(2100)), Some(run(0, 2000, 100)));
     assert_eq!(group.take(5, near(32768)), Some(run(1, 0, 8)));

@@ -136,9 +136,13 @@ pub struct Tunables {
 impl Tunables {
     /// The kernel's defaults for this volume, with one locality group.
     pub(super) fn new(layout: &Layout, stripe: u32) -> Self {
-        let group_prealloc = (512 >> layout.cluster_bits).max(32);
+        let group_prealloc = (512_u32 >> layout.cluster_bits).max(32);
         let stripe_clusters = layout.clusters(stripe);
-        let rounded = if stripe > 1 { group_prealloc.next_multiple_of(stripe_clusters) } else { group_prealloc };
+        let rounded = if stripe > 1 {
+            group_prealloc.next_multiple_of(stripe_clusters)
+        } else {
+            group_prealloc
+        };
         Self {
             stream_req: 16,
             group_prealloc: rounded,
