@@ -294,6 +294,16 @@ fn a_mounted_image_and_its_loop_device_are_refused() {
     }
     drop(mounted);
     drop(attached);
+    // A file system in user space names the image as its source, and its server has the image locked.
+    let _server = FileDevice::open(&path).unwrap();
+    assert!(
+        Command::new("mount").args(["-t", "tmpfs"]).arg(&path).arg(&at).status().unwrap().success()
+    );
+    let mounted = Mounted(at.clone());
+    assert!(
+        matches!(FileDevice::open(&path), Err(OpenError::Mounted { mount_point, .. }) if mount_point == at)
+    );
+    drop(mounted);
 }
 
 #[test]
