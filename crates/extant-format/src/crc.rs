@@ -23,6 +23,15 @@ pub fn crc16(seed: u16, bytes: &[u8]) -> u16 {
     digest.finalize()
 }
 
+/// Feeds `bytes` to the CRC-32 (0x04C11DB7, most significant bit first) that stands at `seed`.
+///
+/// Source: kernel `include/linux/crc32.h`, `crc32_be`.
+pub fn crc32_be(seed: u32, bytes: &[u8]) -> u32 {
+    let mut digest = MPEG2.digest_with_initial(seed);
+    digest.update(bytes);
+    digest.finalize()
+}
+
 /// A CRC32C over pieces.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
@@ -51,6 +60,7 @@ pub const START: u32 = u32::MAX;
 #[cfg(not(feature = "std"))]
 static CASTAGNOLI: crc::Crc<u32, crc::Table<16>> =
     crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
+static MPEG2: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_MPEG_2);
 static ARC: crc::Crc<u16, crc::Table<1>> = crc::Crc::<u16, crc::Table<1>>::new(&crc::CRC_16_ARC);
 
 #[cfg(test)]
@@ -65,6 +75,12 @@ mod tests {
             crc32c(START, b"123456789")
         );
         assert_eq!(crc32c(7, b""), 7);
+    }
+
+    #[test]
+    fn crc32_be_is_not_reflected() {
+        assert_eq!(crc32_be(START, b"123456789"), 0x0376_E6E7);
+        assert_eq!(crc32_be(crc32_be(START, b"1234"), b"56789"), crc32_be(START, b"123456789"));
     }
 
     #[test]

@@ -669,6 +669,22 @@ impl CommitBlock {
         })
     }
 
+    /// Sets the checksum of version 1: [`crc32_be`](crc::crc32_be) over all descriptors and data of the transaction.
+    pub fn set_v1(block: &mut [u8], sum: u32) {
+        put(block, HEADER_BYTES, &[V1_CRC32, V1_SIZE]);
+        put(block, COMMIT_CHECKSUM_AT, &sum.to_be_bytes());
+    }
+
+    /// Whether the checksum of version 1 is `sum`, or was left out.
+    pub fn verify_v1(block: &[u8], sum: u32) -> bool {
+        let stored = array_at(block, COMMIT_CHECKSUM_AT).map(u32::from_be_bytes);
+        match (array_at(block, HEADER_BYTES), stored) {
+            (Some([V1_CRC32, V1_SIZE]), Some(stored)) => stored == sum,
+            (Some([0, 0]), Some(stored)) => stored == 0,
+            _ => false,
+        }
+    }
+
     /// What the checksum of a commit block says.
     ///
     /// Source: kernel `fs/jbd2/recovery.c`, `jbd2_commit_block_csum_verify` and `.._partial`.
@@ -739,6 +755,8 @@ const REVOKE_HEADER_BYTES: usize = 16;
 const UUID_BYTES: usize = 16;
 const COMMIT_HEADER_BYTES: usize = 60;
 const COMMIT_CHECKSUM_AT: usize = 16;
+const V1_CRC32: u8 = 1;
+const V1_SIZE: u8 = 4;
 const COMMIT_SECONDS_AT: usize = 48;
 const COMMIT_NANOSECONDS_AT: usize = 56;
 const ZEROS: [u8; 64] = [0; 64];
