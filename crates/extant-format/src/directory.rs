@@ -27,6 +27,8 @@ pub struct DirLayout {
     pub has_types: bool,
     /// The largest inode number.
     pub inodes_count: u32,
+    /// Levels of inner nodes that an index may have below its root.
+    pub max_levels: u8,
 }
 
 impl DirLayout {
@@ -38,6 +40,7 @@ impl DirLayout {
             has_hashes: flags.contains(InodeFlags::ENCRYPT.union(InodeFlags::CASEFOLD)),
             has_types: geometry.incompat.contains(Incompat::FILETYPE),
             inodes_count: geometry.inodes_count,
+            max_levels: if geometry.incompat.contains(Incompat::LARGEDIR) { 2 } else { 1 },
         }
     }
 
@@ -59,7 +62,7 @@ impl DirLayout {
     }
 
     /// The length in an entry's two bytes.
-    fn decode_len(&self, stored: u16) -> usize {
+    pub(crate) fn decode_len(&self, stored: u16) -> usize {
         if self.block_size < 0x1_0000 {
             return stored.into();
         }

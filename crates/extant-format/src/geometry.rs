@@ -510,3 +510,6 @@ const fn u64_of(n: u32) -> u64 {
 const MAX_LOG_CLUSTER_SIZE: u32 = 20;
 const FIRST_ORDINARY_INODE: u32 = 11;
 const DEFAULT_EXTRA_ISIZE: u16 = 32;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -17,9 +17,14 @@ pub mod directory;
 pub mod extent;
 pub mod features;
 pub mod geometry;
+pub mod hash;
+pub mod htree;
+pub mod indirect;
 pub mod inode;
 pub mod jbd2;
+pub mod mmp;
 pub mod numbers;
+pub mod orphan;
 pub mod superblock;
 pub mod timestamp;
 

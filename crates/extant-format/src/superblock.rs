@@ -11,6 +11,7 @@ use crate::corruption::{FormatError, Place, Rule, Unsupported};
 use crate::crc::{self, crc32c};
 use crate::features::{Compat, Incompat, RoCompat};
 use crate::geometry::Geometry;
+use crate::hash::CharSign;
 use crate::numbers::{InodeNumber, PhysicalBlock};
 
 /// A superblock that passed the checks which need no device; it keeps the bytes, so that it can be written back.
@@ -77,13 +78,13 @@ impl Superblock {
         self.raw.hash_seed.map(U32::get)
     }
 
-    /// Whether directory hashes take bytes as unsigned; `None` if nobody has said yet.
-    pub fn hash_is_unsigned(&self) -> Option<bool> {
+    /// How directory hashes take bytes; `None` if nobody has said yet.
+    pub fn hash_sign(&self) -> Option<CharSign> {
         let flags = SuperblockFlags::from_bits_retain(self.raw.flags.get());
         if flags.contains(SuperblockFlags::UNSIGNED_HASH) {
-            return Some(true);
+            return Some(CharSign::Unsigned);
         }
-        flags.contains(SuperblockFlags::SIGNED_HASH).then_some(false)
+        flags.contains(SuperblockFlags::SIGNED_HASH).then_some(CharSign::Signed)
     }
 
     /// The internal journal's inode, if the feature is on and it has one.

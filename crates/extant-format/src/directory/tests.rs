@@ -4,7 +4,14 @@ use proptest::prelude::*;
 const PLACE: Place = Place::Superblock;
 
 fn layout(block_size: u32) -> DirLayout {
-    DirLayout { block_size, has_tail: true, has_hashes: false, has_types: true, inodes_count: 1000 }
+    DirLayout {
+        block_size,
+        has_tail: true,
+        has_hashes: false,
+        has_types: true,
+        inodes_count: 1000,
+        max_levels: 1,
+    }
 }
 
 fn ino(n: u32) -> InodeNumber {
