@@ -1,0 +1,255 @@
+//! Each image is checked by `e2fsck` and compared with what mke2fs makes of the same options.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use extant_device::{DeviceGeometry, FileDevice, MemoryDevice, Request};
+
+use super::*;
+
+const UUID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+const HASH_SEED: &str = "01234567-89ab-cdef-0123-456789abcdef";
+/// Lines of `dumpe2fs` that may differ: when and how much was written, and what follows from that.
+const MAY_DIFFER: [&str; 6] = [
+    "Filesystem created",
+    "Last write time",
+    "Last checked",
+    "Lifetime writes",
+    "Checksum",
+    "Directories",
+];
+
+fn options() -> MkfsOptions {
+    MkfsOptions {
+        uuid: 0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF_u128.to_be_bytes(),
+        hash_seed: 0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF_u128.to_be_bytes(),
+        time_seconds: 1_800_000_000,
+        ..MkfsOptions::default()
+    }
+}
+
+/// Whether `program` is there; if not, says so in the report of skipped comparisons.
+fn has(program: &str, test: &str) -> bool {
+    let found = Command::new(program).arg("-V").output().is_ok();
+    if !found {
+        extant_testkit::skip(&format!("{test}: no {program} program"));
+    }
+    found
+}
+
+fn make(directory: &Path, mebibytes: u64, options: &MkfsOptions) -> std::path::PathBuf {
+    let path = directory.join("ours.img");
+    File::create(&path).unwrap().set_len(mebibytes << 20).unwrap();
+    mkfs(&FileDevice::open(&path).unwrap(), options).unwrap();
+    path
+}
+
+fn run(program: &str, arguments: &[&str], image: &Path) -> String {
+    let output =
+        Command::new(program).args(arguments).arg(image).env("TZ", "UTC").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// The header's lines as `dumpe2fs -h` prints them, by name.
+fn header(image: &Path) -> BTreeMap<String, String> {
+    let text = run("dumpe2fs", &["-h"], image);
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .filter(|(name, _)| !MAY_DIFFER.contains(name))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+/// Makes an image of these options and checks it; compares it with one by mke2fs with `arguments`, if there are any.
+fn check(test: &str, mebibytes: u64, options: &MkfsOptions, arguments: &[&str]) {
+    if !has("e2fsck", test) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let ours = make(directory.path(), mebibytes, options);
+    run("e2fsck", &["-fn"], &ours);
+    if arguments.is_empty() || !has("dumpe2fs", test) || !has("mke2fs", test) {
+        return;
+    }
+    let theirs = directory.path().join("theirs.img");
+    File::create(&theirs).unwrap().set_len(mebibytes << 20).unwrap();
+    let seed = format!("hash_seed={HASH_SEED}");
+    let fixed = ["-q", "-F", "-t", "ext4", "-T", "default", "-U", UUID, "-E", &seed];
+    run("mke2fs", &[&fixed, arguments].concat(), &theirs);
+    let (ours, theirs) = (header(&ours), header(&theirs));
+    for (name, value) in &theirs {
+        assert_eq!(ours.get(name), Some(value), "{name}, {mebibytes} MiB {arguments:?}");
+    }
+    assert_eq!(ours.len(), theirs.len(), "{mebibytes} MiB {arguments:?}");
+}
+
+#[test]
+fn default_images_agree_with_mke2fs() {
+    for mebibytes in [8, 16, 64, 128, 129, 256, 512, 1000, 2048, 4096] {
+        check("default_images_agree_with_mke2fs", mebibytes, &options(), &["-b", "4096"]);
+    }
+}
+
+#[test]
+fn large_sparse_images_agree_with_mke2fs() {
+    for gibibytes in [40, 1100] {
+        check(
+            "large_sparse_images_agree_with_mke2fs",
+            gibibytes << 10,
+            &options(),
+            &["-b", "4096"],
+        );
+    }
+}
+
+#[test]
+fn every_block_size_agrees_with_mke2fs() {
+    for block_size in [1024, 2048, 8192, 16384, 32768, 65536] {
+        let options = MkfsOptions { block_size, ..options() };
+        check(
+            "every_block_size_agrees_with_mke2fs",
+            600,
+            &options,
+            &["-b", &block_size.to_string()],
+        );
+    }
+}
+
+#[test]
+fn every_switch_agrees_with_mke2fs() {
+    let switches = [
+        "^has_journal",
+        "^resize_inode",
+        "^64bit",
+        "^metadata_csum",
+        "^metadata_csum,uninit_bg",
+        "^flex_bg",
+        "^sparse_super,^resize_inode",
+        "^dir_index,^huge_file",
+        "^64bit,^metadata_csum,^flex_bg",
+        "metadata_csum_seed",
+    ];
+    for switch in switches {
+        let mut options = options();
+        options.features.apply(switch).unwrap();
+        check("every_switch_agrees_with_mke2fs", 600, &options, &["-O", switch]);
+    }
+}
+
+#[test]
+fn sizes_and_label_agree_with_mke2fs() {
+    let all = MkfsOptions {
+        inode_size: 512,
+        bytes_per_inode: 65536,
+        reserved_percent: 1,
+        label: b"sixteen bytes ok".to_vec(),
+        journal_blocks: Some(2048),
+        ..options()
+    };
+    let arguments =
+        ["-I", "512", "-i", "65536", "-m", "1", "-L", "sixteen bytes ok", "-J", "size=8"];
+    check("sizes_and_label_agree_with_mke2fs", 300, &all, &arguments);
+    let many = MkfsOptions { inode_size: 128, bytes_per_inode: 4096, ..options() };
+    check("sizes_and_label_agree_with_mke2fs", 300, &many, &["-I", "128", "-i", "4096"]);
+}
+
+#[test]
+fn the_same_options_give_the_same_bytes() {
+    let (one, other) = (MemoryDevice::new(64 << 20), MemoryDevice::new(64 << 20));
+    mkfs(&one, &options()).unwrap();
+    mkfs(&other, &options()).unwrap();
+    assert!(one.to_vec() == other.to_vec());
+}
+
+/// A device that has to send zeros, full of what somebody left there.
+struct SlowAndDirty(MemoryDevice);
+
+impl SlowAndDirty {
+    fn new(len: usize) -> Self {
+        Self(MemoryDevice::from_bytes(&vec![0xA5; len]))
+    }
+}
+
+impl BlockDevice for SlowAndDirty {
+    fn geometry(&self) -> DeviceGeometry {
+        DeviceGeometry { fast_zeroes: false, ..self.0.geometry() }
+    }
+
+    fn run(&self, batch: &mut [Request]) {
+        self.0.run(batch);
+    }
+}
+
+#[test]
+fn tables_are_left_for_later_where_zeroing_is_slow() {
+    let device = SlowAndDirty::new(64 << 20);
+    mkfs(&device, &options()).unwrap();
+    let bytes = device.0.to_vec();
+    assert!(
+        bytes.chunks(4096).filter(|block| block.iter().all(|byte| *byte == 0xA5)).count() > 100
+    );
+    check_bytes("tables_are_left_for_later_where_zeroing_is_slow", &bytes);
+}
+
+#[test]
+fn without_checksums_of_descriptors_every_table_is_zeroed() {
+    let device = SlowAndDirty::new(64 << 20);
+    let mut options = options();
+    options.features.apply("^metadata_csum").unwrap();
+    mkfs(&device, &options).unwrap();
+    check_bytes("without_checksums_of_descriptors_every_table_is_zeroed", &device.0.to_vec());
+}
+
+fn check_bytes(test: &str, bytes: &[u8]) {
+    if has("e2fsck", test) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        run("e2fsck", &["-fn"], file.path());
+    }
+}
+
+#[test]
+fn what_is_too_small_is_refused_before_anything_is_written() {
+    for bytes in [0, 4096, 1 << 20, (8 << 20) - 4096] {
+        let device = MemoryDevice::new(bytes);
+        let error = mkfs(&device, &options()).unwrap_err();
+        assert!(matches!(error, MkfsError::TooSmall { .. }), "{bytes}: {error}");
+        assert_eq!(error.to_string().lines().count(), 1);
+        assert_eq!(device.allocated_bytes(), 0);
+    }
+}
+
+#[test]
+fn without_a_journal_a_mebibyte_is_enough() {
+    let mut options = options();
+    options.features.apply("^has_journal").unwrap();
+    check("without_a_journal_a_mebibyte_is_enough", 1, &options, &["-O", "^has_journal"]);
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    let refuse = |change: &dyn Fn(&mut MkfsOptions)| {
+        let mut options = options();
+        change(&mut options);
+        let error = mkfs(&MemoryDevice::new(64 << 20), &options).unwrap_err();
+        assert!(matches!(error, MkfsError::Option { .. }), "{error}");
+    };
+    refuse(&|options| options.block_size = 3000);
+    refuse(&|options| options.inode_size = 64);
+    refuse(&|options| options.bytes_per_inode = 0);
+    refuse(&|options| options.reserved_percent = 51);
+    refuse(&|options| options.label = vec![b'a'; 17]);
+    refuse(&|options| options.journal_blocks = Some(1));
+    refuse(&|options| options.features.apply("^sparse_super").unwrap());
+    refuse(&|options| options.features.apply("uninit_bg").unwrap());
+    assert!(Features::default().apply("^extent").is_err());
+    assert!(Features::default().apply("nonsense").is_err());
+}
