@@ -258,6 +258,41 @@ impl fmt::Display for ClusterCount {
     }
 }
 
+/// Blocks in a cluster: a power of two, one unless `bigalloc`.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct ClusterRatio {
+    bits: u32,
+}
+
+impl ClusterRatio {
+    /// A cluster is a block.
+    pub const ONE: Self = Self { bits: 0 };
+
+    /// `2^bits` blocks in a cluster, if a block's number has more bits than that.
+    pub const fn new(bits: u32) -> Option<Self> {
+        if bits < u32::BITS { Some(Self { bits }) } else { None }
+    }
+
+    /// How many blocks.
+    pub const fn blocks(self) -> u32 {
+        1 << self.bits
+    }
+
+    /// The cluster of a file's block.
+    pub const fn cluster_of(self, block: LogicalBlock) -> LogicalCluster {
+        LogicalCluster(block.0 >> self.bits)
+    }
+
+    /// All blocks that share the cluster of `block`; fewer in the last cluster a file can have.
+    pub const fn around(self, block: LogicalBlock) -> LogicalRange {
+        let start = LogicalBlock(self.cluster_of(block).0 << self.bits);
+        match LogicalRange::new(start.0, self.blocks()) {
+            Some(range) => range,
+            None => LogicalRange::from_block_on(start),
+        }
+    }
+}
+
 /// A cluster's place in a file: the block number divided by the blocks of a cluster.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LogicalCluster(pub u32);

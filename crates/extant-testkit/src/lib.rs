@@ -1,1 +1,31 @@
-//! See `docs/design.md`.
+//! Devices for tests: they count, fail, record and take their time, and rebuild what a crash could have left.
+//!
+//! Each wraps another device and implements [`BlockDevice`](extant_device::BlockDevice) and nothing else, so they stack:
+//! `FaultDevice<RecordingDevice<MemoryDevice>>` records what the faults let through.
+//!
+//! # Invariants
+//! The same calls and seeds give the same log, faults and crash images.
+//! # Locking
+//! Each device has one lock of its own. [`RecordingDevice`] and [`ModelledDisk`] hold it while the device below works: a
+//! log has one order, a disk one arm.
+//! # Not here
+//! Anything that knows ext4. Nothing here ships: the crate is a dependency of tests alone.
+//! # Source
+//! What a flush and FUA promise: kernel `Documentation/block/writeback_cache_control.rst`.
+
+mod counting;
+mod crash;
+mod fault;
+mod modelled;
+mod random;
+mod recording;
+mod skip;
+mod slices;
+
+pub use counting::{CountingDevice, Counts};
+pub use crash::{CrashImage, CrashImages, CrashOptions};
+pub use fault::{Effect, Fault, FaultDevice};
+pub use modelled::{DiskModel, ModelledDisk};
+pub use random::Random;
+pub use recording::{Change, Event, Kept, Log, RecordingDevice};
+pub use skip::skip;

@@ -5,4 +5,8 @@
 
 extern crate alloc;
 
+#[allow(dead_code, reason = "its glue to transactions follows")]
+pub mod allocator;
+#[allow(dead_code, reason = "the mapping that uses it follows")]
+pub(crate) mod extent_status;
 pub(crate) mod sync;

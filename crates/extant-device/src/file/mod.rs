@@ -140,8 +140,9 @@ impl FileDevice {
             Access::Read => {}
             Access::ReadLocked => in_use::lock_shared(&file, &metadata, path)?,
             Access::Write => {
-                in_use::lock_exclusive(&file, &metadata, path)?;
-                in_use::check(&metadata, path)?;
+                let locked = in_use::lock_exclusive(&file, &metadata, path);
+                in_use::check(&metadata, path)?; // a mount's server holds the lock; its mount says more
+                locked?;
             }
         }
         let geometry = geometry_of(&file, &metadata, access != Access::Write)

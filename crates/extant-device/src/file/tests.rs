@@ -7,6 +7,7 @@ use std::string::{String, ToString};
 
 use alloc::format;
 use alloc::vec;
+use extant_testkit::skip;
 use tempfile::TempDir;
 
 use super::*;
@@ -172,7 +173,7 @@ fn a_lock_of_another_process_is_named() {
     let Ok(mut holder) =
         command.arg("--exclusive").arg("--no-fork").arg(&path).args(["sleep", "60"]).spawn()
     else {
-        return eprintln!("skipped: no flock program");
+        return skip("no flock program");
     };
     let mut refusal = FileDevice::open(&path);
     for _ in 0..200 {
@@ -200,7 +201,7 @@ fn a_record_lock_of_another_process_is_honoured() {
     let mut command = Command::new("python3");
     command.args(["-c", script]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
     let Ok(mut holder) = command.spawn() else {
-        return eprintln!("skipped: no python3 program");
+        return skip("no python3 program");
     };
     let mut held = [0; 4];
     std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
@@ -221,7 +222,7 @@ impl Loop {
         if output.status.success() && !name.is_empty() {
             return Some(Self(name));
         }
-        eprintln!("skipped: cannot attach a loop device (not root?)");
+        skip("cannot attach a loop device (not root?)");
         None
     }
 }
@@ -277,11 +278,11 @@ fn a_mounted_image_and_its_loop_device_are_refused() {
     fs::create_dir(&at).unwrap();
     let formatted = Command::new("mke2fs").args(["-q", "-F"]).arg(&path).status();
     if !formatted.is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: no mke2fs program");
+        return skip("no mke2fs program");
     }
     let Some(attached) = Loop::attach(&path) else { return };
     if !Command::new("mount").arg(&attached.0).arg(&at).status().unwrap().success() {
-        return eprintln!("skipped: cannot mount");
+        return skip("cannot mount");
     }
     let mounted = Mounted(at.clone());
     for path in [path.as_path(), Path::new(&attached.0)] {
@@ -293,6 +294,16 @@ fn a_mounted_image_and_its_loop_device_are_refused() {
     }
     drop(mounted);
     drop(attached);
+    // A file system in user space names the image as its source, and its server has the image locked.
+    let _server = FileDevice::open(&path).unwrap();
+    assert!(
+        Command::new("mount").args(["-t", "tmpfs"]).arg(&path).arg(&at).status().unwrap().success()
+    );
+    let mounted = Mounted(at.clone());
+    assert!(
+        matches!(FileDevice::open(&path), Err(OpenError::Mounted { mount_point, .. }) if mount_point == at)
+    );
+    drop(mounted);
 }
 
 #[test]

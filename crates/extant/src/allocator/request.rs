@@ -1,0 +1,164 @@
+//! What an allocation is asked for with, what it answers, and the knobs.
+
+use super::layout::Layout;
+use bitflags::bitflags;
+use extant_format::{ClusterCount, InodeNumber, LogicalBlock, PhysicalBlock, PhysicalRange};
+
+bitflags! {
+    /// How to place an allocation; the values are those that the kernel's events print.
+    ///
+    /// Source: kernel `fs/ext4/ext4.h`, `EXT4_MB_*`.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    pub struct AllocationFlags: u32 {
+        /// Prefer to join an existing extent; nobody sets it.
+        const HINT_MERGE = 0x1;
+        /// Take the first thing found; the allocator's own.
+        const HINT_FIRST = 0x8;
+        /// A regular file's data: normalised and preallocated.
+        const HINT_DATA = 0x20;
+        /// Exactly this much, nothing set aside.
+        const HINT_NOPREALLOC = 0x40;
+        /// A small file, served from a group preallocation; the allocator's own.
+        const HINT_GROUP_ALLOC = 0x80;
+        /// At the goal or not at all; nobody sets it.
+        const HINT_GOAL_ONLY = 0x100;
+        /// Try the goal before any search.
+        const HINT_TRY_GOAL = 0x200;
+        /// A reservation pays for it: counters are not asked.
+        const DELALLOC_RESERVED = 0x400;
+        /// A large file; the allocator's own.
+        const STREAM_ALLOC = 0x800;
+        /// May use the root reserve.
+        const USE_ROOT_BLOCKS = 0x1000;
+        /// May use the reserved pool.
+        const USE_RESERVED = 0x2000;
+        /// Look at counts under their lock; always the case here.
+        const STRICT_CHECK = 0x4000;
+    }
+
+    /// How to free blocks; the values are those that the kernel's events print.
+    ///
+    /// Source: kernel `fs/ext4/ext4.h`, `EXT4_FREE_BLOCKS_*`.
+    #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+    pub struct FreeFlags: u32 {
+        /// The blocks hold metadata: they become free with the commit, and older copies in the log are revoked.
+        const METADATA = 0x1;
+        /// Drop cached copies of the blocks.
+        const FORGET = 0x2;
+        /// The caller has checked that no metadata of the file system is hit.
+        const VALIDATED = 0x4;
+        /// Leave quota alone.
+        const NO_QUOTA_UPDATE = 0x8;
+        /// The cluster of an unaligned first block stays.
+        const NOFREE_FIRST_CLUSTER = 0x10;
+        /// The cluster of an unaligned last block stays.
+        const NOFREE_LAST_CLUSTER = 0x20;
+        /// The cluster turns back into a reservation: counters stay.
+        const RERESERVE_CLUSTER = 0x40;
+    }
+}
+
+/// A mapped block beside the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Neighbour {
+    /// Its place in the file.
+    pub logical: LogicalBlock,
+    /// Its place on the device.
+    pub physical: PhysicalBlock,
+}
+
+/// What placement wants to know of the file beyond its number.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FileHints {
+    /// Blocks up to the end of file, rounded up.
+    pub size_blocks: u64,
+    /// Somebody has the file open for writing.
+    pub open_for_write: bool,
+    /// Mapped by indirect blocks: block numbers have 32 bits.
+    pub block_mapped: bool,
+}
+
+/// A wish for blocks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AllocationRequest {
+    /// Whose.
+    pub inode: InodeNumber,
+    /// The first file block to map; under `bigalloc` it may lie inside a cluster.
+    pub logical: LogicalBlock,
+    /// Blocks wanted, at least one; the answer may have fewer.
+    pub len: u32,
+    /// Where the first of them should go.
+    pub goal: PhysicalBlock,
+    /// The last mapped block before.
+    pub left: Option<Neighbour>,
+    /// The first mapped block after.
+    pub right: Option<Neighbour>,
+    /// The file as a whole.
+    pub file: FileHints,
+    /// How.
+    pub flags: AllocationFlags,
+}
+
+/// What an allocation got.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Allocation {
+    /// Device blocks for the request's first file block and those after; never more than were asked for.
+    pub blocks: PhysicalRange,
+    /// Clusters newly taken, to be charged to the file.
+    pub clusters: ClusterCount,
+}
+
+/// Knobs of the allocator, by the kernel's names in `/sys/fs/ext4/*/mb_*`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tunables {
+    /// Files of up to so many blocks share group preallocations.
+    pub stream_req: u32,
+    /// Clusters of a group preallocation; 0 for none.
+    pub group_prealloc: u32,
+    /// Enough chunks to have seen before a good one is taken.
+    pub min_to_scan: u32,
+    /// Chunks after which the search stops.
+    pub max_to_scan: u32,
+    /// Orders (plus one) from which powers of two are looked for by order.
+    pub order2_req: u32,
+    /// How many orders a request may shrink before the slow search.
+    pub best_avail_max_trim_order: u32,
+    /// Groups looked at in turn before the ordered sets: 4 for disks that seek.
+    pub max_linear_groups: u32,
+    /// Keep groups in sets by largest chunk and average run.
+    pub optimize_scan: bool,
+    /// RAID stripe in blocks, 0 for none.
+    pub stripe: u32,
+    /// Locality groups, and the limit of remembered stream goals: the kernel's number of CPUs.
+    pub cpus: u32,
+}
+
+impl Tunables {
+    /// The kernel's defaults for this volume, with one locality group.
+    pub(super) fn new(layout: &Layout, stripe: u32) -> Self {
+        let group_prealloc = (512_u32 >> layout.cluster_bits).max(32);
+        let stripe_clusters = layout.clusters(stripe);
+        let rounded = if stripe > 1 {
+            group_prealloc.next_multiple_of(stripe_clusters)
+        } else {
+            group_prealloc
+        };
+        Self {
+            stream_req: 16,
+            group_prealloc: rounded,
+            min_to_scan: 10,
+            max_to_scan: 200,
+            order2_req: 2,
+            best_avail_max_trim_order: 3,
+            max_linear_groups: 0,
+            optimize_scan: layout.groups >= 16,
+            stripe,
+            cpus: 1,
+        }
+    }
+
+    /// How many stream goals are remembered.
+    pub(super) fn stream_goals(&self, layout: &Layout) -> u32 {
+        self.cpus.min(layout.groups.div_ceil(4)).max(1)
+    }
+}

@@ -1,0 +1,338 @@
+//! [`SpaceLedger`]: what is free, and what of it is already promised.
+
+use alloc::sync::Arc;
+
+use extant_format::ClusterCount;
+
+use super::claim::Claim;
+use super::reservation::{Promise, Reservation};
+use crate::error::Error;
+use crate::sync::{Mutex, Rank};
+
+/// Free and promised clusters of a volume; the only source of [`Reservation`]s and [`Claim`]s.
+#[derive(Debug)]
+pub(crate) struct SpaceLedger {
+    accounts: Mutex<Accounts>,
+    watermark: i64,
+}
+
+/// What a ledger starts with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LedgerParameters {
+    /// Free by the bitmaps.
+    pub(crate) free: ClusterCount,
+    /// Kept for privileged users (`s_r_blocks_count`).
+    pub(crate) root_reserve: ClusterCount,
+    /// Kept for metadata at writeback (`s_resv_clusters`).
+    pub(crate) pool: ClusterCount,
+    /// How far free space must exceed promises for delayed allocation to go on (`EXT4_FREECLUSTERS_WATERMARK`).
+    pub(crate) watermark: ClusterCount,
+    /// Each counter is seen with up to this less one still unaccounted, as with the kernel's per-CPU counters; 1 is exact.
+    pub(crate) fold_batch: u32,
+}
+
+/// Who asks for space: what may be dipped into. Each may use what those before it may.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Privilege {
+    /// Free space beyond promises, root's reserve and the pool.
+    Ordinary,
+    /// Also root's reserve.
+    Root,
+    /// Also the pool: metadata for promised data (`EXT4_MB_USE_RESERVED`).
+    Metadata,
+}
+
+/// How the next chunk of a buffered write gets its space.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WriteMode {
+    /// Delay.
+    StayDelayed,
+    /// Start writeback of everything, wait until it has been submitted, then delay.
+    KickWriteback,
+    /// Allocate at once.
+    SwitchToImmediate,
+    /// Start writeback and wait as above, then allocate at once.
+    KickAndSwitch,
+}
+
+/// What to do after the `attempt`-th failure for lack of space.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AfterNoSpace {
+    /// Try again: space has turned up.
+    Retry,
+    /// Commit, which makes freed clusters usable, then try again.
+    CommitAndRetry,
+    /// Report it.
+    GiveUp,
+}
+
+/// What `statfs` says, in clusters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct FreeSpace {
+    /// Free and not promised (`f_bfree`).
+    pub(crate) free: ClusterCount,
+    /// Of that, for ordinary users (`f_bavail`).
+    pub(crate) available: ClusterCount,
+}
+
+/// The counters as they are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct LedgerCounts {
+    /// Free by the bitmaps; negative only on a damaged volume.
+    pub(crate) free: i64,
+    /// Promised for data by reservations and claims.
+    pub(crate) promised: u64,
+    /// Bound of what delayed extents could need in metadata.
+    pub(crate) metadata: u64,
+    /// Of `free`, freed by transactions that have not been committed.
+    pub(crate) uncommitted: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Accounts {
+    free: Counter,
+    promised: Counter,
+    metadata: i64,
+    uncommitted: i64,
+    root_reserve: i64,
+    pool: i64,
+}
+
+/// An exact number, and what a reader without a lock would see of it on one CPU.
+///
+/// Source: kernel `lib/percpu_counter.c`, `percpu_counter_add_batch`.
+#[derive(Debug)]
+struct Counter {
+    exact: i64,
+    unfolded: i64,
+    batch: u32,
+}
+
+impl SpaceLedger {
+    /// A ledger in which nothing is promised yet.
+    pub(crate) fn new(parameters: LedgerParameters) -> Arc<Self> {
+        let counter = |exact| Counter { exact, unfolded: 0, batch: parameters.fold_batch };
+        let accounts = Accounts {
+            free: counter(signed(parameters.free)),
+            promised: counter(0),
+            metadata: 0,
+            uncommitted: 0,
+            root_reserve: signed(parameters.root_reserve),
+            pool: signed(parameters.pool),
+        };
+        Arc::new(Self {
+            accounts: Mutex::new(Rank::Ledger, accounts),
+            watermark: signed(parameters.watermark),
+        })
+    }
+
+    /// Promises space to delayed data, for as long as the [`Reservation`] lives.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; nothing is promised then.
+    /// # Source
+    /// Kernel `ext4_da_reserve_space`, `ext4_claim_free_clusters`.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        wanted: Promise,
+        privilege: Privilege,
+    ) -> Result<Reservation, Error> {
+        let mut accounts = self.accounts.lock();
+        accounts.admit(signed(wanted.clusters), signed(wanted.metadata), privilege)?;
+        accounts.promise(signed(wanted.clusters), signed(wanted.metadata));
+        drop(accounts);
+        Ok(Reservation::new(Arc::clone(self), wanted))
+    }
+
+    /// Turns `clusters` that are being freed back into a promise, since delayed blocks still lie in them (D12.7); the caller
+    /// does not report them as freed.
+    ///
+    /// Source: kernel `ext4_rereserve_cluster`.
+    pub(crate) fn rereserve(self: &Arc<Self>, clusters: ClusterCount) -> Reservation {
+        let mut accounts = self.accounts.lock();
+        accounts.free.add(signed(clusters));
+        accounts.promise(signed(clusters), 0);
+        drop(accounts);
+        Reservation::new(Arc::clone(self), Promise { clusters, metadata: ClusterCount::ZERO })
+    }
+
+    /// Holds `clusters` for an allocation that is about to happen, and was not promised before.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; nothing is held then.
+    /// # Source
+    /// Kernel `ext4_claim_free_clusters`.
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        clusters: ClusterCount,
+        privilege: Privilege,
+    ) -> Result<Claim, Error> {
+        let mut accounts = self.accounts.lock();
+        accounts.admit(signed(clusters), 0, privilege)?;
+        accounts.promise(signed(clusters), 0);
+        drop(accounts);
+        Ok(Claim::new(Arc::clone(self), clusters))
+    }
+
+    /// Notes that promised clusters were taken in the bitmaps; their reservation is spent apart ([`Reservation::spend`]).
+    pub(crate) fn allocated(&self, clusters: ClusterCount) {
+        self.accounts.lock().free.add(-signed(clusters));
+    }
+
+    /// Notes that clusters were freed in the bitmaps by a transaction that will call [`committed`](Self::committed) (D10.10).
+    pub(crate) fn freed(&self, clusters: ClusterCount) {
+        let mut accounts = self.accounts.lock();
+        accounts.free.add(signed(clusters));
+        accounts.uncommitted += signed(clusters);
+    }
+
+    /// Notes that clusters reported by [`freed`](Self::freed) may be used again.
+    pub(crate) fn committed(&self, clusters: ClusterCount) {
+        let mut accounts = self.accounts.lock();
+        accounts.uncommitted -= signed(clusters);
+        assert!(accounts.uncommitted >= 0, "more was committed than freed");
+    }
+
+    /// Notes that a group with so many free clusters was set aside as corrupt.
+    pub(crate) fn set_aside(&self, clusters: ClusterCount) {
+        self.accounts.lock().free.add(-signed(clusters));
+    }
+
+    /// Whether `clusters` could be had now.
+    pub(crate) fn has_free(&self, clusters: ClusterCount, privilege: Privilege) -> bool {
+        self.accounts.lock().admit(signed(clusters), 0, privilege).is_ok()
+    }
+
+    /// Whether the next chunk of a buffered write may be delayed (D4.1, D4.2).
+    ///
+    /// Source: kernel `ext4_nonda_switch`.
+    pub(crate) fn write_mode(&self) -> WriteMode {
+        let accounts = self.accounts.lock();
+        let free = accounts.free.seen();
+        let promised = accounts.promised.seen() + accounts.excess(0);
+        let kick = promised > 0 && free < 2 * promised;
+        let switch = 2 * free < 3 * promised || free < promised + self.watermark;
+        match (kick, switch) {
+            (false, false) => WriteMode::StayDelayed,
+            (true, false) => WriteMode::KickWriteback,
+            (false, true) => WriteMode::SwitchToImmediate,
+            (true, true) => WriteMode::KickAndSwitch,
+        }
+    }
+
+    /// What to do after the `attempt`-th failure (from 1) to get space (D5.4).
+    ///
+    /// Source: kernel `ext4_should_retry_alloc`.
+    pub(crate) fn after_no_space(&self, attempt: u32, journaled: bool) -> AfterNoSpace {
+        let accounts = self.accounts.lock();
+        match (journaled && attempt <= MAX_RETRIES, accounts.uncommitted) {
+            (false, _) => AfterNoSpace::GiveUp,
+            (true, 0) if accounts.admit(1, 0, Privilege::Ordinary).is_ok() => AfterNoSpace::Retry,
+            (true, 0) => AfterNoSpace::GiveUp,
+            (true, _) => AfterNoSpace::CommitAndRetry,
+        }
+    }
+
+    /// What `statfs` says (D23.2).
+    pub(crate) fn free_space(&self) -> FreeSpace {
+        let accounts = self.accounts.lock();
+        let free = (accounts.free.exact - accounts.promised.exact - accounts.excess(0)).max(0);
+        let available = (free - accounts.root_reserve - accounts.pool).max(0);
+        FreeSpace { free: unsigned(free), available: unsigned(available) }
+    }
+
+    /// Changes the size of the pool (`reserved_clusters` in sysfs).
+    pub(crate) fn set_pool(&self, clusters: ClusterCount) {
+        self.accounts.lock().pool = signed(clusters);
+    }
+
+    /// The counters, for recounting.
+    pub(crate) fn counts(&self) -> LedgerCounts {
+        let accounts = self.accounts.lock();
+        LedgerCounts {
+            free: accounts.free.exact,
+            promised: unsigned(accounts.promised.exact).get(),
+            metadata: unsigned(accounts.metadata).get(),
+            uncommitted: unsigned(accounts.uncommitted).get(),
+        }
+    }
+
+    /// Takes back promises: `allocated` of the data clusters because they were allocated.
+    pub(super) fn settle(&self, kept: Promise, allocated: ClusterCount) {
+        let mut accounts = self.accounts.lock();
+        accounts.free.add(-signed(allocated));
+        accounts.promise(-signed(kept.clusters), -signed(kept.metadata));
+        let sound = accounts.promised.exact >= 0 && accounts.metadata >= 0;
+        assert!(sound, "more was taken back than promised");
+    }
+}
+
+impl LedgerParameters {
+    /// The watermark and batch of a kernel on so many CPUs (D4.3).
+    pub(crate) fn kernel_slop(cpus: u32) -> (ClusterCount, u32) {
+        let batch = 32.max(cpus.saturating_mul(2));
+        let watermark = if cpus > 1 { 4 * u64::from(batch) * u64::from(cpus) } else { 0 };
+        (ClusterCount(watermark), batch)
+    }
+
+    /// The pool that the kernel sets up: 2 %, at most 4,096 clusters, none without extents (D10.6).
+    ///
+    /// Source: kernel `ext4_set_resv_clusters`.
+    pub(crate) fn kernel_pool(total: ClusterCount, extents: bool) -> ClusterCount {
+        if extents { ClusterCount((total.get() / 50).min(4096)) } else { ClusterCount::ZERO }
+    }
+}
+
+impl Accounts {
+    /// Whether so much more can be promised (D10.4).
+    ///
+    /// Source: kernel `ext4_has_free_clusters`.
+    fn admit(&self, clusters: i64, metadata: i64, privilege: Privilege) -> Result<(), Error> {
+        let kept = match privilege {
+            Privilege::Ordinary => self.root_reserve + self.pool + self.excess(metadata),
+            Privilege::Root => self.pool + self.excess(metadata),
+            Privilege::Metadata => 0, // the excess is promised to just these
+        };
+        let free = self.free.exact - self.promised.exact - kept;
+        if free >= clusters {
+            return Ok(());
+        }
+        Err(Error::NoSpace { wanted: unsigned(clusters), free: unsigned(free.max(0)) })
+    }
+
+    fn promise(&mut self, clusters: i64, metadata: i64) {
+        self.promised.add(clusters);
+        self.metadata += metadata;
+    }
+
+    /// What `more` metadata would make of the part that the pool does not cover.
+    fn excess(&self, more: i64) -> i64 {
+        (self.metadata + more - self.pool).max(0)
+    }
+}
+
+impl Counter {
+    fn add(&mut self, n: i64) {
+        self.exact += n;
+        self.unfolded += n;
+        if self.unfolded.unsigned_abs() >= self.batch.into() {
+            self.unfolded = 0;
+        }
+    }
+
+    /// What an unlocked reader sees; never negative.
+    fn seen(&self) -> i64 {
+        (self.exact - self.unfolded).max(0)
+    }
+}
+
+fn signed(n: ClusterCount) -> i64 {
+    i64::try_from(n.get()).expect("a device has fewer than 2^48 clusters")
+}
+
+fn unsigned(n: i64) -> ClusterCount {
+    ClusterCount(u64::try_from(n).expect("checked by the caller"))
+}
+
+/// How often a write tries again for lack of space.
+const MAX_RETRIES: u32 = 3;
