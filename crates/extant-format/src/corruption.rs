@@ -165,4 +165,6 @@ rules! {
     JournalFeatures "journal features exclude each other"
     RevokeCount "impossible size of a revoke block"
     FastCommitTag "fast commit record is malformed"
+    BlockPlace "block lies outside the file system"
+    CrossLinked "block is used by two structures"
 }

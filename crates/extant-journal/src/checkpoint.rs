@@ -220,6 +220,11 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.checkpoint.written(plan, failed)
     }
 
+    /// Whether a plan is out whose blocks may be on their way home.
+    pub fn is_checkpointing(&self) -> bool {
+        self.checkpoint.in_flight.is_some()
+    }
+
     /// The newest committed version of `block`, if it is not home yet: then the device has an old one.
     pub fn pending_home(&self, block: PhysicalBlock) -> Option<&B> {
         self.checkpoint.home.get(&block).map(|pending| &pending.payload)

@@ -1,7 +1,8 @@
 //! Everything that can go wrong, and the one place that knows errno.
 
 use extant_device::DeviceError;
-use extant_format::{ClusterCount, Corruption, InodeNumber, Unsupported};
+use extant_format::corruption::{Corruption, FormatError, Rule, Unsupported};
+use extant_format::{ClusterCount, InodeNumber};
 use extant_journal::JournalError;
 
 /// A Linux error number.
@@ -165,13 +166,25 @@ pub enum Error {
     TransactionFull,
 }
 
+impl From<FormatError> for Error {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Corrupt(corruption) => Self::Corrupt(corruption),
+            FormatError::Unsupported(unsupported) => Self::Unsupported(unsupported),
+        }
+    }
+}
+
 impl Error {
     /// The errno that Linux ext4 gives for the same failure.
     pub fn errno(&self) -> Errno {
         match self {
             // No wildcard: a new variant has to choose.
-            Self::NoSpace { .. } | Self::NoInodes | Self::NoAttributeSpace | Self::DirectoryFull => Errno::NOSPC,
-            Self::Corrupt(corruption) if corruption.is_checksum() => Errno::BADMSG,
+            Self::NoSpace { .. }
+            | Self::NoInodes
+            | Self::NoAttributeSpace
+            | Self::DirectoryFull => Errno::NOSPC,
+            Self::Corrupt(corruption) if corruption.rule == Rule::Checksum => Errno::BADMSG,
             Self::Corrupt(_) => Errno::UCLEAN,
             Self::Unsupported(_) | Self::NotSupported(_) => Errno::OPNOTSUPP,
             Self::Device(_) | Self::Shutdown => Errno::IO,

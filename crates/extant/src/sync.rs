@@ -41,6 +41,8 @@ pub(crate) enum Rank {
     Leaf = 80,
     /// The journal's transactions.
     Journal = 90,
+    /// The index of cached metadata blocks.
+    MetadataIndex = 92,
     /// One metadata block's bytes.
     MetadataBlock = 95,
 }
@@ -71,8 +73,12 @@ mod held {
     pub(super) fn take(rank: Rank) {
         HELD.with_borrow_mut(|held| {
             if let Some(&top) = held.iter().max() {
-                let again = matches!(rank, Rank::Content | Rank::Folio | Rank::MetadataBlock | Rank::Map);
-                assert!(top < rank || (top == rank && again), "lock order: {rank:?} is taken while {top:?} is held");
+                let again =
+                    matches!(rank, Rank::Content | Rank::Folio | Rank::MetadataBlock | Rank::Map);
+                assert!(
+                    top < rank || (top == rank && again),
+                    "lock order: {rank:?} is taken while {top:?} is held"
+                );
             }
             held.push(rank);
         });
@@ -100,7 +106,9 @@ mod held {
 
 #[cfg(feature = "std")]
 mod imp {
-    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(super) use std::sync::{
+        Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    };
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().expect("a thread panicked while it held this lock")
@@ -117,7 +125,11 @@ mod imp {
     pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
         lock.try_write().ok()
     }
-    pub(super) fn wait<'a, T>(condvar: &Condvar, _: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    pub(super) fn wait<'a, T>(
+        condvar: &Condvar,
+        _: &'a Mutex<T>,
+        guard: MutexGuard<'a, T>,
+    ) -> MutexGuard<'a, T> {
         condvar.wait(guard).expect("a thread panicked while it held this lock")
     }
     pub(super) fn notify_all(condvar: &Condvar) {
@@ -153,7 +165,11 @@ mod imp {
     pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
         lock.try_write()
     }
-    pub(super) fn wait<'a, T>(_: &Condvar, mutex: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    pub(super) fn wait<'a, T>(
+        _: &Condvar,
+        mutex: &'a Mutex<T>,
+        guard: MutexGuard<'a, T>,
+    ) -> MutexGuard<'a, T> {
         drop(guard);
         core::hint::spin_loop();
         mutex.lock()

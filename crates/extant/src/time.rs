@@ -1,7 +1,7 @@
 //! Where the engine reads the time and draws random numbers: both come from outside.
 
 use core::time::Duration;
-use extant_format::inode::Timestamp;
+use extant_format::Timestamp;
 
 /// Where the engine reads the time; no other code may look at a clock.
 pub trait Clock: Send + Sync {
@@ -39,8 +39,12 @@ impl Clock for SystemClock {
     }
 
     fn wall(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp {
+            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: since.subsec_nanos(),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What one file is: its number, its attributes, and the trees that hang on it. Passive: no I/O here.
 //!
 //! # Invariants
-//! `disk_size <= size` while `content` is held. `block` (the 60 bytes of `i_block`) changes only with `map` held
-//! for writing. The copy in the inode table follows by `inode_table::store` in the handle that made the change.
+//! `core.size` (the size to store, `i_disksize`) is at most [`Inode::size`] while `content` is held. `core.block` (the
+//! 60 bytes of `i_block`) changes only with `map` held for writing. The copy in the inode table follows by `inode_table::store` in the handle that made the change.
 //! # Locking
 //! `content` (30) > `invalidate` (40) > folio (60) > `attributes_lock` (65) > `map` (70) > leaves: `core`, `status`.
 //! # Not here
@@ -10,13 +10,10 @@
 //! # Source
 //! Kernel `fs/ext4/ext4.h`, `struct ext4_inode_info`.
 
-mod core_attributes;
-
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-pub(crate) use core_attributes::InodeCore;
-use extant_format::inode::{FileType, InodeFlags};
+use extant_format::inode::{FileType, InodeFlags, InodeRecord};
 use extant_format::{InodeNumber, TransactionId};
 
 use crate::delayed::InodeReservations;
@@ -38,8 +35,8 @@ pub(crate) struct Inode {
     pub(crate) attributes_lock: RwLock<()>,
     /// The block map, and every decision on what a block is (`i_data_sem`).
     pub(crate) map: RwLock<()>,
-    /// Attributes as they will be stored; a leaf.
-    pub(crate) core: Mutex<InodeCore>,
+    /// Attributes as they are to be stored: `size` is `i_disksize`, `blocks` counts 512-byte units; a leaf.
+    pub(crate) core: Mutex<InodeRecord>,
     /// What is known of each block; a leaf (`i_es_lock`).
     pub(crate) status: Mutex<ExtentStatusTree>,
     /// Promised space and shared clusters; a leaf (`i_block_reservation_lock`).
@@ -61,7 +58,7 @@ pub(crate) struct Inode {
 
 impl Inode {
     /// An inode in memory with the attributes `core`, whose bytes go into `pages`.
-    pub(crate) fn new(number: InodeNumber, checksum_seed: u32, core: InodeCore, pages: Arc<PageCache>) -> Self {
+    pub(crate) fn new(number: InodeNumber, checksum_seed: u32, core: InodeRecord, pages: Arc<PageCache>) -> Self {
         Self {
             number,
             checksum_seed,
@@ -70,7 +67,7 @@ impl Inode {
             invalidate: RwLock::new(Rank::Invalidate, ()),
             attributes_lock: RwLock::new(Rank::Attributes, ()),
             map: RwLock::new(Rank::Map, ()),
-            size: AtomicU64::new(core.disk_size),
+            size: AtomicU64::new(core.size),
             core: Mutex::new(Rank::Leaf, core),
             status: Mutex::new(Rank::Status, ExtentStatusTree::default()),
             reservations: Mutex::new(Rank::Leaf, InodeReservations::default()),
@@ -101,7 +98,7 @@ impl Inode {
 
     /// Regular file, directory, ...
     pub(crate) fn file_type(&self) -> FileType {
-        self.core.lock().file_type()
+        self.core.lock().file_type().expect("an inode without a type is not handed out")
     }
 
     /// The inode's flags.

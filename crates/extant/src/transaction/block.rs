@@ -94,6 +94,25 @@ impl MetadataBlock {
     }
 }
 
+impl MetadataBlock {
+    /// Sets checksums at a moment when no handle runs; the block is part of the transaction already.
+    pub(super) fn change_when_sealed(&self, change: impl FnOnce(&mut [u8])) {
+        change(self.0.lock().frame_mut().make_mut());
+    }
+
+    /// Takes the block for clean and shares its bytes, to be written home.
+    pub(super) fn take_dirty(&self) -> Frame {
+        let mut state = self.0.lock();
+        state.newest = None;
+        state.frame().clone()
+    }
+
+    /// Takes the block for newer than its home.
+    pub(super) fn set_dirty(&self, tid: TransactionId) {
+        self.0.lock().newest = Some(tid);
+    }
+}
+
 impl Cached {
     /// An entry whose bytes are still to come.
     pub(super) fn loading(number: PhysicalBlock, kind: BlockKind) -> Self {
@@ -132,7 +151,9 @@ impl BlockState {
     pub(super) fn frame(&self) -> &Frame {
         match &self.content {
             Content::Ready(frame) => frame,
-            Content::Loading | Content::Failed => unreachable!("a MetadataBlock is handed out only when loaded"),
+            Content::Loading | Content::Failed => {
+                unreachable!("a MetadataBlock is handed out only when loaded")
+            }
         }
     }
 
@@ -140,7 +161,9 @@ impl BlockState {
     pub(super) fn frame_mut(&mut self) -> &mut Frame {
         match &mut self.content {
             Content::Ready(frame) => frame,
-            Content::Loading | Content::Failed => unreachable!("a MetadataBlock is handed out only when loaded"),
+            Content::Loading | Content::Failed => {
+                unreachable!("a MetadataBlock is handed out only when loaded")
+            }
         }
     }
 }

@@ -8,12 +8,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::Frame;
-use extant_format::cast::{u64_from, usize_from};
+use extant_format::cast::{low_u32, u64_from, usize_from};
+use extant_format::corruption::{Place, Rule};
 use extant_format::{PhysicalBlock, TransactionId};
 
 use super::block::{BlockKind, Cached, Content, MetadataBlock};
-use crate::sync::{Mutex, Rank};
 use crate::Error;
+use crate::sync::{Mutex, Rank};
 
 const SHARDS: usize = 16;
 
@@ -35,13 +36,14 @@ pub(super) enum Claim {
 impl MetadataCache {
     /// An empty cache.
     pub(super) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Rank::Leaf, BTreeMap::new())).collect();
+        let shards =
+            (0..SHARDS).map(|_| Mutex::new(Rank::MetadataIndex, BTreeMap::new())).collect();
         Self { shards, cached_blocks: AtomicU64::new(0) }
     }
 
     fn shard(&self, block: PhysicalBlock) -> &Mutex<BTreeMap<PhysicalBlock, Arc<Cached>>> {
         // Neighbouring blocks go to different shards, which is what threads in one directory want.
-        &self.shards[usize_from(extant_format::cast::low_u32(block.get())) % SHARDS]
+        &self.shards[usize_from(low_u32(block.get())) % SHARDS]
     }
 
     /// The block if it is cached, else an entry that the caller must load.
@@ -67,7 +69,7 @@ impl MetadataCache {
                 let mut state = entry.lock();
                 state.referenced = true;
                 if state.kind != kind {
-                    return Err(extant_format::Corruption::CrossLinked { block }.into());
+                    return Err(Place::Block(block).breaks(Rule::CrossLinked).into());
                 }
                 drop(state);
                 return Ok(Claim::Hit(MetadataBlock(entry)));
@@ -76,7 +78,11 @@ impl MetadataCache {
     }
 
     /// Ends a load that [`Self::claim`] began.
-    pub(super) fn loaded(&self, entry: Arc<Cached>, content: Result<Frame, Error>) -> Result<MetadataBlock, Error> {
+    pub(super) fn loaded(
+        &self,
+        entry: Arc<Cached>,
+        content: Result<Frame, Error>,
+    ) -> Result<MetadataBlock, Error> {
         match content {
             Ok(frame) => {
                 entry.finish_loading(Content::Ready(frame));
@@ -103,6 +109,14 @@ impl MetadataCache {
         }
     }
 
+    /// Takes the block out if no transaction waits to write it: what it holds is of no use to its next owner.
+    pub(super) fn remove_if_clean(&self, block: PhysicalBlock) {
+        let stale = self.find(block).is_some_and(|block| block.0.lock().newest.is_none());
+        if stale {
+            self.remove(block);
+        }
+    }
+
     /// How many blocks are cached.
     pub(crate) fn len(&self) -> u64 {
         self.cached_blocks.load(Ordering::Relaxed)
@@ -113,7 +127,12 @@ impl MetadataCache {
         let mut dirty = Vec::new();
         for shard in &self.shards {
             let entries: Vec<_> = shard.lock().values().map(Arc::clone).collect();
-            dirty.extend(entries.into_iter().filter(|entry| entry.lock().newest.is_some()).map(MetadataBlock));
+            dirty.extend(
+                entries
+                    .into_iter()
+                    .filter(|entry| entry.lock().newest.is_some())
+                    .map(MetadataBlock),
+            );
         }
         dirty.sort_by_key(MetadataBlock::number);
         dirty
@@ -143,7 +162,9 @@ impl MetadataCache {
                     return true;
                 }
                 let Some(mut state) = entry.try_lock() else { return true };
-                let keep = state.newest.is_some() || !matches!(state.content, Content::Ready(_)) || state.referenced;
+                let keep = state.newest.is_some()
+                    || !matches!(state.content, Content::Ready(_))
+                    || state.referenced;
                 state.referenced = false;
                 dropped += u64::from(!keep);
                 keep

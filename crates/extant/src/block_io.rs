@@ -1,0 +1,107 @@
+//! Device requests in units of blocks, counted.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use extant_device::{BlockDevice, Frame, FrameSlice, Operation, Request};
+use extant_format::PhysicalBlock;
+use extant_format::cast::usize_from;
+
+use crate::Error;
+
+/// What has been asked of the device, the journal and the allocator since the mount.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) device_reads: AtomicU64,
+    pub(crate) device_read_bytes: AtomicU64,
+    pub(crate) device_writes: AtomicU64,
+    pub(crate) device_write_bytes: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) journal_blocks: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) handles: AtomicU64,
+    pub(crate) allocator_calls: AtomicU64,
+}
+
+impl Tally {
+    /// Adds `n` to one of the counts.
+    pub(crate) fn add(count: &AtomicU64, n: u64) {
+        count.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// A device seen in blocks of the file system.
+#[derive(Clone)]
+pub(crate) struct BlockIo {
+    device: Arc<dyn BlockDevice>,
+    block_bits: u32,
+    pub(crate) tally: Arc<Tally>,
+}
+
+impl BlockIo {
+    /// `device` in blocks of `1 << block_bits` bytes.
+    pub(crate) fn new(device: Arc<dyn BlockDevice>, block_bits: u32) -> Self {
+        Self { device, block_bits, tally: Arc::default() }
+    }
+
+    /// The device itself.
+    pub(crate) fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.device
+    }
+
+    /// Where `block` starts, in bytes. Blocks beyond 2^64 bytes end up where the device refuses them.
+    pub(crate) fn offset(&self, block: PhysicalBlock) -> u64 {
+        block
+            .get()
+            .checked_shl(self.block_bits)
+            .filter(|at| at >> self.block_bits == block.get())
+            .unwrap_or(u64::MAX >> 1)
+    }
+
+    /// A request that writes `data` from `block` on.
+    pub(crate) fn write_request(&self, block: PhysicalBlock, data: Vec<FrameSlice>) -> Request {
+        Request::write(self.offset(block), data)
+    }
+
+    /// Runs the batch; every request is tried.
+    ///
+    /// # Errors
+    /// Of the first request that failed; each request has its own result as well.
+    pub(crate) fn run(&self, batch: &mut [Request]) -> Result<(), Error> {
+        for request in batch.iter() {
+            match &request.operation {
+                Operation::Read { .. } => {
+                    Tally::add(&self.tally.device_reads, 1);
+                    Tally::add(&self.tally.device_read_bytes, request.len());
+                }
+                Operation::Write { .. } => {
+                    Tally::add(&self.tally.device_writes, 1);
+                    Tally::add(&self.tally.device_write_bytes, request.len());
+                }
+                Operation::Flush => Tally::add(&self.tally.flushes, 1),
+                Operation::Discard { .. } | Operation::WriteZeroes { .. } => {}
+            }
+        }
+        self.device.run(batch);
+        batch.iter().try_for_each(|request| request.result.clone()).map_err(Error::Device)
+    }
+
+    /// One block's bytes.
+    pub(crate) fn read_block(&self, block: PhysicalBlock) -> Result<Frame, Error> {
+        let mut batch = [Request::read(
+            self.offset(block),
+            vec![Frame::zeroed(usize_from(1 << self.block_bits))],
+        )];
+        self.run(&mut batch)?;
+        let [request] = batch;
+        let mut frames = request.into_frames().map_err(Error::Device)?;
+        Ok(frames.remove(0))
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.run(&mut [Request::flush()])
+    }
+}

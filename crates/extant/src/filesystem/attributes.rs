@@ -1,0 +1,154 @@
+//! Changing a file's attributes: chmod, chown, utimens, and what they imply.
+//!
+//! Source: kernel `fs/ext4/inode.c`, `ext4_setattr`; `fs/attr.c`, `setattr_prepare`, `setattr_copy`.
+
+use alloc::sync::Arc;
+
+use extant_format::{FileType, InodeFlags, InodeRecord, Timestamp};
+
+use super::volume::Volume;
+use crate::caller::Caller;
+use crate::library::{InodeHandle, Metadata};
+use crate::inode::Inode;
+use crate::transaction::{Credits, credits};
+use crate::Error;
+
+/// What to change; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttributes {
+    /// Permission bits with set-user, set-group and sticky.
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Owning group.
+    pub gid: Option<u32>,
+    /// Last access.
+    pub accessed: Option<Timestamp>,
+    /// Last change of the bytes.
+    pub modified: Option<Timestamp>,
+    /// The flags that users may change.
+    pub flags: Option<InodeFlags>,
+}
+
+impl Volume {
+    /// Changes attributes, all in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`] if the caller does not own the file or the file is immutable; [`Error::ReadOnly`].
+    /// # Locks
+    /// Takes the inode's `content` for writing.
+    pub(crate) fn set_attributes(&self, caller: &Caller, handle: &InodeHandle, change: &SetAttributes) -> Result<(), Error> {
+        let inode = &handle.inode;
+        let _content = inode.content.write();
+        check(&inode.core.lock(), caller, change)?;
+        let mut transaction = self.transactions.begin(Credits::blocks(1 + credits::XATTR, self.transactions.geometry()))?;
+        if let Some(mode) = change.mode {
+            self.xattrs.set_mode(&mut transaction, inode, mode & 0o7777)?;
+        }
+        self.apply(caller, inode, change);
+        self.inodes.store(&mut transaction, inode)?;
+        transaction.stop()
+    }
+
+    fn apply(&self, caller: &Caller, inode: &Inode, change: &SetAttributes) {
+        let now = self.clock.wall();
+        let mut core = inode.core.lock();
+        if let Some(mode) = change.mode {
+            let mut mode = mode & 0o7777;
+            // A group that the caller is not in loses the set-group bit.
+            if !caller.is_in_group(change.gid.unwrap_or(core.gid)) && !caller.privileged {
+                mode &= !0o2000;
+            }
+            core.mode = (core.mode & FileType::MODE_MASK) | mode;
+        } else if (change.uid.is_some() || change.gid.is_some()) && core.file_type() != Some(FileType::Directory) {
+            drop_privilege_bits(&mut core);
+        }
+        core.uid = change.uid.unwrap_or(core.uid);
+        core.gid = change.gid.unwrap_or(core.gid);
+        core.atime = change.accessed.unwrap_or(core.atime);
+        core.mtime = change.modified.unwrap_or(core.mtime);
+        if let Some(flags) = change.flags {
+            core.flags = (core.flags - USER_FLAGS) | (flags & USER_FLAGS);
+        }
+        core.ctime = now;
+    }
+
+    /// What a file looks like from outside; delayed blocks count as used.
+    pub(crate) fn metadata(&self, inode: &Arc<Inode>) -> Metadata {
+        let promised = inode.reservations.lock().promise().clusters.get();
+        let geometry = self.transactions.geometry();
+        let core = inode.core.lock();
+        let kind = core.file_type().expect("an inode without a type is not handed out");
+        let promised_sectors = (promised * u64::from(geometry.cluster_ratio())) << (geometry.block_bits - 9);
+        Metadata {
+            inode: inode.number(),
+            mode: core.mode,
+            uid: core.uid,
+            gid: core.gid,
+            links: core.links.into(),
+            size: inode.size(),
+            blocks: core.blocks + promised_sectors + inline_sectors(&core),
+            device: matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then(|| device_of(&core)),
+            accessed: core.atime,
+            modified: core.mtime,
+            changed: core.ctime,
+            created: core.crtime,
+            flags: core.flags,
+            generation: core.generation,
+        }
+    }
+}
+
+/// Who may change what.
+fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<(), Error> {
+    if core.flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) && change.flags.is_none() {
+        return Err(Error::NotPermitted);
+    }
+    let changes_owner = change.uid.is_some_and(|uid| uid != core.uid);
+    let changes_group = change.gid.is_some_and(|gid| gid != core.gid && !caller.is_in_group(gid));
+    if caller.privileged || (caller.owns(core.uid) && !changes_owner && !changes_group) {
+        return Ok(());
+    }
+    Err(Error::NotPermitted)
+}
+
+/// A change of owner or bytes takes set-user, and set-group where the group may execute.
+///
+/// Source: kernel `setattr_should_drop_suidgid`.
+pub(super) fn drop_privilege_bits(core: &mut InodeRecord) {
+    core.mode &= !0o4000;
+    if core.mode & 0o0010 != 0 {
+        core.mode &= !0o2000;
+    }
+}
+
+/// Inline data counts as space, as `ext4_file_getattr` has it.
+fn inline_sectors(core: &InodeRecord) -> u64 {
+    if core.flags.contains(InodeFlags::INLINE_DATA) { core.size.div_ceil(512) } else { 0 }
+}
+
+/// The device number in `i_block`: 8 + 8 bits in the first word, or 12 + 20 in the second.
+///
+/// Source: kernel `include/linux/kdev_t.h`, `old_decode_dev`, `new_decode_dev`.
+fn device_of(core: &InodeRecord) -> (u32, u32) {
+    let word = |at: usize| u32::from_le_bytes([core.block[at], core.block[at + 1], core.block[at + 2], core.block[at + 3]]);
+    match word(0) {
+        0 => ((word(4) & 0xF_FF00) >> 8, (word(4) & 0xFF) | ((word(4) >> 12) & 0xF_FF00)),
+        old => ((old >> 8) & 0xFF, old & 0xFF),
+    }
+}
+
+/// The flags that `chattr` may change.
+///
+/// Source: kernel `fs/ext4/ext4.h`, `EXT4_FL_USER_MODIFIABLE`, without those that change how data is stored.
+const USER_FLAGS: InodeFlags = InodeFlags::SECRM
+    .union(InodeFlags::UNRM)
+    .union(InodeFlags::SYNC)
+    .union(InodeFlags::IMMUTABLE)
+    .union(InodeFlags::APPEND)
+    .union(InodeFlags::NODUMP)
+    .union(InodeFlags::NOATIME)
+    .union(InodeFlags::NOTAIL)
+    .union(InodeFlags::DIRSYNC)
+    .union(InodeFlags::TOPDIR)
+    .union(InodeFlags::PROJINHERIT);

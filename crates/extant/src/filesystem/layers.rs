@@ -1,0 +1,77 @@
+//! The active layers below `file`, built from the bottom up.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use extant_format::{ClusterCount, GroupDescriptor, Superblock};
+
+use super::options::MountOptions;
+use crate::allocator::{Allocator, Tunables};
+use crate::block_io::BlockIo;
+use crate::delayed::{LedgerParameters, SpaceLedger};
+use crate::extent_status::StatusAccount;
+use crate::inode_table::InodeTable;
+use crate::mapping::Mapper;
+use crate::page_cache::CacheAccount;
+use crate::time::Clock;
+use crate::transaction::{JournalState, Transactions};
+use crate::Error;
+
+/// Everything that knows blocks and inodes, and nothing of names.
+pub(crate) struct Layers {
+    pub(crate) transactions: Arc<Transactions>,
+    pub(crate) ledger: Arc<SpaceLedger>,
+    pub(crate) allocator: Arc<Allocator>,
+    pub(crate) account: Arc<CacheAccount>,
+    pub(crate) inodes: Arc<InodeTable>,
+    pub(crate) mapper: Arc<Mapper>,
+}
+
+impl Layers {
+    /// The layers of the volume that `superblock` describes.
+    ///
+    /// # Errors
+    /// Of the allocator, which checks the descriptors against each other.
+    pub(crate) fn new(
+        io: BlockIo,
+        superblock: &Superblock,
+        descriptors: Vec<GroupDescriptor>,
+        journal: Option<JournalState>,
+        options: &MountOptions,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let geometry = *superblock.geometry();
+        let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
+        let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
+        let ledger = SpaceLedger::new(ledger_parameters(superblock, free));
+        let transactions =
+            Arc::new(Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only));
+        let allocator =
+            Arc::new(Allocator::load(Arc::clone(&transactions), Arc::clone(&ledger), superblock, descriptors, Tunables::default())?);
+        transactions.add_listener(Arc::clone(&allocator) as _);
+        let account = CacheAccount::new(options.cache_bytes);
+        let status = Arc::new(StatusAccount::default());
+        let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), Arc::clone(&account), status, tables));
+        let mapper = Arc::new(Mapper::new(
+            Arc::clone(&transactions),
+            Arc::clone(&inodes),
+            Arc::clone(&allocator),
+            Arc::clone(&ledger),
+        ));
+        Ok(Self { transactions, ledger, allocator, account, inodes, mapper })
+    }
+}
+
+fn ledger_parameters(superblock: &Superblock, free: u64) -> LedgerParameters {
+    let geometry = superblock.geometry();
+    let clusters = geometry.clusters_for(geometry.blocks_count);
+    let (watermark, fold_batch) = LedgerParameters::kernel_slop(2);
+    let extents = geometry.incompat.contains(extant_format::Incompat::EXTENTS);
+    LedgerParameters {
+        free: ClusterCount(free),
+        root_reserve: ClusterCount(superblock.raw().reserved_blocks_count() >> geometry.cluster_bits),
+        pool: LedgerParameters::kernel_pool(ClusterCount(clusters), extents),
+        watermark,
+        fold_batch,
+    }
+}

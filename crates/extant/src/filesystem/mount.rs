@@ -1,0 +1,285 @@
+//! From a device to a mounted volume: what is checked first, recovery, orphans, the marks of a mount.
+//!
+//! Source: kernel `fs/ext4/super.c`, `__ext4_fill_super`, `ext4_load_and_init_journal`, `ext4_setup_super`.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
+use extant_format::cast::usize_from;
+use extant_format::corruption::{Place, Rule, Unsupported};
+use extant_format::descriptor::GroupDescriptor;
+use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
+use extant_format::{BlockGroup, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock};
+use extant_journal::{
+    Journal, JournalParameters, LogBlock, LogRange, Recovered, Recovery, RecoveryMode, RecoveryStep,
+};
+
+use super::layers::Layers;
+use super::options::MountOptions;
+use super::recovered_view::RecoveredView;
+use super::volume::Volume;
+use crate::block_io::BlockIo;
+use crate::extent_status::BlockState;
+use crate::time::{Clock, Entropy};
+use crate::transaction::{JournalState, LogMap};
+use crate::Error;
+
+/// Mounts the volume on `device`.
+pub(crate) fn mount(
+    mut options: MountOptions,
+    device: Arc<dyn BlockDevice>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Arc<Volume>, Error> {
+    let superblock = read_superblock(&*device)?;
+    let geometry = *superblock.geometry();
+    check_device(&geometry, &*device)?;
+    let reason = read_only_because(&geometry);
+    options.read_only |= reason.is_some() || device.geometry().read_only;
+
+    let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
+    let found = open_journal(&superblock, &io, &options, &clock)?;
+    let (io, journal) = match found {
+        Opened::None => (io, None),
+        Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None),
+        Opened::Ready(state) => (io, Some(state)),
+    };
+    // Replay may have changed everything that was read so far.
+    let mut superblock = read_superblock(&**io.device())?;
+    if !options.read_only {
+        mark_mounted(&mut superblock, &*device, &*clock, journal.is_some())?;
+    }
+    let descriptors = read_descriptors(&superblock, &io, options.read_only)?;
+    let layers = Layers::new(io, &superblock, descriptors, journal, &options, &clock)?;
+    let volume = Volume::new(layers, superblock, options, reason, clock, entropy);
+    volume.finish_orphans()?;
+    Ok(volume)
+}
+
+/// The primary superblock, checked.
+fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock, Error> {
+    let bytes = device.read_vec(Superblock::OFFSET_BYTES, 1024)?;
+    Ok(Superblock::parse(&bytes)?)
+}
+
+/// The file system must fit its device: a truncated image is found here, not in the middle of a write.
+fn check_device(geometry: &Geometry, device: &dyn BlockDevice) -> Result<(), Error> {
+    let wanted = geometry.blocks_count.checked_shl(geometry.block_bits);
+    let fits = wanted.is_some_and(|bytes| bytes <= device.geometry().len_bytes);
+    Ok(Place::Superblock.require(fits, Rule::BlocksCount)?)
+}
+
+/// The features that this engine cannot keep right yet, so that it does not write; as mke2fs names them.
+fn read_only_because(geometry: &Geometry) -> Option<String> {
+    let unknown = geometry.ro_compat.difference(RoCompat::SUPPORTED);
+    let kept_apart = RoCompat::QUOTA | RoCompat::PROJECT | RoCompat::VERITY | RoCompat::READONLY;
+    let ro_compat = unknown | geometry.ro_compat.intersection(kept_apart);
+    let incompat = geometry.incompat.intersection(Incompat::ENCRYPT | Incompat::CASEFOLD | Incompat::MMP);
+    let names = [alloc::format!("{ro_compat}"), alloc::format!("{incompat}")];
+    let names: Vec<_> = names.into_iter().filter(|names| !names.is_empty()).collect();
+    (!(ro_compat.is_empty() && incompat.is_empty())).then(|| names.join(" "))
+}
+
+/// Every group's descriptor; a wrong checksum matters only to a volume that is to be written.
+fn read_descriptors(superblock: &Superblock, io: &BlockIo, read_only: bool) -> Result<Vec<GroupDescriptor>, Error> {
+    let geometry = superblock.geometry();
+    let mut descriptors = Vec::with_capacity(usize_from(geometry.group_count));
+    let record = usize_from(geometry.desc_size);
+    for index in 0..geometry.desc_blocks {
+        let block = io.read_block(geometry.descriptor_block(index))?;
+        for bytes in block.as_slice().chunks_exact(record).take(usize_from(geometry.desc_per_block())) {
+            let number = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+            if number >= geometry.group_count {
+                break;
+            }
+            let group = BlockGroup(number);
+            let sound = read_only || GroupDescriptor::verify(bytes, geometry, group);
+            Place::Group(group).require(sound, Rule::Checksum)?;
+            let descriptor = GroupDescriptor::decode(bytes, geometry, group)?;
+            descriptor.check_counts(geometry, group)?;
+            descriptors.push(descriptor);
+        }
+    }
+    Ok(descriptors)
+}
+
+/// What was found where a journal might be.
+enum Opened {
+    /// None, or none that matters to a reader.
+    None,
+    /// A log that needs recovery, on a volume that must not be written: read through it.
+    Through(Arc<dyn BlockDevice>),
+    /// Recovered and ready.
+    Ready(JournalState),
+}
+
+fn open_journal(
+    superblock: &Superblock,
+    io: &BlockIo,
+    options: &MountOptions,
+    clock: &Arc<dyn Clock>,
+) -> Result<Opened, Error> {
+    let geometry = superblock.geometry();
+    let Some(number) = superblock.journal_inode() else {
+        if superblock.raw().journal_dev.get() != 0 && !options.read_only {
+            return Err(Unsupported::Needs("a journal on a device of its own", "that device").into());
+        }
+        return Ok(Opened::None);
+    };
+    let map = journal_map(superblock, io, options, clock, number)?;
+    let mut parameters = journal_parameters(&map, io, geometry)?;
+    parameters.commit_interval = options.commit_interval;
+    let dirty = parameters.start().is_some();
+    if options.read_only {
+        return if dirty { read_through(parameters, map, io, geometry) } else { Ok(Opened::None) };
+    }
+    let recovered = recover(parameters.clone(), RecoveryMode::Replay, &map, io, geometry)?;
+    if dirty {
+        io.flush()?;
+        write_log_block(&map, io, LogBlock::SUPERBLOCK, recovered.superblock.bytes())?;
+    }
+    let parameters = with_features(parameters, geometry)?;
+    let journal = Journal::new(parameters, recovered.state);
+    Ok(Opened::Ready(JournalState::new(journal, io.clone(), false, map, options.barriers)))
+}
+
+/// Where the journal inode's blocks lie; read through layers that know no journal.
+fn journal_map(
+    superblock: &Superblock,
+    io: &BlockIo,
+    options: &MountOptions,
+    clock: &Arc<dyn Clock>,
+    number: InodeNumber,
+) -> Result<LogMap, Error> {
+    let geometry = superblock.geometry();
+    let reading = MountOptions { read_only: true, ..options.clone() };
+    let descriptors = read_descriptors(superblock, io, true)?;
+    let layers = Layers::new(io.clone(), superblock, descriptors, None, &reading, clock)?;
+    let inode = layers.inodes.get(number)?;
+    let at = Place::Inode(number);
+    let blocks = u32::try_from(inode.size() >> geometry.block_bits).map_err(|_| at.breaks(Rule::JournalSize))?;
+    at.require(blocks > 1, Rule::JournalSize)?;
+    let mut map = LogMap::default();
+    while let Some(rest) = LogicalRange::new(map.len(), blocks - map.len()) {
+        let mapped = layers.mapper.look_up(&inode, rest)?;
+        let BlockState::Written(start) = mapped.state else { return Err(at.breaks(Rule::JournalSize).into()) };
+        at.require(map.push(start, mapped.blocks.len()), Rule::JournalSize)?;
+    }
+    Ok(map)
+}
+
+fn journal_parameters(map: &LogMap, io: &BlockIo, geometry: &Geometry) -> Result<JournalParameters, Error> {
+    let block = map.block(LogBlock::SUPERBLOCK).ok_or(Place::Journal(0).breaks(Rule::JournalSize))?;
+    let superblock = JournalSuperblock::parse(io.read_block(block)?.as_slice())?;
+    let at = Place::Journal(0);
+    at.require(superblock.format().block_size == geometry.block_size, Rule::JournalSize)?;
+    at.require(superblock.max_len() <= map.len(), Rule::JournalSize)?;
+    Ok(JournalParameters::new(superblock)?)
+}
+
+/// The features that the kernel turns on for a journal that it is about to write.
+///
+/// Source: kernel `fs/ext4/super.c`, `set_journal_csum_feature_set`, `ext4_load_and_init_journal`.
+fn with_features(parameters: JournalParameters, geometry: &Geometry) -> Result<JournalParameters, Error> {
+    let mut superblock = parameters.superblock().clone();
+    superblock.change(|raw| {
+        let mut features = raw.incompat() | JournalIncompat::REVOKE;
+        features.remove(JournalIncompat::CSUM_V2 | JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT);
+        features.set(JournalIncompat::CSUM_V3, geometry.has_metadata_csum());
+        features.set(JournalIncompat::BIT64, geometry.incompat.contains(Incompat::BIT64));
+        raw.set_incompat(features);
+    });
+    let with_features = JournalParameters::new(superblock)?;
+    Ok(JournalParameters { commit_interval: parameters.commit_interval, ..with_features })
+}
+
+fn read_through(
+    parameters: JournalParameters,
+    map: LogMap,
+    io: &BlockIo,
+    geometry: &Geometry,
+) -> Result<Opened, Error> {
+    let recovered = recover(parameters, RecoveryMode::Map, &map, io, geometry)?;
+    let mut copies = BTreeMap::new();
+    for (block, replacement) in recovered.map.iter() {
+        let at = map.block(replacement.at).ok_or(Place::Journal(replacement.at.get()).breaks(Rule::JournalSize))?;
+        copies.insert(io.offset(block), (io.offset(at), replacement));
+    }
+    let device = Arc::clone(io.device());
+    let view = RecoveredView::new(Arc::clone(&device), device, geometry.block_size, copies);
+    Ok(Opened::Through(Arc::new(view)))
+}
+
+/// Runs a recovery to its end.
+fn recover(
+    parameters: JournalParameters,
+    mode: RecoveryMode,
+    map: &LogMap,
+    io: &BlockIo,
+    geometry: &Geometry,
+) -> Result<Recovered, Error> {
+    let mut recovery = Recovery::new(parameters, mode, geometry.blocks_count)?;
+    loop {
+        match recovery.step()? {
+            RecoveryStep::Done(recovered) => return Ok(recovered),
+            RecoveryStep::Read(range) => match read_log(map, io, geometry, range) {
+                Ok(bytes) => recovery.supply(&bytes),
+                Err(_) => recovery.read_failed(),
+            },
+            RecoveryStep::Write(blocks) => {
+                let requests = blocks.into_iter().map(|(block, bytes)| {
+                    Request::write_frame(io.offset(block), Frame::from(bytes))
+                });
+                io.run(&mut requests.collect::<Vec<_>>())?;
+            }
+        }
+    }
+}
+
+fn read_log(map: &LogMap, io: &BlockIo, geometry: &Geometry, range: LogRange) -> Result<Vec<u8>, Error> {
+    let block_len = geometry.block_len();
+    let mut batch = Vec::new();
+    for at in range.start.get()..range.start.get() + range.len {
+        let block = map.block(LogBlock(at)).ok_or(Place::Journal(at).breaks(Rule::JournalSize))?;
+        batch.push(Request::read(io.offset(block), vec![Frame::zeroed(block_len)]));
+    }
+    io.run(&mut batch)?;
+    let mut bytes = Vec::with_capacity(block_len * batch.len());
+    for request in batch {
+        for frame in request.into_frames()? {
+            bytes.extend_from_slice(frame.as_slice());
+        }
+    }
+    Ok(bytes)
+}
+
+fn write_log_block(map: &LogMap, io: &BlockIo, at: LogBlock, bytes: &[u8]) -> Result<(), Error> {
+    let block = map.block(at).ok_or(Place::Journal(at.get()).breaks(Rule::JournalSize))?;
+    let frame = Frame::copy_from(bytes);
+    let len = frame.len();
+    io.run(&mut [Request::write_fua(io.offset(block), vec![frame.slice(0..len)])])
+}
+
+/// Writes what a mount leaves in the superblock: the time, the count, and that the image is in use.
+fn mark_mounted(
+    superblock: &mut Superblock,
+    device: &dyn BlockDevice,
+    clock: &dyn Clock,
+    journaled: bool,
+) -> Result<(), Error> {
+    let now = u64::try_from(clock.wall().seconds).unwrap_or(0);
+    let raw = superblock.raw_mut();
+    raw.set_mount_time(now);
+    raw.set_write_time(now);
+    raw.mnt_count = raw.mnt_count.get().saturating_add(1).into();
+    if journaled {
+        raw.feature_incompat = (raw.incompat() | Incompat::RECOVER).bits().into();
+    } else {
+        raw.state = (raw.state.get() & !1).into();
+    }
+    super::volume::write_superblock(superblock, device)
+}

@@ -1,0 +1,148 @@
+//! How a volume is mounted.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use extant_device::BlockDevice;
+
+use crate::library::Filesystem;
+use crate::time::{Clock, Entropy};
+use crate::Error;
+
+/// What to do with data before the transaction that makes it reachable commits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DataMode {
+    /// Written first (`data=ordered`).
+    #[default]
+    Ordered,
+    /// At any time (`data=writeback`).
+    Writeback,
+}
+
+/// How a volume is mounted; by the kernel's names and defaults where it has them.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Nothing is changed, not even to recover the journal (`ro`).
+    pub(crate) read_only: bool,
+    /// Places are chosen when data is written back (`delalloc`), not when it is written.
+    pub(crate) delayed_allocation: bool,
+    /// Blocks are allocated unwritten and converted when their data is on the device (`dioread_nolock`).
+    pub(crate) unwritten_until_done: bool,
+    /// Replace by rename or truncate starts writeback (`auto_da_alloc`).
+    pub(crate) auto_da_alloc: bool,
+    /// Flushes around commits (`barrier`).
+    pub(crate) barriers: bool,
+    pub(crate) data_mode: DataMode,
+    /// How old a transaction may become (`commit=`).
+    pub(crate) commit_interval: Duration,
+    /// Memory for cached file bytes.
+    pub(crate) cache_bytes: u64,
+    /// Share of the cache, in percent, from which dirty data is written back.
+    pub(crate) dirty_background_percent: u64,
+    /// Share of the cache, in percent, from which writers have to help.
+    pub(crate) dirty_percent: u64,
+    /// How long data may stay dirty (`dirty_expire_centisecs`).
+    pub(crate) dirty_expire: Duration,
+    /// How often the flusher looks (`dirty_writeback_centisecs`).
+    pub(crate) dirty_interval: Duration,
+    /// Times of access are kept: `relatime`, or not at all.
+    pub(crate) access_times: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            delayed_allocation: true,
+            unwritten_until_done: true,
+            auto_da_alloc: true,
+            barriers: true,
+            data_mode: DataMode::Ordered,
+            commit_interval: Duration::from_secs(5),
+            cache_bytes: 256 << 20,
+            dirty_background_percent: 10,
+            dirty_percent: 20,
+            dirty_expire: Duration::from_secs(30),
+            dirty_interval: Duration::from_secs(5),
+            access_times: false,
+        }
+    }
+}
+
+impl MountOptions {
+    /// Read and write, with the kernel's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Read only: the device is never written, and a journal that needs recovery is read through.
+    pub fn read_only() -> Self {
+        Self { read_only: true, ..Self::default() }
+    }
+
+    /// Whether places are chosen at writeback (the default) or at once.
+    #[must_use]
+    pub fn delayed_allocation(self, on: bool) -> Self {
+        Self { delayed_allocation: on, ..self }
+    }
+
+    /// Whether blocks stay unwritten until their data is on the device (`dioread_nolock`, the default) or are
+    /// allocated written, with the commit waiting for the data (`dioread_lock`).
+    #[must_use]
+    pub fn unwritten_until_done(self, on: bool) -> Self {
+        Self { unwritten_until_done: on, ..self }
+    }
+
+    /// Whether a file replaced by rename or truncate is written back early (the default).
+    #[must_use]
+    pub fn auto_da_alloc(self, on: bool) -> Self {
+        Self { auto_da_alloc: on, ..self }
+    }
+
+    /// Whether commits flush the device's cache (the default).
+    #[must_use]
+    pub fn barriers(self, on: bool) -> Self {
+        Self { barriers: on, ..self }
+    }
+
+    /// What to do with data before a commit.
+    #[must_use]
+    pub fn data_mode(self, mode: DataMode) -> Self {
+        Self { data_mode: mode, ..self }
+    }
+
+    /// How old a transaction may become before a tick commits it.
+    #[must_use]
+    pub fn commit_interval(self, interval: Duration) -> Self {
+        Self { commit_interval: interval, ..self }
+    }
+
+    /// Memory for cached file bytes; at least one mebibyte.
+    #[must_use]
+    pub fn cache_bytes(self, bytes: u64) -> Self {
+        Self { cache_bytes: bytes.max(1 << 20), ..self }
+    }
+
+    /// Mounts the volume on `device` with the system's clock and random numbers.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Unsupported`] or [`Error::Device`].
+    #[cfg(feature = "std")]
+    pub fn mount(self, device: impl BlockDevice + 'static) -> Result<Filesystem, Error> {
+        let clock = Arc::new(crate::time::SystemClock::default());
+        self.mount_with(Arc::new(device), clock, Arc::new(crate::time::SystemEntropy))
+    }
+
+    /// Mounts the volume on `device`, with time and random numbers from outside.
+    ///
+    /// # Errors
+    /// As [`Self::mount`].
+    pub fn mount_with(
+        self,
+        device: Arc<dyn BlockDevice>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Filesystem, Error> {
+        super::mount::mount(self, device, clock, entropy).map(Filesystem::new)
+    }
+}

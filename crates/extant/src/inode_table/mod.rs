@@ -1,0 +1,217 @@
+//! Inodes in and out of their table blocks, and the table of those in memory.
+//!
+//! # Invariants
+//! At most one [`Inode`] a number is in memory. What is stored is what `Inode::core` holds, so a handle that changed
+//! the core calls [`InodeTable::store`] before it stops.
+//! # Locking
+//! The table's shards are leaves. `store` holds the inode's `core` while it changes the table block.
+//! # Not here
+//! Which number a new inode gets (`allocator`); what happens to the blocks of one that goes (`file`).
+//! # Source
+//! Kernel `fs/ext4/inode.c`: `__ext4_iget`, `ext4_do_update_inode`, `ext4_mark_iloc_dirty`.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use extant_format::cast::usize_from;
+use extant_format::corruption::{Place, Rule};
+use extant_format::inode::{self, InodeRecord};
+use extant_format::{Geometry, InodeNumber, PhysicalBlock};
+
+use crate::Error;
+use crate::inode::Inode;
+use crate::page_cache::{CacheAccount, PageCache};
+use crate::sync::{Mutex, Rank};
+use crate::transaction::{BlockKind, Handle, MetadataBlock, Transactions};
+
+const SHARDS: u32 = 16;
+
+/// The inodes of a volume.
+pub(crate) struct InodeTable {
+    transactions: Arc<Transactions>,
+    account: Arc<CacheAccount>,
+    /// Where each group's table starts.
+    tables: Vec<PhysicalBlock>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Default)]
+struct Shard {
+    inodes: BTreeMap<InodeNumber, Arc<Inode>>,
+    /// Goes up with each removal: what was read before may be old.
+    removals: u64,
+}
+
+impl InodeTable {
+    /// The table of a volume whose groups' tables start at `tables`.
+    pub(crate) fn new(transactions: Arc<Transactions>, account: Arc<CacheAccount>, tables: Vec<PhysicalBlock>) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Rank::Leaf, Shard::default())).collect();
+        Self { transactions, account, tables, shards }
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.transactions.geometry()
+    }
+
+    fn shard(&self, number: InodeNumber) -> &Mutex<Shard> {
+        &self.shards[usize_from(number.get() % SHARDS)]
+    }
+
+    /// The inode, from memory or from its table.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is not in use, [`Error::Corrupt`] if it breaks a rule or its checksum is wrong.
+    pub(crate) fn get(&self, number: InodeNumber) -> Result<Arc<Inode>, Error> {
+        loop {
+            let removals = {
+                let shard = self.shard(number).lock();
+                if let Some(inode) = shard.inodes.get(&number) {
+                    return Ok(Arc::clone(inode));
+                }
+                shard.removals
+            };
+            let fresh = self.read(number)?;
+            let mut shard = self.shard(number).lock();
+            if shard.removals == removals {
+                let inode = shard.inodes.entry(number).or_insert(fresh);
+                return Ok(Arc::clone(inode));
+            }
+        }
+    }
+
+    /// The inode if it is in memory.
+    pub(crate) fn find(&self, number: InodeNumber) -> Option<Arc<Inode>> {
+        self.shard(number).lock().inodes.get(&number).map(Arc::clone)
+    }
+
+    fn read(&self, number: InodeNumber) -> Result<Arc<Inode>, Error> {
+        let (record, seed) = self.with_bytes(number, |bytes| {
+            let geometry = self.geometry();
+            let seed = inode::seed_of(bytes, geometry, number);
+            let at = Place::Inode(number);
+            let is_free = bytes.iter().all(|&byte| byte == 0);
+            if geometry.has_metadata_csum() && !is_free {
+                at.require(inode::verify_checksum(bytes, seed), Rule::Checksum)?;
+            }
+            Ok::<_, Error>((InodeRecord::decode(bytes, geometry, number)?, seed))
+        })??;
+        if record.file_type().is_none() || (record.links == 0 && record.dtime != 0 && !self.may_be_orphan(&record)) {
+            return Err(Error::Stale(number));
+        }
+        Ok(Arc::new(self.new_inode(number, seed, record)))
+    }
+
+    /// An inode without links is in use only while it waits for its last close, and then `dtime` is a link of the
+    /// orphan list: a number of an inode, not a time.
+    fn may_be_orphan(&self, record: &InodeRecord) -> bool {
+        record.dtime <= self.geometry().inodes_count
+    }
+
+    fn new_inode(&self, number: InodeNumber, seed: u32, record: InodeRecord) -> Inode {
+        let pages = PageCache::new(Arc::clone(&self.account), self.geometry().block_bits);
+        Inode::new(number, seed, record, pages)
+    }
+
+    /// Puts a new inode into memory and into its table.
+    ///
+    /// # Errors
+    /// Of reading the table block. The number must come from the allocator in the same handle.
+    pub(crate) fn create(&self, handle: &mut Handle<'_>, number: InodeNumber, record: InodeRecord) -> Result<Arc<Inode>, Error> {
+        let seed = inode::inode_seed(self.geometry().csum_seed, number, record.generation);
+        let fresh = Arc::new(self.new_inode(number, seed, record));
+        let (block, offset) = self.place(number)?;
+        let inode_size = usize_from(self.geometry().inode_size);
+        handle.modify(&block, |bytes| bytes[offset..offset + inode_size].fill(0))?;
+        self.store(handle, &fresh)?;
+        let mut shard = self.shard(number).lock();
+        shard.removals += 1;
+        shard.inodes.insert(number, Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    /// Copies the inode's attributes into its table block: one credit.
+    ///
+    /// # Errors
+    /// Of reading the table block, or a value that the image's features cannot hold.
+    /// # Source
+    /// Kernel `ext4_mark_inode_dirty`.
+    pub(crate) fn store(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        let (block, offset) = self.place(inode.number())?;
+        let geometry = self.geometry();
+        let inode_size = usize_from(geometry.inode_size);
+        inode.note_transaction(handle.transaction_id(), false);
+        let record = inode.core.lock();
+        let encoded = handle.modify(&block, |bytes| {
+            let bytes = &mut bytes[offset..offset + inode_size];
+            let encoded = record.encode(bytes, geometry);
+            if geometry.has_metadata_csum() {
+                inode::set_checksum(bytes, inode.checksum_seed());
+            }
+            encoded
+        })?;
+        encoded.map_err(|_| Error::TooLarge)
+    }
+
+    /// Looks at the inode's bytes in its table, attributes inside the inode included.
+    pub(crate) fn with_raw<R>(&self, inode: &Inode, look: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
+        self.with_bytes(inode.number(), look)
+    }
+
+    /// Changes what `Inode::core` does not hold: attributes and inline data inside the inode.
+    pub(crate) fn modify_raw<R>(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        change: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, Error> {
+        let (block, offset) = self.place(inode.number())?;
+        let geometry = self.geometry();
+        let inode_size = usize_from(geometry.inode_size);
+        inode.note_transaction(handle.transaction_id(), false);
+        handle.modify(&block, |bytes| {
+            let bytes = &mut bytes[offset..offset + inode_size];
+            let result = change(bytes);
+            if geometry.has_metadata_csum() {
+                inode::set_checksum(bytes, inode.checksum_seed());
+            }
+            result
+        })
+    }
+
+    /// Takes the inode out of memory if nobody but the table and the caller holds it.
+    pub(crate) fn drop_unused(&self, inode: &Arc<Inode>) -> bool {
+        let mut shard = self.shard(inode.number()).lock();
+        let unused = Arc::strong_count(inode) <= 2;
+        if unused {
+            shard.removals += 1;
+            shard.inodes.remove(&inode.number());
+        }
+        unused
+    }
+
+    /// All inodes in memory, by rising number.
+    pub(crate) fn in_memory(&self) -> Vec<Arc<Inode>> {
+        let mut all: Vec<_> = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().inodes.values().map(Arc::clone));
+        }
+        all.sort_by_key(|inode| inode.number());
+        all
+    }
+
+    fn with_bytes<R>(&self, number: InodeNumber, look: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
+        let (block, offset) = self.place(number)?;
+        let inode_size = usize_from(self.geometry().inode_size);
+        Ok(block.with(|bytes| look(&bytes[offset..offset + inode_size])))
+    }
+
+    /// The table block that holds the inode, and where in it.
+    fn place(&self, number: InodeNumber) -> Result<(MetadataBlock, usize), Error> {
+        let geometry = self.geometry();
+        let (group, index) = geometry.inode_place(number).ok_or(Error::Stale(number))?;
+        let table = *self.tables.get(usize_from(group.get())).ok_or(Error::Stale(number))?;
+        let (block, offset) = geometry.inode_location(table, index);
+        Ok((self.transactions.read(block, BlockKind::InodeTable)?, offset))
+    }
+}

@@ -1,0 +1,246 @@
+//! An open file.
+
+use alloc::vec::Vec;
+
+use super::handle::InodeHandle;
+use super::metadata::{FileExtent, Metadata};
+use super::{Filesystem, path};
+use crate::caller::Caller;
+use crate::file::OpenFile;
+use crate::Error;
+
+/// How a file is opened; as `std::fs::OpenOptions`.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    mode: u16,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { read: false, write: false, append: false, truncate: false, create: false, create_new: false, mode: 0o644 }
+    }
+}
+
+macro_rules! switches {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(self, on: bool) -> Self {
+            Self { $name: on, ..self }
+        })*
+    };
+}
+
+impl OpenOptions {
+    /// Nothing at all is allowed yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    switches! {
+        /// The file may be read.
+        read
+        /// The file may be written.
+        write
+        /// Every write goes to the end.
+        append
+        /// What is in the file is dropped first.
+        truncate
+        /// A missing file is made.
+        create
+        /// The file is made, and must not exist.
+        create_new
+    }
+
+    /// Permission bits of a file that is made.
+    #[must_use]
+    pub fn mode(self, mode: u16) -> Self {
+        Self { mode, ..self }
+    }
+}
+
+/// An open file. With the feature `std` it is `Read`, `Write` and `Seek`.
+#[derive(Debug)]
+pub struct File {
+    filesystem: Filesystem,
+    handle: InodeHandle,
+    open: OpenFile,
+    options: OpenOptions,
+    #[cfg_attr(not(feature = "std"), expect(dead_code, reason = "only Read, Write and Seek move it"))]
+    position: u64,
+}
+
+impl File {
+    pub(super) fn open(filesystem: &Filesystem, path: &[u8], options: OpenOptions) -> Result<Self, Error> {
+        let handle = Self::find_or_create(filesystem, path, options)?;
+        let writes = options.write || options.append;
+        if handle.is_dir() && writes {
+            return Err(Error::IsDirectory);
+        }
+        let open = filesystem.volume.open_file(&handle.inode, writes)?;
+        let file = Self { filesystem: filesystem.clone(), handle, open, options, position: 0 };
+        if options.truncate && writes {
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+
+    fn find_or_create(filesystem: &Filesystem, path: &[u8], options: OpenOptions) -> Result<InodeHandle, Error> {
+        if !options.create && !options.create_new {
+            return filesystem.resolve(path, path::Last::Follow);
+        }
+        if !options.create_new {
+            match filesystem.resolve(path, path::Last::Follow) {
+                Err(Error::NotFound) => {}
+                found => return found,
+            }
+        }
+        filesystem.make(path, |parent, name| {
+            filesystem.volume.create_file(&Caller::ROOT, parent, name, options.mode)
+        })
+    }
+
+    /// The inode behind it.
+    pub fn inode(&self) -> &InodeHandle {
+        &self.handle
+    }
+
+    /// Reads up to `buffer.len()` bytes from `offset` on; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// Of the device, or of the block map.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        if !self.options.read {
+            return Err(Error::Invalid("the file is not open for reading"));
+        }
+        self.filesystem.volume.read_file(&self.handle.inode, &self.open, offset, buffer)
+    }
+
+    /// Writes all of `bytes` from `offset` on, or says how many it could.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::TooLarge`], of the device; only if nothing was written.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
+        if !self.options.write && !self.options.append {
+            return Err(Error::Invalid("the file is not open for writing"));
+        }
+        let offset = if self.options.append { None } else { Some(offset) };
+        self.filesystem.volume.write_file(&Caller::ROOT, &self.handle.inode, offset, bytes)
+    }
+
+    /// Cuts or extends the file to `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], of the device.
+    pub fn set_len(&self, size: u64) -> Result<(), Error> {
+        self.filesystem.volume.truncate(&Caller::ROOT, &self.handle.inode, size)
+    }
+
+    /// Makes bytes and attributes durable.
+    ///
+    /// # Errors
+    /// Of the device, also one that happened while earlier writes went out; such an error is told once.
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.filesystem.volume.sync_file(&self.handle.inode, &self.open, false)
+    }
+
+    /// Makes bytes durable, and what is needed to find them.
+    ///
+    /// # Errors
+    /// As [`Self::sync_all`].
+    pub fn sync_data(&self) -> Result<(), Error> {
+        self.filesystem.volume.sync_file(&self.handle.inode, &self.open, true)
+    }
+
+    /// The file's attributes.
+    ///
+    /// # Errors
+    /// As [`InodeHandle::metadata`].
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        self.handle.metadata()
+    }
+
+    /// Where its blocks lie.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn extents(&self) -> Result<Vec<FileExtent>, Error> {
+        self.handle.extents()
+    }
+
+    /// The first byte at or after `offset` that lies in data; `None` if only a hole follows.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn seek_data(&self, offset: u64) -> Result<Option<u64>, Error> {
+        self.filesystem.volume.seek(&self.handle.inode, offset, true)
+    }
+
+    /// The first byte at or after `offset` that lies in a hole; the end of the file is one. `None` past the end.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn seek_hole(&self, offset: u64) -> Result<Option<u64>, Error> {
+        self.filesystem.volume.seek(&self.handle.inode, offset, false)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.filesystem.volume.close_file(&self.handle.inode, self.options.write || self.options.append);
+    }
+}
+
+#[cfg(feature = "std")]
+mod std_io {
+    use std::io;
+
+    use super::{Error, File};
+    use extant_format::cast::u64_from;
+
+    impl From<Error> for io::Error {
+        fn from(error: Error) -> Self {
+            let kind = Self::from_raw_os_error(error.errno().0).kind();
+            Self::new(kind, error)
+        }
+    }
+
+    impl io::Read for File {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.read_at(buffer, self.position)?;
+            self.position += u64_from(count);
+            Ok(count)
+        }
+    }
+
+    impl io::Write for File {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.write_at(bytes, self.position)?;
+            self.position = if self.options.append { self.handle.inode.size() } else { self.position + u64_from(count) };
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl io::Seek for File {
+        fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+            let (base, offset) = match to {
+                io::SeekFrom::Start(at) => (at, 0),
+                io::SeekFrom::Current(offset) => (self.position, offset),
+                io::SeekFrom::End(offset) => (self.handle.inode.size(), offset),
+            };
+            let at = base.checked_add_signed(offset).ok_or(Error::Invalid("seek before the start"))?;
+            self.position = at;
+            Ok(at)
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a file is, to those who look at it from outside.
+
+use alloc::vec::Vec;
+
+use extant_format::InodeNumber;
+use extant_format::inode::{FileType, InodeFlags};
+use extant_format::timestamp::Timestamp;
+
+/// A file's attributes.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// The inode's number.
+    pub inode: InodeNumber,
+    /// File type and permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+    /// Names that lead to it.
+    pub links: u32,
+    /// Bytes; for a symbolic link the length of its target.
+    pub size: u64,
+    /// Space used or promised, in units of 512 bytes.
+    pub blocks: u64,
+    /// Major and minor number of a device file.
+    pub device: Option<(u32, u32)>,
+    /// Last access.
+    pub accessed: Timestamp,
+    /// Last change of the bytes.
+    pub modified: Timestamp,
+    /// Last change of the attributes.
+    pub changed: Timestamp,
+    /// Birth, where the image has room for it.
+    pub created: Option<Timestamp>,
+    /// The inode's flags.
+    pub flags: InodeFlags,
+    /// Tells this use of the inode's number from earlier ones.
+    pub generation: u32,
+}
+
+impl Metadata {
+    /// Regular file, directory, ...
+    pub fn file_type(&self) -> FileType {
+        FileType::from_mode(self.mode).expect("an inode without a type is not handed out")
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.file_type() == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.file_type() == FileType::Regular
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.file_type() == FileType::Symlink
+    }
+
+    /// The permission bits, with set-user, set-group and sticky.
+    pub fn permissions(&self) -> u16 {
+        self.mode & 0o7777
+    }
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) inode: InodeNumber,
+    pub(crate) file_type: Option<FileType>,
+}
+
+impl DirEntry {
+    /// The name: bytes, without a slash or a zero.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// The inode that it leads to.
+    pub fn inode(&self) -> InodeNumber {
+        self.inode
+    }
+
+    /// The file's type, where the directory says it.
+    pub fn file_type(&self) -> Option<FileType> {
+        self.file_type
+    }
+}
+
+/// Where a run of a file's blocks lies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileExtent {
+    /// First block of the run in the file.
+    pub logical: u32,
+    /// First block of the run on the device; `None` while it has no place.
+    pub physical: Option<u64>,
+    /// Blocks.
+    pub len: u32,
+    /// What the run is.
+    pub state: FileExtentState,
+}
+
+/// What a run of a file's blocks is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FileExtentState {
+    /// Written: reads what is on the device.
+    Written,
+    /// Allocated ahead: reads zeroes.
+    Unwritten,
+    /// In memory with space promised, no place yet.
+    Delayed,
+}
+
+/// Sizes and counts of the volume.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Statfs {
+    /// Bytes in a block.
+    pub block_size: u32,
+    /// Blocks that files can have.
+    pub blocks: u64,
+    /// Blocks that are neither used nor promised.
+    pub free_blocks: u64,
+    /// Of these, blocks that an unprivileged caller can have.
+    pub available_blocks: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Inodes not in use.
+    pub free_inodes: u64,
+    /// The longest name in bytes.
+    pub name_bytes: u32,
+}
+
+/// What has been asked of device, journal and allocator since the mount.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Read requests.
+    pub device_reads: u64,
+    /// Bytes read.
+    pub device_read_bytes: u64,
+    /// Write requests.
+    pub device_writes: u64,
+    /// Bytes written.
+    pub device_write_bytes: u64,
+    /// Flushes.
+    pub flushes: u64,
+    /// Blocks written to the journal, with descriptors and commit blocks.
+    pub journal_blocks: u64,
+    /// Transactions committed.
+    pub commits: u64,
+    /// Handles started.
+    pub handles: u64,
+    /// Calls of the block allocator.
+    pub allocator_calls: u64,
+}

@@ -1,0 +1,329 @@
+//! The library: a mounted volume by paths, much as `std::fs`, and by inode handles, as a mount needs it.
+//!
+//! Paths are bytes; a relative one starts at the root. Everything here is a thin layer: it resolves names, and calls
+//! the engine by inode.
+//!
+//! # Invariants
+//! An [`InodeHandle`] keeps its inode usable, also after its last name is gone; the last handle of such an inode frees it.
+//! # Locking
+//! None of its own.
+//! # Not here
+//! What a name or a byte means (`namespace`, `file`).
+//! # Source
+//! `std::fs`; POSIX path resolution, `path_resolution(7)`.
+
+mod file;
+mod handle;
+mod metadata;
+mod path;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use extant_format::{FileType, Timestamp};
+
+pub use file::{File, OpenOptions};
+pub use handle::InodeHandle;
+pub use metadata::{Counters, DirEntry, FileExtent, FileExtentState, Metadata, Statfs};
+
+use crate::caller::Caller;
+use crate::filesystem::{SetAttributes, Volume};
+use crate::namespace::RenameFlags;
+use crate::Error;
+
+/// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end: dropping it leaves the journal to
+/// be recovered.
+#[derive(Clone)]
+pub struct Filesystem {
+    pub(crate) volume: Arc<Volume>,
+}
+
+impl Filesystem {
+    pub(crate) fn new(volume: Arc<Volume>) -> Self {
+        Self { volume }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::IsDirectory`], or of reading the image.
+    pub fn open(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
+        self.open_with(path, OpenOptions::new().read(true))
+    }
+
+    /// Creates a file, or cuts an existing one to nothing, and opens it for writing.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn create(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
+        self.open_with(path, OpenOptions::new().write(true).create(true).truncate(true))
+    }
+
+    /// Opens a file in a way of one's own.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] with `create_new`, [`Error::NotFound`] without `create`, [`Error::ReadOnly`], ...
+    pub fn open_with(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File, Error> {
+        File::open(self, path.as_ref(), options)
+    }
+
+    /// Creates a directory with mode 0755.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotFound`] for the parent, ...
+    pub fn create_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.make(path.as_ref(), |parent, name| self.volume.make_directory(&Caller::ROOT, parent, name, 0o755)).map(drop)
+    }
+
+    /// Creates a directory and all its missing parents.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`] if something else is in the way.
+    pub fn create_dir_all(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        let mut so_far = Vec::new();
+        for name in path::components(path.as_ref()) {
+            so_far.push(b'/');
+            so_far.extend_from_slice(name);
+            match self.create_dir(&so_far) {
+                Ok(()) => {}
+                Err(Error::Exists) if self.metadata(&so_far)?.is_dir() => {}
+                Err(Error::Exists) => return Err(Error::NotDirectory),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a name of anything but a directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::IsDirectory`].
+    pub fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (parent, name) = self.parent_of(path.as_ref())?;
+        self.volume.unlink(&Caller::ROOT, &parent, name)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NotEmpty`].
+    pub fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (parent, name) = self.parent_of(path.as_ref())?;
+        self.volume.remove_directory(&Caller::ROOT, &parent, name)
+    }
+
+    /// Removes a directory and everything below it.
+    ///
+    /// # Errors
+    /// The first that comes up; what was removed by then stays removed.
+    pub fn remove_dir_all(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        // Depth first, without recursion: a stack of directories to leave empty.
+        let mut open = alloc::vec![path.as_ref().to_vec()];
+        while let Some(directory) = open.last().cloned() {
+            let before = open.len();
+            for entry in self.read_dir(&directory)? {
+                let mut below = directory.clone();
+                below.push(b'/');
+                below.extend_from_slice(entry.name());
+                match self.remove_file(&below) {
+                    Ok(()) => {}
+                    Err(Error::IsDirectory) => open.push(below),
+                    Err(error) => return Err(error),
+                }
+            }
+            if open.len() == before {
+                self.remove_dir(&directory)?;
+                open.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a file or directory; replaces the target, as rename(2) does.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (from_parent, from_name) = self.parent_of(from.as_ref())?;
+        let (to_parent, to_name) = self.parent_of(to.as_ref())?;
+        let flags = RenameFlags::default();
+        self.volume.rename(&Caller::ROOT, &from_parent, from_name, &to_parent, to_name, flags)
+    }
+
+    /// Gives the file at `original` another name.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotPermitted`] for a directory, [`Error::TooManyLinks`].
+    pub fn hard_link(&self, original: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Error> {
+        let target = self.resolve(original.as_ref(), path::Last::Keep)?;
+        let (parent, name) = self.parent_of(link.as_ref())?;
+        self.volume.link(&Caller::ROOT, &target, &parent, name)
+    }
+
+    /// Makes a symbolic link at `link` that leads to `target`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NameTooLong`].
+    pub fn symlink(&self, target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Error> {
+        let target = target.as_ref();
+        self.make(link.as_ref(), |parent, name| self.volume.make_symlink(&Caller::ROOT, parent, name, target)).map(drop)
+    }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is none.
+    pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        self.volume.read_link(&self.resolve(path.as_ref(), path::Last::Keep)?)
+    }
+
+    /// Makes a device file, a pipe or a socket.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Invalid`] for a type that has a function of its own.
+    pub fn mknod(&self, path: impl AsRef<[u8]>, kind: FileType, mode: u16, device: (u32, u32)) -> Result<(), Error> {
+        self.make(path.as_ref(), |parent, name| {
+            self.volume.make_node(&Caller::ROOT, parent, name, kind, mode, device)
+        })
+        .map(drop)
+    }
+
+    /// Attributes of the file at `path`; a symbolic link is followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata, Error> {
+        self.resolve(path.as_ref(), path::Last::Follow)?.metadata()
+    }
+
+    /// Attributes of the file at `path`, itself a symbolic link or not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata, Error> {
+        self.resolve(path.as_ref(), path::Last::Keep)?.metadata()
+    }
+
+    /// The names in a directory, without `.` and `..`, in the directory's own order.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`], or of reading the directory.
+    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>, Error> {
+        self.resolve(path.as_ref(), path::Last::Follow)?.read_dir()
+    }
+
+    /// Sets the permission bits of the file at `path`, set-user, set-group and sticky included.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotPermitted`].
+    pub fn set_permissions(&self, path: impl AsRef<[u8]>, mode: u16) -> Result<(), Error> {
+        let change = SetAttributes { mode: Some(mode), ..SetAttributes::default() };
+        self.resolve(path.as_ref(), path::Last::Follow)?.set_attributes(&change)
+    }
+
+    /// Sets owner and group of the file at `path`, itself a symbolic link or not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotPermitted`].
+    pub fn set_owner(&self, path: impl AsRef<[u8]>, uid: Option<u32>, gid: Option<u32>) -> Result<(), Error> {
+        let change = SetAttributes { uid, gid, ..SetAttributes::default() };
+        self.resolve(path.as_ref(), path::Last::Keep)?.set_attributes(&change)
+    }
+
+    /// Sets times of access and modification of the file at `path`, itself a symbolic link or not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotPermitted`].
+    pub fn set_times(
+        &self,
+        path: impl AsRef<[u8]>,
+        accessed: Option<Timestamp>,
+        modified: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let change = SetAttributes { accessed, modified, ..SetAttributes::default() };
+        self.resolve(path.as_ref(), path::Last::Keep)?.set_attributes(&change)
+    }
+
+    /// The names of a file's extended attributes, with their prefixes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or of reading them.
+    pub fn list_xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>, Error> {
+        self.volume.list_xattrs(&self.resolve(path.as_ref(), path::Last::Keep)?)
+    }
+
+    /// The value of one extended attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`].
+    pub fn xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        self.volume.xattr(&self.resolve(path.as_ref(), path::Last::Keep)?, name.as_ref())
+    }
+
+    /// Sets an extended attribute, new or not.
+    ///
+    /// # Errors
+    /// [`Error::NoAttributeSpace`], [`Error::NotSupported`] for a prefix that ext4 does not know.
+    pub fn set_xattr(
+        &self,
+        path: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
+        let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
+        self.volume.set_xattr(&Caller::ROOT, &inode, name.as_ref(), Some(value.as_ref()))
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`].
+    pub fn remove_xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<(), Error> {
+        let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
+        self.volume.set_xattr(&Caller::ROOT, &inode, name.as_ref(), None)
+    }
+
+    /// Sizes and counts.
+    pub fn statfs(&self) -> Statfs {
+        self.volume.statfs()
+    }
+
+    /// What has been asked of device, journal and allocator since the mount.
+    pub fn counters(&self) -> Counters {
+        self.volume.counters()
+    }
+
+    /// Why the volume was opened read-only although it was to be written: the features, as mke2fs names them.
+    pub fn read_only_because(&self) -> Option<&str> {
+        self.volume.read_only_because()
+    }
+
+    /// The superblock as it was at the mount.
+    pub fn superblock(&self) -> extant_format::Superblock {
+        self.volume.superblock()
+    }
+
+    /// Does what is due by the clock: commits old transactions, writes back old data. Returns when to call again.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub fn tick(&self) -> Result<core::time::Duration, Error> {
+        self.volume.tick()
+    }
+
+    /// Makes everything durable.
+    ///
+    /// # Errors
+    /// Of the device, or [`Error::Aborted`].
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.volume.sync_all()
+    }
+
+    /// Writes everything, leaves the journal empty and the volume marked clean. Other clones can only read afterwards.
+    ///
+    /// # Errors
+    /// Of the device; the image then has to be recovered, and nothing that was synced is lost.
+    pub fn unmount(self) -> Result<(), Error> {
+        self.volume.unmount()
+    }
+}

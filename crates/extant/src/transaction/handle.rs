@@ -1,0 +1,267 @@
+//! The right to change metadata within one transaction.
+//!
+//! Source: kernel `fs/jbd2/transaction.c` (`jbd2_journal_get_write_access`, `_dirty_metadata`, `_forget`, `_stop`).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use extant_device::Frame;
+use extant_format::{PhysicalBlock, TransactionId};
+use extant_journal::{BlockChange, Reservation, Ticket};
+
+use super::Transactions;
+use super::block::{BlockKind, MetadataBlock};
+use super::cache::Claim;
+use super::commit::JournalState;
+use super::credits::Credits;
+use crate::Error;
+
+/// Data that must be on the device before the transaction that makes it reachable commits.
+///
+/// Source: kernel `struct jbd2_inode`.
+pub(crate) trait OrderedData: Send + Sync {
+    /// Writes the dirty bytes of the range that have a place on the device, and waits for them. Starts no handle.
+    fn write_out(&self, bytes: Range<u64>) -> Result<(), Error>;
+}
+
+/// Who has to be told that a transaction is durable.
+pub(crate) trait CommitListener: Send + Sync {
+    /// Transaction `tid` is on the device; called with no lock held.
+    fn committed(&self, tid: TransactionId);
+}
+
+/// Whether older copies of a freed block must not be replayed over its next use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Revoke {
+    /// Metadata, or data that was journaled.
+    Yes,
+    /// Plain data.
+    No,
+}
+
+/// Blocks set aside for a handle that starts at the end of I/O; given back when dropped unused.
+#[must_use]
+pub(crate) struct ReservedCredits {
+    /// `None` where there is no journal, or once it is used.
+    pub(super) reservation: Option<Reservation>,
+    pub(super) journal: Option<Arc<JournalState>>,
+}
+
+impl Drop for ReservedCredits {
+    fn drop(&mut self) {
+        if let (Some(reservation), Some(journal)) = (self.reservation.take(), &self.journal) {
+            journal.release(reservation);
+        }
+    }
+}
+
+/// The right to change blocks within one transaction; stops when dropped.
+#[must_use]
+pub(crate) struct Handle<'t> {
+    transactions: &'t Transactions,
+    tid: TransactionId,
+    /// The journal's side of the handle; `None` without a journal, or once stopped.
+    ticket: Option<Ticket>,
+    credits: u32,
+    revokes: u32,
+    changes: Changes,
+    reserved: Option<ReservedCredits>,
+    sync: bool,
+}
+
+/// What a handle has done; filed with the journal in one lock hold when it stops.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Blocks changed for the first time in this transaction, or freed, in order.
+    pub(super) blocks: Vec<(PhysicalBlock, BlockChange)>,
+    /// Ordered data.
+    pub(super) ordered: Vec<(Arc<dyn OrderedData>, Range<u64>)>,
+}
+
+impl<'t> Handle<'t> {
+    /// A handle in transaction `tid` with the journal's `ticket`, or without a journal.
+    pub(super) fn new(
+        transactions: &'t Transactions,
+        tid: TransactionId,
+        ticket: Option<Ticket>,
+        reserved: Option<ReservedCredits>,
+    ) -> Self {
+        let (credits, revokes) =
+            ticket.as_ref().map_or((0, 0), |ticket| (ticket.blocks(), ticket.revokes()));
+        Self {
+            transactions,
+            tid,
+            ticket,
+            credits,
+            revokes,
+            changes: Changes::default(),
+            reserved,
+            sync: false,
+        }
+    }
+
+    /// The transaction that this belongs to.
+    pub(crate) fn transaction_id(&self) -> TransactionId {
+        self.tid
+    }
+
+    /// Whether there is a journal; without one every change goes home by itself.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.transactions.is_journaled()
+    }
+
+    /// Where it came from, to read more blocks.
+    pub(crate) fn transactions(&self) -> &'t Transactions {
+        self.transactions
+    }
+
+    /// How many more blocks it may change.
+    pub(crate) fn credits(&self) -> u32 {
+        self.credits
+    }
+
+    /// Makes the caller of [`Self::stop`] wait until the transaction is durable.
+    pub(crate) fn set_sync(&mut self) {
+        self.sync = true;
+    }
+
+    /// The credits set aside for the end of I/O, to be used by a later handle.
+    pub(crate) fn take_reserved(&mut self) -> Option<ReservedCredits> {
+        self.reserved.take()
+    }
+
+    /// Changes a block's bytes; the first time in this transaction costs one credit.
+    ///
+    /// # Errors
+    /// [`Error::TransactionFull`] if no credit is left: the operation had asked for too few.
+    /// # Locks
+    /// Takes the block's lock (95) around `change`; does no I/O.
+    pub(crate) fn modify<R>(
+        &mut self,
+        block: &MetadataBlock,
+        change: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, Error> {
+        let mut state = block.0.lock();
+        if state.newest != Some(self.tid) {
+            self.spend()?;
+            state.newest = Some(self.tid);
+            self.changes.blocks.push((block.number(), BlockChange::Dirty));
+        }
+        state.referenced = true;
+        Ok(change(state.frame_mut().make_mut()))
+    }
+
+    fn spend(&mut self) -> Result<(), Error> {
+        if !self.is_journaled() {
+            return Ok(());
+        }
+        if self.credits == 0 {
+            self.ensure_credits(1, 0)?;
+        }
+        self.credits -= 1;
+        Ok(())
+    }
+
+    /// A block that was just allocated: all zeroes, whatever the device holds, and part of this transaction.
+    pub(crate) fn fresh(
+        &mut self,
+        block: PhysicalBlock,
+        kind: BlockKind,
+    ) -> Result<MetadataBlock, Error> {
+        // What an earlier owner left in the cache is of no use: it was forgotten when the block was freed.
+        self.transactions.cache().remove_if_clean(block);
+        let zeroes = Frame::zeroed(self.transactions.geometry().block_len());
+        let fresh = match self.transactions.cache().claim(block, kind)? {
+            Claim::Hit(block) => block,
+            Claim::Load(entry) => self.transactions.cache().loaded(entry, Ok(zeroes.clone()))?,
+        };
+        self.modify(&fresh, |bytes| bytes.fill(0))?;
+        Ok(fresh)
+    }
+
+    /// Tells the journal that the block is being freed: nobody writes or replays its bytes any more.
+    ///
+    /// # Errors
+    /// [`Error::TransactionFull`] if a revoke is asked for and none is left.
+    pub(crate) fn forget(&mut self, block: PhysicalBlock, revoke: Revoke) -> Result<(), Error> {
+        if revoke == Revoke::Yes && self.is_journaled() {
+            if self.revokes == 0 {
+                self.ensure_credits(0, 1)?;
+            }
+            self.revokes -= 1;
+        }
+        if let Some(cached) = self.transactions.cache().find(block) {
+            cached.0.lock().newest = None;
+            self.transactions.cache().remove(block);
+        }
+        let change = match revoke {
+            Revoke::Yes => BlockChange::Revoke,
+            Revoke::No => BlockChange::Forget,
+        };
+        self.changes.blocks.push((block, change));
+        Ok(())
+    }
+
+    /// Makes sure that this many more blocks can be changed and revoked.
+    ///
+    /// # Errors
+    /// [`Error::TransactionFull`] if the transaction has no room: restart the handle, or give up.
+    pub(crate) fn ensure_credits(&mut self, blocks: u32, revokes: u32) -> Result<(), Error> {
+        let (more, more_revokes) =
+            (blocks.saturating_sub(self.credits), revokes.saturating_sub(self.revokes));
+        let Some(ticket) = self.ticket.as_mut().filter(|_| (more, more_revokes) != (0, 0)) else {
+            return Ok(());
+        };
+        self.transactions.extend(ticket, more, more_revokes)?;
+        self.credits += more;
+        self.revokes += more_revokes;
+        Ok(())
+    }
+
+    /// Leaves this transaction and joins a later one: what was done so far may commit without the rest.
+    ///
+    /// # Errors
+    /// As [`Transactions::begin`]; the handle is stopped then, and may only be dropped.
+    pub(crate) fn restart(&mut self, credits: Credits) -> Result<(), Error> {
+        self.finish();
+        let mut fresh = self.transactions.begin(credits)?;
+        self.tid = fresh.tid;
+        self.ticket = fresh.ticket.take();
+        (self.credits, self.revokes) = (fresh.credits, fresh.revokes);
+        if let Some(reserved) = fresh.reserved.take() {
+            self.reserved = Some(reserved);
+        }
+        Ok(())
+    }
+
+    /// The data's bytes have to be on the device before this transaction commits.
+    pub(crate) fn order(&mut self, data: Arc<dyn OrderedData>, bytes: Range<u64>) {
+        if self.is_journaled() {
+            self.changes.ordered.push((data, bytes));
+        }
+    }
+
+    /// Ends the handle; waits for the commit if [`Self::set_sync`] was called.
+    ///
+    /// # Errors
+    /// Of the commit, if it had to wait for it.
+    pub(crate) fn stop(mut self) -> Result<(), Error> {
+        let (transactions, tid, sync) = (self.transactions, self.tid, self.sync);
+        self.finish();
+        if sync { transactions.commit(tid) } else { Ok(()) }
+    }
+
+    fn finish(&mut self) {
+        let changes = core::mem::take(&mut self.changes);
+        if let Some(ticket) = self.ticket.take() {
+            self.transactions.stop(ticket, changes);
+        }
+    }
+}
+
+impl Drop for Handle<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,214 @@
+//! Handles, credits, the metadata cache, commit and checkpoint: the only user of `extant-journal`.
+//!
+//! # Invariants
+//! A metadata block has one cached entry at most, and is not dropped while it is newer than its home.
+//! What a handle changed is filed with its transaction before the handle is gone; nothing is undone.
+//! The checksum of a block is right whenever its bytes leave for the log or for home.
+//! # Locking
+//! The journal (90), then the index of cached blocks (92), then one block (95). No I/O and no waiting for the device
+//! under any of them. A handle (50) is no lock, but whoever begins one may have to wait for a commit.
+//! # Not here
+//! What the blocks mean (`extent_tree`, `allocator`, `inode_table`, `namespace`); when to commit by the clock
+//! (`filesystem`); ordered data itself (`writeback`).
+//! # Source
+//! Kernel `fs/jbd2/`, `fs/ext4/ext4_jbd2.c`. Differs: see `docs/design.md`, "Metadata and transactions".
+
+mod block;
+mod cache;
+mod commit;
+pub(crate) mod credits;
+mod handle;
+mod log_map;
+mod seal;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use extant_device::{BlockDevice, Request};
+use extant_format::corruption::{Place, Rule};
+use extant_format::{Geometry, PhysicalBlock, TransactionId};
+
+pub(crate) use block::{BlockKind, MetadataBlock};
+use cache::{Claim, MetadataCache};
+pub(crate) use commit::JournalState;
+pub(crate) use credits::Credits;
+pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits, Revoke};
+pub(crate) use log_map::LogMap;
+
+use crate::block_io::BlockIo;
+use crate::sync::{Mutex, Rank};
+use crate::time::Clock;
+use crate::{Errno, Error};
+
+/// The device, the metadata cache and the journal of one volume.
+pub(crate) struct Transactions {
+    io: BlockIo,
+    geometry: Geometry,
+    cache: MetadataCache,
+    journal: Option<Arc<JournalState>>,
+    clock: Arc<dyn Clock>,
+    listeners: Mutex<Vec<Arc<dyn CommitListener>>>,
+    state: Mutex<State>,
+}
+
+/// Whether anything may be changed.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Writable,
+    ReadOnly,
+    Shutdown,
+    Aborted { errno: Errno, reason: &'static str },
+}
+
+impl Transactions {
+    /// A volume of shape `geometry` on the device of `io`; without `journal` every change goes home by itself.
+    pub(crate) fn new(
+        io: BlockIo,
+        geometry: Geometry,
+        clock: Arc<dyn Clock>,
+        journal: Option<JournalState>,
+        read_only: bool,
+    ) -> Self {
+        let state = if read_only { State::ReadOnly } else { State::Writable };
+        Self {
+            io,
+            geometry,
+            cache: MetadataCache::new(),
+            journal: journal.map(Arc::new),
+            clock,
+            listeners: Mutex::new(Rank::Leaf, Vec::new()),
+            state: Mutex::new(Rank::MetadataBlock, state),
+        }
+    }
+
+    /// Sizes and counts that never change while mounted.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The device in blocks, for data.
+    pub(crate) fn io(&self) -> &BlockIo {
+        &self.io
+    }
+
+    /// The device itself.
+    pub(crate) fn device(&self) -> &Arc<dyn BlockDevice> {
+        self.io.device()
+    }
+
+    /// Where time comes from.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Whether there is a journal.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// How many metadata blocks are cached.
+    pub(crate) fn cached_blocks(&self) -> u64 {
+        self.cache.len()
+    }
+
+    /// Drops up to `blocks` cached metadata blocks that are clean and unused.
+    pub(crate) fn shrink(&self, blocks: u64) -> u64 {
+        self.cache.shrink(blocks)
+    }
+
+    fn cache(&self) -> &MetadataCache {
+        &self.cache
+    }
+
+    /// Tells `listener` of every commit from now on.
+    pub(crate) fn add_listener(&self, listener: Arc<dyn CommitListener>) {
+        self.listeners.lock().push(listener);
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn CommitListener>> {
+        self.listeners.lock().clone()
+    }
+
+    /// A metadata block, from the cache or from the device; its checksum was verified when it was read.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a place outside the file system, a wrong checksum, or a block in use as something else.
+    /// # Locks
+    /// May read the device: none may be held of rank 72 or more.
+    pub(crate) fn read(
+        &self,
+        block: PhysicalBlock,
+        kind: BlockKind,
+    ) -> Result<MetadataBlock, Error> {
+        Place::Block(block).require(self.geometry.has_block(block), Rule::BlockPlace)?;
+        match self.cache.claim(block, kind)? {
+            Claim::Hit(block) => Ok(block),
+            Claim::Load(entry) => {
+                let content = self.io.read_block(block).and_then(|frame| {
+                    seal::verify(frame.as_slice(), block, kind, &self.geometry)?;
+                    Ok(frame)
+                });
+                self.cache.loaded(entry, content)
+            }
+        }
+    }
+
+    /// Whether changes are possible at all.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Shutdown`], or [`Error::Aborted`] with the first reason.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        match *self.state.lock() {
+            State::Writable => Ok(()),
+            State::ReadOnly => Err(Error::ReadOnly),
+            State::Shutdown => Err(Error::Shutdown),
+            State::Aborted { errno, reason } => Err(Error::Aborted { errno, reason }),
+        }
+    }
+
+    /// Forced shutdown: every later change is refused with an I/O error.
+    pub(crate) fn shut_down(&self) {
+        *self.state.lock() = State::Shutdown;
+        self.abort_journal_silently();
+    }
+
+    /// Keeps the first reason; `false` if there was one already.
+    fn latch_abort(&self, errno: Errno, reason: &'static str) -> bool {
+        let mut state = self.state.lock();
+        let first = matches!(*state, State::Writable | State::ReadOnly);
+        if first {
+            *state = State::Aborted { errno, reason };
+        }
+        first
+    }
+
+    /// Makes all metadata durable: by a commit, or, without a journal, by writing every changed block home.
+    ///
+    /// # Errors
+    /// Of the device or the journal.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        if self.is_journaled() {
+            return self.commit_running();
+        }
+        self.write_home()?;
+        self.io.flush()
+    }
+
+    /// Without a journal: writes every changed block home.
+    fn write_home(&self) -> Result<(), Error> {
+        let dirty = self.cache.dirty();
+        seal::seal(&dirty, &self.cache, &self.geometry);
+        let mut batch = Vec::with_capacity(dirty.len());
+        for block in &dirty {
+            // Clean before the write, so that a change during it makes the block dirty again.
+            batch.push(Request::write_frame(self.io.offset(block.number()), block.take_dirty()));
+        }
+        let outcome = self.io.run(&mut batch);
+        for (block, request) in dirty.iter().zip(&batch) {
+            if request.result.is_err() {
+                block.set_dirty(TransactionId(0));
+            }
+        }
+        outcome
+    }
+}
