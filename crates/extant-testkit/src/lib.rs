@@ -1,4 +1,5 @@
-//! Devices for tests: they count, fail, record and take their time, and rebuild what a crash could have left.
+//! Devices for tests: they count, fail, record and take their time, and rebuild what a crash could have left; and the
+//! judges outside this project, [`oracle`], with [`tree`] to compare what they see.
 //!
 //! Each wraps another device and implements [`BlockDevice`](extant_device::BlockDevice) and nothing else, so they stack:
 //! `FaultDevice<RecordingDevice<MemoryDevice>>` records what the faults let through.
@@ -9,7 +10,7 @@
 //! Each device has one lock of its own. [`RecordingDevice`] and [`ModelledDisk`] hold it while the device below works: a
 //! log has one order, a disk one arm.
 //! # Not here
-//! Anything that knows ext4. Nothing here ships: the crate is a dependency of tests alone.
+//! Anything that knows the engine. Nothing here ships: the crate is a dependency of tests and of the lab alone.
 //! # Source
 //! What a flush and FUA promise: kernel `Documentation/block/writeback_cache_control.rst`.
 
@@ -17,10 +18,12 @@ mod counting;
 mod crash;
 mod fault;
 mod modelled;
+pub mod oracle;
 mod random;
 mod recording;
 mod skip;
 mod slices;
+pub mod tree;
 
 pub use counting::{CountingDevice, Counts};
 pub use crash::{CrashImage, CrashImages, CrashOptions};

@@ -4,16 +4,12 @@
 //! counts the line.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Prints that the oracle `name` could not run, in the form that `cargo xtask ci` counts.
-pub fn skip(name: &str, why: &str) {
-    println!("SKIPPED {name}: {why}");
-    eprintln!("SKIPPED {name}: {why}");
-}
+use crate::skip;
 
 /// A program of e2fsprogs or util-linux, looked for also where root's programs are.
 fn tool(name: &str) -> Option<PathBuf> {
@@ -22,10 +18,18 @@ fn tool(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(extra).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// Runs a program to its end, or says `None` if the machine lacks it.
+/// A command for `program`, or a skip that names it.
+fn command(program: &str) -> Option<Command> {
+    let path = tool(program);
+    if path.is_none() {
+        skip(&format!("{program} is not installed"));
+    }
+    path.map(Command::new)
+}
+
+/// Runs a program to its end, or skips if the machine lacks it.
 pub fn run(program: &str, arguments: &[&str]) -> Option<Output> {
-    let path = tool(program)?;
-    Some(Command::new(path).args(arguments).output().expect("a program that exists can be started"))
+    Some(command(program)?.args(arguments).output().expect("a program that exists can be started"))
 }
 
 /// Whether this machine has the program.
@@ -44,9 +48,10 @@ impl Scratch {
     /// If no folder can be made.
     pub fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-        let unique = format!("extant-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = base.join(unique);
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = base.join(format!("extant-{name}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).expect("the scratch folder can be made");
         Self(path)
     }
@@ -69,40 +74,49 @@ impl Drop for Scratch {
 /// # Panics
 /// If mkfs.ext4 is there and fails: the options are wrong.
 pub fn mkfs(image: &Path, bytes: u64, options: &[&str]) -> Option<()> {
-    if !has("mkfs.ext4") {
-        skip("mkfs.ext4", "not installed");
-        return None;
-    }
     let file = fs::File::create(image).expect("the image can be made");
     file.set_len(bytes).expect("the image can grow");
-    let mut arguments = vec!["-q", "-F"];
-    arguments.extend_from_slice(options);
-    let image = image.to_str().expect("a scratch path is text");
-    arguments.push(image);
+    let arguments = [&["-q", "-F"], options, &[text_of(image)]].concat();
     let output = run("mkfs.ext4", &arguments)?;
     assert!(output.status.success(), "mkfs.ext4 {options:?}: {}", text(&output));
     Some(())
 }
 
 /// What e2fsck says of an image without changing it: `Err` with its words if it is not clean.
+///
+/// # Errors
+/// All that e2fsck printed.
 pub fn e2fsck(image: &Path) -> Result<(), String> {
-    let Some(output) = run("e2fsck", &["-fn", image.to_str().expect("a scratch path is text")]) else {
-        skip("e2fsck", "not installed");
-        return Ok(());
-    };
-    if output.status.code() == Some(0) { Ok(()) } else { Err(text(&output)) }
+    match run("e2fsck", &["-fn", text_of(image)]) {
+        Some(output) if output.status.code() != Some(0) => Err(text(&output)),
+        _ => Ok(()),
+    }
 }
 
 /// Runs one command of debugfs on an image and returns what it prints, or skips.
 pub fn debugfs(image: &Path, command: &str) -> Option<String> {
-    let image = image.to_str().expect("a scratch path is text");
-    match run("debugfs", &["-R", command, image]) {
-        Some(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
-        None => {
-            skip("debugfs", "not installed");
-            None
-        }
-    }
+    let output = run("debugfs", &["-R", command, text_of(image)])?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs commands of debugfs, one a line, that may change the image; returns all it prints, or skips.
+///
+/// # Panics
+/// If debugfs does not run to its end.
+pub fn debugfs_write(image: &Path, commands: &str) -> Option<String> {
+    let mut child = command("debugfs")?
+        .args(["-w", "-f", "-", text_of(image)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a program that exists can be started");
+    let mut input = child.stdin.take().expect("it was asked for");
+    input.write_all(commands.as_bytes()).expect("debugfs reads its commands");
+    drop(input);
+    let output = child.wait_with_output().expect("debugfs ends");
+    assert!(output.status.success(), "debugfs: {}", text(&output));
+    Some(text(&output))
 }
 
 /// An image mounted by the kernel; unmounted when dropped.
@@ -115,20 +129,28 @@ pub struct KernelMount {
 impl KernelMount {
     /// Mounts `image` on a loop device with `options`, or skips where that takes more rights than the test has.
     pub fn new(image: &Path, point: &Path, options: &str) -> Option<Self> {
-        fs::create_dir_all(point).expect("the mount point can be made");
-        let options = if options.is_empty() { "loop".to_owned() } else { format!("loop,{options}") };
-        let arguments = ["-t", "ext4", "-o", &options, image.to_str()?, point.to_str()?];
-        match run("mount", &arguments) {
-            Some(output) if output.status.success() => Some(Self { point: point.to_owned(), mounted: true }),
-            Some(output) => {
-                skip("kernel mount", text(&output).trim());
-                None
-            }
-            None => {
-                skip("kernel mount", "no mount program");
+        match Self::try_new(image, point, options)? {
+            Ok(mount) => Some(mount),
+            Err(why) => {
+                skip(&format!("no kernel mount: {}", why.trim()));
                 None
             }
         }
+    }
+
+    /// Mounts `image`, or returns what `mount` said; `None`, after a skip, where there is no `mount`.
+    ///
+    /// # Panics
+    /// If the mount point cannot be made.
+    pub fn try_new(image: &Path, point: &Path, options: &str) -> Option<Result<Self, String>> {
+        fs::create_dir_all(point).expect("the mount point can be made");
+        let options = format!("loop,{options}");
+        let options = options.trim_end_matches(',');
+        let output = run("mount", &["-t", "ext4", "-o", options, text_of(image), text_of(point)])?;
+        Some(match output.status.success() {
+            true => Ok(Self { point: point.to_owned(), mounted: true }),
+            false => Err(text(&output)),
+        })
     }
 
     /// Where the image's root directory is.
@@ -148,8 +170,8 @@ impl KernelMount {
         if !core::mem::take(&mut self.mounted) {
             return Ok(());
         }
-        let point = self.point.to_str().expect("a scratch path is text");
-        let output = run("umount", &[point]).ok_or_else(|| io::Error::other("no umount program"))?;
+        let output = run("umount", &[text_of(&self.point)])
+            .ok_or_else(|| io::Error::other("no umount program"))?;
         if output.status.success() { Ok(()) } else { Err(io::Error::other(text(&output))) }
     }
 }
@@ -164,5 +186,10 @@ impl Drop for KernelMount {
 
 /// All that a program printed.
 pub fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+fn text_of(path: &Path) -> &str {
+    path.to_str().expect("a scratch path is text")
 }
