@@ -1,10 +1,8 @@
 //! The rules of handles, commits and checkpoints, each by its name.
 
 use super::*;
-use crate::testing::parameters;
+use crate::testing::{Bytes, parameters};
 use crate::{CheckpointPlan, CheckpointStep, LogArea, LogBlock};
-
-type Bytes = std::sync::Arc<[u8]>;
 
 fn journal() -> Journal<Bytes> {
     let state = LogState {
