@@ -8,9 +8,11 @@ extern crate alloc;
 
 pub mod allocator;
 pub(crate) mod block_io;
+pub mod caller;
 pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
+pub mod namespace;
 pub(crate) mod sync;
 pub mod time;
 pub(crate) mod transaction;
