@@ -487,3 +487,6 @@ const PROJID_AT: usize = 0x9C;
 
 /// Bytes of extra fields that this crate knows.
 pub const KNOWN_EXTRA_BYTES: u16 = 32;
+
+#[cfg(test)]
+mod tests;

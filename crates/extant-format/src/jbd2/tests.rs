@@ -1,4 +1,8 @@
 use super::*;
+use crate::corruption::{FormatError, Place, Rule, Unsupported};
+use crate::numbers::PhysicalBlock;
+
+const AT: Place = Place::Journal(0);
 
 fn formats() -> impl Iterator<Item = LogFormat> {
     let sums = [LogChecksum::None, LogChecksum::V1, LogChecksum::V2, LogChecksum::V3];
