@@ -13,6 +13,7 @@ pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
 pub mod namespace;
+pub(crate) mod page_cache;
 pub(crate) mod sync;
 pub mod time;
 pub(crate) mod transaction;

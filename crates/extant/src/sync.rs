@@ -11,6 +11,7 @@
 //! # Source
 //! Kernel `fs/ext4/super.c`, "Lock ordering"; lockdep's idea of classes.
 
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
 /// A lock's place in the order in which locks are taken.
@@ -84,6 +85,14 @@ mod held {
         });
     }
 
+    /// Panics if this thread holds a lock under which nobody may wait for I/O.
+    pub(super) fn check_may_wait() {
+        HELD.with_borrow(|held| {
+            let top = held.iter().max();
+            assert!(top.is_none_or(|&top| top <= Rank::ModeSwitch), "waits while {top:?} is held");
+        });
+    }
+
     /// Notes that this thread lets go of a lock of `rank`.
     pub(super) fn release(rank: Rank) {
         // A guard may outlive the thread's bookkeeping at its very end.
@@ -101,6 +110,7 @@ mod held {
     use super::Rank;
 
     pub(super) fn take(_: Rank) {}
+    pub(super) fn check_may_wait() {}
     pub(super) fn release(_: Rank) {}
 }
 
@@ -341,6 +351,32 @@ impl Condvar {
     pub(crate) fn notify_all(&self) {
         imp::notify_all(&self.0);
     }
+}
+
+/// Proof that this thread holds what has a rank but is no lock of this file, such as a folio's lock flag.
+#[derive(Debug)]
+pub(crate) struct Held {
+    rank: Rank,
+    this_thread: PhantomData<*const ()>,
+}
+
+impl Held {
+    /// Notes that the thread takes something of `rank`, or is about to wait for it.
+    pub(crate) fn new(rank: Rank) -> Self {
+        held::take(rank);
+        Self { rank, this_thread: PhantomData }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        held::release(self.rank);
+    }
+}
+
+/// Panics in debug builds if the thread holds anything under which nobody may wait for I/O.
+pub(crate) fn assert_may_wait() {
+    held::check_may_wait();
 }
 
 #[cfg(test)]

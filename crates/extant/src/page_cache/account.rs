@@ -1,0 +1,160 @@
+//! [`CacheAccount`]: what the caches of a volume hold together, and giving it back.
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use extant_device::{Frame, FramePool};
+
+use super::cache::PageCache;
+use super::shape::{MAX_FRAME_BYTES, PAGE_BYTES};
+use crate::sync::{Mutex, Rank};
+
+/// Counts of bytes over all caches of a volume; the clock that reclaim turns; used frames for the next folios.
+///
+/// The clock's circle is the files in turn, each by rising page.
+pub(crate) struct CacheAccount {
+    pub(super) cached: Gauge,
+    pub(super) dirty: Gauge,
+    pub(super) writeback: Gauge,
+    clock: Mutex<Clock>,
+    pages: FramePool,
+    frames: FramePool,
+}
+
+/// A number that goes up and down, and is never combined with another.
+#[derive(Debug, Default)]
+pub(super) struct Gauge(AtomicU64);
+
+#[derive(Debug, Default)]
+struct Clock {
+    /// Files with folios; the first is being looked through. A file that is gone leaves an empty entry.
+    files: VecDeque<Weak<PageCache>>,
+    /// Look for empty entries when there are so many.
+    prune_at: usize,
+}
+
+impl Default for CacheAccount {
+    fn default() -> Self {
+        Self {
+            cached: Gauge::default(),
+            dirty: Gauge::default(),
+            writeback: Gauge::default(),
+            clock: Mutex::new(Rank::Leaf, Clock::default()),
+            pages: FramePool::new(PAGE_BYTES, KEPT_PAGES),
+            frames: FramePool::new(MAX_FRAME_BYTES, KEPT_FRAMES),
+        }
+    }
+}
+
+impl CacheAccount {
+    /// Bytes of the folios in memory.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.cached.get()
+    }
+
+    /// Bytes of dirty blocks.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.dirty.get()
+    }
+
+    /// Bytes of blocks that are being written.
+    pub(crate) fn writeback_bytes(&self) -> u64 {
+        self.writeback.get()
+    }
+
+    /// Drops folios that are clean, unlocked, not being written and not used again since the clock last came by, until `bytes`
+    /// are free or it has gone round twice. Returns the bytes freed. Does no I/O and waits for nobody.
+    ///
+    /// # Locks
+    /// The caller holds nothing above a folio's rank.
+    pub(crate) fn reclaim(&self, bytes: u64) -> u64 {
+        let mut freed = 0;
+        let mut rest = 2 * self.clock.lock().files.len();
+        while freed < bytes && rest > 0 {
+            let Some(front) = self.clock.lock().files.front().cloned() else { break };
+            let ended = match front.upgrade() {
+                Some(file) => {
+                    let (some, ended) = file.reclaim(bytes - freed);
+                    freed += some;
+                    ended
+                }
+                None => true,
+            };
+            if ended {
+                self.clock.lock().pass(&front);
+                rest -= 1;
+            }
+        }
+        freed
+    }
+
+    /// Lets reclaim know of a file that has its first folio.
+    pub(super) fn list(&self, file: &Arc<PageCache>) {
+        let mut clock = self.clock.lock();
+        clock.files.push_back(Arc::downgrade(file));
+        if clock.files.len() >= clock.prune_at {
+            clock.files.retain(|file| file.strong_count() > 0);
+            clock.prune_at = FEW_FILES.max(2 * clock.files.len());
+        }
+    }
+
+    /// A frame of `len` bytes with any content.
+    pub(super) fn stale_frame(&self, len: usize) -> Frame {
+        self.pool(len).stale(len)
+    }
+
+    /// Keeps a frame for reuse, if nobody else holds it.
+    pub(super) fn recycle(&self, frame: Frame) {
+        self.pool(frame.len()).recycle(frame);
+    }
+
+    fn pool(&self, len: usize) -> &FramePool {
+        if len <= PAGE_BYTES { &self.pages } else { &self.frames }
+    }
+}
+
+impl Clock {
+    /// Moves on from `front`, if no other thread has done so.
+    fn pass(&mut self, front: &Weak<PageCache>) {
+        if self.files.front().is_some_and(|file| Weak::ptr_eq(file, front)) {
+            self.files.pop_front();
+            if front.strong_count() > 0 {
+                self.files.push_back(Weak::clone(front));
+            }
+        }
+    }
+}
+
+impl Gauge {
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(super) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for CacheAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cached, dirty, writeback, .. } = self;
+        let mut show = f.debug_struct("CacheAccount");
+        show.field("cached", cached)
+            .field("dirty", dirty)
+            .field("writeback", writeback)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Frames of a page that are kept for reuse: 4 MiB.
+const KEPT_PAGES: usize = 1 << 10;
+/// Frames of 64 KiB that are kept for reuse: 8 MiB.
+const KEPT_FRAMES: usize = 1 << 7;
+/// So many entries of files need no looking through.
+const FEW_FILES: usize = 1 << 10;

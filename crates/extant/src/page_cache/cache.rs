@@ -1,0 +1,381 @@
+//! [`PageCache`]: the folios of one file by page, and which of them are dirty.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use extant_format::cast::u64_from;
+use smallvec::SmallVec;
+
+use super::account::CacheAccount;
+use super::errors::{ErrorPosition, WriteErrors};
+use super::folio::Folio;
+use super::locked::LockedFolio;
+use super::shape::{BlockSize, FolioShape, PAGE_BYTES, PageIndex};
+use super::states::BlockFlags;
+use crate::error::Error;
+use crate::sync::{Mutex, Rank};
+
+/// One file's bytes in memory.
+#[derive(Debug)]
+pub(crate) struct PageCache {
+    account: Arc<CacheAccount>,
+    block_size: BlockSize,
+    index: Mutex<Index>,
+    errors: Mutex<WriteErrors>,
+}
+
+/// Which dirty folios to look for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Tag {
+    /// All of them.
+    Dirty,
+    /// Those that were dirty when [`PageCache::tag_for_write`] was called and have not been written since.
+    ToWrite,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    folios: BTreeMap<PageIndex, Arc<Folio>>,
+    /// First pages of folios with dirty blocks, as far as nobody has them locked.
+    dirty: BTreeSet<PageIndex>,
+    to_write: BTreeSet<PageIndex>,
+    dirty_blocks: u64,
+    /// First pages of folios under writeback, with how many guards they have.
+    writeback: BTreeMap<PageIndex, u32>,
+    /// Where reclaim goes on.
+    hand: PageIndex,
+    /// Whether reclaim knows of this file.
+    listed: bool,
+}
+
+impl PageCache {
+    /// An empty cache, counted in `account`.
+    pub(crate) fn new(account: Arc<CacheAccount>, block_size: BlockSize) -> Arc<Self> {
+        let index = Mutex::new(Rank::CacheIndex, Index::default());
+        Arc::new(Self {
+            account,
+            block_size,
+            index,
+            errors: Mutex::new(Rank::Leaf, WriteErrors::default()),
+        })
+    }
+
+    /// How large the file's blocks are.
+    pub(crate) fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// The volume's account.
+    pub(crate) fn account(&self) -> &Arc<CacheAccount> {
+        &self.account
+    }
+
+    /// The folio that holds `page`, if it is in memory.
+    pub(crate) fn find(&self, page: PageIndex) -> Option<Arc<Folio>> {
+        self.index.lock().around(page).cloned()
+    }
+
+    /// The first folio that holds `from` or lies behind it, and begins before `to`.
+    pub(crate) fn find_from(&self, from: PageIndex, to: PageIndex) -> Option<Arc<Folio>> {
+        let index = self.index.lock();
+        let found = index.around(from).or_else(|| Some(index.folios.range(from..).next()?.1))?;
+        (found.shape().index() < to).then(|| Arc::clone(found))
+    }
+
+    /// The folio that holds `page`, locked, if it is in memory.
+    pub(crate) fn get_locked(self: &Arc<Self>, page: PageIndex) -> Option<LockedFolio> {
+        loop {
+            if let Some(locked) = self.lock(self.find(page)?) {
+                return Some(locked);
+            }
+        }
+    }
+
+    /// Waits for the lock of `folio`; `None` if it has left the file by then, so that the caller looks it up again.
+    pub(crate) fn lock(self: &Arc<Self>, folio: Arc<Folio>) -> Option<LockedFolio> {
+        let locked = LockedFolio::wait_for(self, folio);
+        locked.is_attached().then_some(locked)
+    }
+
+    /// The folio that holds `page`, locked. A new one is as large as `wanted_bytes` and the page's alignment allow, but of no
+    /// higher order than `max_order`, no lower one than a block needs, and clear of its neighbours (D7.1, D7.2).
+    ///
+    /// Source: kernel `mm/filemap.c`, `__filemap_get_folio`.
+    pub(crate) fn find_or_create(
+        self: &Arc<Self>,
+        page: PageIndex,
+        wanted_bytes: usize,
+        max_order: u32,
+    ) -> LockedFolio {
+        assert!(page.get() < END_OF_FILES, "{page:?} is past any file");
+        let min_order = self.block_size.min_order();
+        let aligned = |order: u32| page.get().trailing_zeros().min(order);
+        let wanted = (wanted_bytes / PAGE_BYTES).checked_ilog2().unwrap_or(0);
+        let order = aligned(wanted.min(max_order).min(self.block_size.max_order())).max(min_order);
+        loop {
+            let mut index = self.index.lock();
+            if let Some(folio) = index.around(page).cloned() {
+                drop(index);
+                match self.lock(folio) {
+                    Some(locked) => return locked,
+                    None => continue,
+                }
+            }
+            let shapes = (min_order..=order)
+                .rev()
+                .map(|order| FolioShape::new(page, order, self.block_size));
+            let shape = { shapes }
+                .find(|shape| index.is_free(shape))
+                .expect("no folio is smaller than a block");
+            let folio = Arc::new(Folio::new_locked(shape, Arc::clone(&self.account)));
+            index.folios.insert(shape.index(), Arc::clone(&folio));
+            let unlisted = !core::mem::replace(&mut index.listed, true);
+            drop(index);
+            if unlisted {
+                self.account.list(self);
+            }
+            return LockedFolio::of_new(self, folio);
+        }
+    }
+
+    /// How many blocks are dirty.
+    pub(crate) fn dirty_blocks(&self) -> u64 {
+        self.index.lock().dirty_blocks
+    }
+
+    /// The first dirty folio that holds `from` or lies behind it, and begins before `to`. To be checked again under its lock.
+    pub(crate) fn next_dirty(
+        &self,
+        from: PageIndex,
+        to: PageIndex,
+        tag: Tag,
+    ) -> Option<Arc<Folio>> {
+        let index = self.index.lock();
+        let tagged = match tag {
+            Tag::Dirty => &index.dirty,
+            Tag::ToWrite => &index.to_write,
+        };
+        let around = index
+            .around(from)
+            .map(|folio| folio.shape().index())
+            .filter(|first| tagged.contains(first));
+        let first =
+            around.or_else(|| tagged.range(from..).next().copied()).filter(|first| *first < to)?;
+        index.folios.get(&first).cloned()
+    }
+
+    /// Tags what is dirty now among the folios that begin in `pages` or hold their start, so that a pass over
+    /// [`Tag::ToWrite`] ends however fast others dirty more.
+    ///
+    /// Source: kernel `tag_pages_for_writeback`.
+    pub(crate) fn tag_for_write(&self, pages: Range<PageIndex>) {
+        let mut index = self.index.lock();
+        let Index { folios, dirty, to_write, .. } = &mut *index;
+        let first = around(folios, pages.start).map_or(pages.start, |folio| folio.shape().index());
+        if first < pages.end {
+            to_write.extend(dirty.range(first..pages.end));
+        }
+    }
+
+    /// Whether anything that touches `bytes` is dirty or being written.
+    pub(crate) fn needs_writeback(&self, bytes: &Range<u64>) -> bool {
+        let busy = BlockFlags::DIRTY | BlockFlags::WRITEBACK;
+        let (mut at, to) = pages_of(bytes);
+        while let Some(folio) = self.find_from(at, to) {
+            let blocks = folio.shape().touched(&folio.shape().part_of(bytes));
+            if busy.iter().any(|flag| folio.any(flag, blocks.clone())) {
+                return true;
+            }
+            at = folio.shape().end_index();
+        }
+        false
+    }
+
+    /// Waits until nothing that touches `bytes` is being written, as it was when this was called.
+    ///
+    /// # Locks
+    /// Waits for I/O: no handle, folio or map may be held.
+    pub(crate) fn wait_writeback(&self, bytes: &Range<u64>) {
+        let (mut at, to) = pages_of(bytes);
+        loop {
+            let next = {
+                let index = self.index.lock();
+                let first = around(&index.folios, at).map_or(at, |folio| folio.shape().index());
+                let first = index.writeback.range(first..).next().map(|(&first, _)| first);
+                first
+                    .filter(|first| *first < to)
+                    .and_then(|first| index.folios.get(&first).cloned())
+            };
+            let Some(folio) = next else { return };
+            folio.wait_writeback(folio.shape().touched(&folio.shape().part_of(bytes)));
+            at = folio.shape().end_index();
+        }
+    }
+
+    /// Keeps a failure of writeback, to be told once to each open file.
+    pub(crate) fn record_error(&self, error: Error) {
+        self.errors.lock().record(error);
+    }
+
+    /// Where a file that is opened now begins to be told of failures.
+    pub(crate) fn error_position(&self) -> ErrorPosition {
+        self.errors.lock().position()
+    }
+
+    /// The last failure since `position`, which moves on.
+    pub(crate) fn error_since(&self, position: &mut ErrorPosition) -> Option<Error> {
+        self.errors.lock().since(position)
+    }
+
+    /// Looks at some folios from where the last call stopped, and drops those that are idle and were not used again, until
+    /// `bytes` are free. Returns the bytes freed, and whether it came to the end.
+    pub(super) fn reclaim(self: &Arc<Self>, bytes: u64) -> (u64, bool) {
+        let (batch, ended) = self.turn_hand();
+        let mut freed = 0;
+        for folio in batch {
+            if freed >= bytes {
+                self.index.lock().hand = folio.shape().index();
+                return (freed, false);
+            }
+            freed += self.drop_if(folio, |referenced| !core::mem::take(referenced));
+        }
+        (freed, ended)
+    }
+
+    /// The next folios for reclaim to look at, and whether they are the last.
+    fn turn_hand(&self) -> (SmallVec<[Arc<Folio>; BATCH]>, bool) {
+        let mut index = self.index.lock();
+        let batch: SmallVec<[_; BATCH]> = index
+            .folios
+            .range(index.hand..)
+            .take(BATCH)
+            .map(|(_, folio)| Arc::clone(folio))
+            .collect();
+        let ended = batch.len() < BATCH;
+        index.hand = batch
+            .last()
+            .filter(|_| !ended)
+            .map_or(PageIndex::ZERO, |last| last.shape().end_index());
+        (batch, ended)
+    }
+
+    /// Drops `folio` if it is idle and `agrees` to its referenced bit; the bytes freed.
+    pub(super) fn drop_if(
+        self: &Arc<Self>,
+        folio: Arc<Folio>,
+        agrees: impl FnOnce(&mut bool) -> bool,
+    ) -> u64 {
+        let shape = *folio.shape();
+        let idle = |inner: &mut super::folio::Inner| {
+            inner.is_idle(shape.blocks()) && agrees(&mut inner.referenced)
+        };
+        match LockedFolio::try_for(self, folio, idle) {
+            Some(locked) => {
+                locked.remove();
+                u64_from(shape.bytes())
+            }
+            None => 0,
+        }
+    }
+
+    /// Takes a folio out of the index; its lock is held.
+    pub(super) fn detach(&self, folio: &Arc<Folio>) {
+        let removed = self.index.lock().folios.remove(&folio.shape().index());
+        assert!(
+            removed.is_some_and(|removed| Arc::ptr_eq(&removed, folio)),
+            "{folio:?} is not in the index"
+        );
+    }
+
+    /// Follows a change of a folio's dirty blocks; its lock is held.
+    pub(super) fn dirty_changed(&self, shape: &FolioShape, before: u32, after: u32) {
+        let mut index = self.index.lock();
+        index.dirty_blocks = index.dirty_blocks + u64::from(after) - u64::from(before);
+        if after > 0 {
+            index.dirty.insert(shape.index());
+        } else {
+            index.dirty.remove(&shape.index());
+            index.to_write.remove(&shape.index());
+        }
+        drop(index);
+        let bytes = |blocks: u32| u64::from(blocks) * u64_from(shape.block_bytes());
+        self.account.dirty.add(bytes(after));
+        self.account.dirty.sub(bytes(before));
+    }
+
+    pub(super) fn writeback_begins(&self, shape: &FolioShape, bytes: u64) {
+        *self.index.lock().writeback.entry(shape.index()).or_insert(0) += 1;
+        self.account.writeback.add(bytes);
+    }
+
+    pub(super) fn writeback_ends(&self, shape: &FolioShape, bytes: u64) {
+        let mut index = self.index.lock();
+        let guards = index.writeback.get_mut(&shape.index()).expect("counted when it began");
+        *guards -= 1;
+        if *guards == 0 {
+            index.writeback.remove(&shape.index());
+        }
+        drop(index);
+        self.account.writeback.sub(bytes);
+    }
+
+    /// Panics if the index and the folios disagree; nobody may have a folio locked.
+    pub(crate) fn check_invariants(&self) {
+        let index = self.index.lock();
+        let folios: alloc::vec::Vec<Arc<Folio>> = index.folios.values().cloned().collect();
+        let (dirty, to_write) = (index.dirty.clone(), index.to_write.clone());
+        let (dirty_blocks, writeback) = (index.dirty_blocks, index.writeback.clone());
+        drop(index);
+        let mut counted = 0;
+        for (n, folio) in folios.iter().enumerate() {
+            let (shape, inner) = (folio.shape(), folio.inner());
+            let overlaps =
+                folios.get(n + 1).is_some_and(|next| next.shape().index() < shape.end_index());
+            assert!(!overlaps, "{folio:?} overlaps the next");
+            let blocks = inner.states.count(BlockFlags::DIRTY);
+            counted += u64::from(blocks);
+            assert_eq!(blocks > 0, dirty.contains(&shape.index()), "{folio:?} in the dirty index");
+            let written = inner.states.any(BlockFlags::WRITEBACK, 0..shape.blocks());
+            assert_eq!(
+                written,
+                writeback.contains_key(&shape.index()),
+                "{folio:?} in the writeback index"
+            );
+            let clean = BlockFlags::UPTODATE;
+            let invalid = inner.states.first_run(0..shape.blocks(), BlockFlags::DIRTY, clean);
+            assert_eq!(invalid, None, "dirty blocks of {folio:?} have no valid bytes");
+        }
+        assert_eq!(dirty_blocks, counted, "counted against present dirty blocks");
+        assert!(to_write.is_subset(&dirty), "what is to be written is dirty");
+    }
+}
+
+impl Index {
+    fn around(&self, page: PageIndex) -> Option<&Arc<Folio>> {
+        around(&self.folios, page)
+    }
+
+    /// Whether no folio overlaps `shape`, given that none holds the page it was made around.
+    fn is_free(&self, shape: &FolioShape) -> bool {
+        self.folios.range(shape.index()..shape.end_index()).next().is_none()
+            && self.around(shape.index()).is_none()
+    }
+}
+
+/// The folio that holds `page`.
+fn around(folios: &BTreeMap<PageIndex, Arc<Folio>>, page: PageIndex) -> Option<&Arc<Folio>> {
+    let (_, folio) = folios.range(..=page).next_back()?;
+    (page < folio.shape().end_index()).then_some(folio)
+}
+
+/// The first page that `bytes` touch, and the one after the last.
+pub(super) fn pages_of(bytes: &Range<u64>) -> (PageIndex, PageIndex) {
+    let last = bytes.end.max(bytes.start).div_ceil(u64_from(PAGE_BYTES));
+    (PageIndex::holding(bytes.start), PageIndex::new(last))
+}
+
+/// Folios that reclaim looks at between two looks at the index.
+const BATCH: usize = 32;
+/// No file has this page: 2^32 blocks of 64 KiB.
+const END_OF_FILES: u64 = 1 << 36;

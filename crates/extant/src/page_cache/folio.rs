@@ -1,0 +1,207 @@
+//! [`Folio`]: one aligned piece of a file's bytes.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Range;
+
+use extant_device::{Frame, FrameSlice};
+use extant_format::cast::u64_from;
+use smallvec::{SmallVec, smallvec};
+
+use super::account::CacheAccount;
+use super::shape::FolioShape;
+use super::states::{BlockFlags, BlockStates};
+use crate::sync::{self, Condvar, Mutex, MutexGuard, Rank};
+
+/// Some aligned pages of a file, with their blocks' states.
+///
+/// Its bytes and states change only through a [`LockedFolio`](super::LockedFolio), but for the end of writeback.
+/// Readers need no such lock.
+pub(crate) struct Folio {
+    shape: FolioShape,
+    account: Arc<CacheAccount>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+/// What the leaf lock inside a folio protects, the folio's own lock included.
+pub(super) struct Inner {
+    /// Somebody has a [`LockedFolio`](super::LockedFolio) of it.
+    locked: bool,
+    /// The file's index has it.
+    pub(super) attached: bool,
+    /// Used again after its first use: to be spared once by reclaim.
+    pub(super) referenced: bool,
+    /// Up to where it has been used in sequence.
+    used_until: usize,
+    waiters: u32,
+    pub(super) states: BlockStates,
+    /// None where no byte is known yet; a frame may have bytes that nobody put there, in blocks that are not up to date.
+    pub(super) frames: SmallVec<[Option<Frame>; 1]>,
+}
+
+/// Bytes of a folio, in order; most reads need one slice.
+pub(crate) type Slices = SmallVec<[FrameSlice; 2]>;
+
+impl Folio {
+    /// A folio of which nothing is known, locked and attached.
+    pub(super) fn new_locked(shape: FolioShape, account: Arc<CacheAccount>) -> Self {
+        account.cached.add(u64_from(shape.bytes()));
+        let inner = Inner {
+            locked: true,
+            attached: true,
+            referenced: false,
+            used_until: 0,
+            waiters: 0,
+            states: BlockStates::new(shape.blocks()),
+            frames: smallvec![None; shape.frames()],
+        };
+        Self { shape, account, inner: Mutex::new(Rank::Leaf, inner), changed: Condvar::new() }
+    }
+
+    /// Where it lies and how it is divided.
+    pub(crate) fn shape(&self) -> &FolioShape {
+        &self.shape
+    }
+
+    /// The bytes of `range`, shared, if all of its blocks are up to date. Counts as a use, unless it goes on where the last
+    /// one ended.
+    pub(crate) fn read(&self, range: Range<usize>) -> Option<Slices> {
+        let mut inner = self.inner.lock();
+        if !inner.states.all(BlockFlags::UPTODATE, self.shape.touched(&range)) {
+            return None;
+        }
+        inner.touch(&range);
+        Some(self.slices(&inner, range))
+    }
+
+    /// Copies the bytes from `offset` on into `into`, if all of their blocks are up to date; says whether it did.
+    pub(crate) fn copy_to(&self, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slices) = self.read(offset..offset + into.len()) else { return false };
+        let mut rest = into;
+        for slice in slices {
+            let (part, behind) = rest.split_at_mut(slice.len());
+            part.copy_from_slice(slice.as_slice());
+            rest = behind;
+        }
+        true
+    }
+
+    /// Whether all blocks that `range` touches are up to date.
+    pub(crate) fn is_uptodate(&self, range: Range<usize>) -> bool {
+        self.inner.lock().states.all(BlockFlags::UPTODATE, self.shape.touched(&range))
+    }
+
+    /// Whether any of `blocks` has the one flag `flag`.
+    pub(crate) fn any(&self, flag: BlockFlags, blocks: Range<usize>) -> bool {
+        self.inner.lock().states.any(flag, blocks)
+    }
+
+    /// The flags of one block.
+    pub(crate) fn flags(&self, block: usize) -> BlockFlags {
+        self.inner.lock().states.of(block)
+    }
+
+    /// Waits until none of `blocks` is being written.
+    ///
+    /// # Locks
+    /// Waits for I/O: no handle, folio or map may be held.
+    pub(crate) fn wait_writeback(&self, blocks: Range<usize>) {
+        sync::assert_may_wait();
+        let mut inner = self.inner.lock();
+        while inner.states.any(BlockFlags::WRITEBACK, blocks.clone()) {
+            inner = self.wait(inner);
+        }
+    }
+
+    /// Waits for the folio's lock and takes it; the caller makes a guard of it.
+    pub(super) fn acquire(&self) {
+        let mut inner = self.inner.lock();
+        while inner.locked {
+            inner = self.wait(inner);
+        }
+        inner.locked = true;
+    }
+
+    /// Takes the folio's lock if nobody has it and `suitable` agrees; the caller makes a guard of it.
+    pub(super) fn try_acquire(&self, suitable: impl FnOnce(&mut Inner) -> bool) -> bool {
+        let Some(mut inner) = self.inner.try_lock() else { return false };
+        let takes = !inner.locked && suitable(&mut inner);
+        inner.locked |= takes;
+        takes
+    }
+
+    /// Lets go of the folio's lock.
+    pub(super) fn release(&self) {
+        let mut inner = self.inner.lock();
+        inner.locked = false;
+        self.wake(inner);
+    }
+
+    /// What the leaf lock protects.
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Lets go of the leaf lock and wakes whoever waits for a change.
+    pub(super) fn wake(&self, inner: MutexGuard<'_, Inner>) {
+        let anybody = inner.waiters > 0;
+        drop(inner);
+        if anybody {
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn account(&self) -> &CacheAccount {
+        &self.account
+    }
+
+    /// The bytes of `range`, shared.
+    pub(super) fn slices(&self, inner: &Inner, range: Range<usize>) -> Slices {
+        let slice = |(frame, range): (usize, Range<usize>)| {
+            inner.frames[frame]
+                .as_ref()
+                .expect("blocks that are up to date have bytes")
+                .slice(range)
+        };
+        self.shape.pieces(range).map(slice).collect()
+    }
+
+    fn wait<'a>(&self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        inner.waiters += 1;
+        inner = self.changed.wait(inner);
+        inner.waiters -= 1;
+        inner
+    }
+}
+
+impl Inner {
+    /// Notes a use. Going on where the last one ended makes nothing worth keeping.
+    pub(super) fn touch(&mut self, bytes: &Range<usize>) {
+        self.referenced |= bytes.start != self.used_until;
+        self.used_until = bytes.end;
+    }
+
+    /// Whether dropping the folio would lose nothing and disturb nobody.
+    pub(super) fn is_idle(&self, blocks: usize) -> bool {
+        let busy = BlockFlags::DIRTY | BlockFlags::WRITEBACK;
+        self.attached && !busy.iter().any(|flag| self.states.any(flag, 0..blocks))
+    }
+}
+
+impl Drop for Folio {
+    fn drop(&mut self) {
+        self.account.cached.sub(u64_from(self.shape.bytes()));
+        let inner = self.inner.get_mut();
+        let dirty =
+            u64::from(inner.states.count(BlockFlags::DIRTY)) * u64_from(self.shape.block_bytes());
+        self.account.dirty.sub(dirty);
+        inner.frames.drain(..).flatten().for_each(|frame| self.account.recycle(frame));
+    }
+}
+
+impl fmt::Debug for Folio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folio").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}

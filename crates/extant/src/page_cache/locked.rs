@@ -1,0 +1,344 @@
+//! [`LockedFolio`]: the right to change a folio.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::{Deref, Range};
+
+use extant_device::Frame;
+use smallvec::SmallVec;
+
+use super::cache::PageCache;
+use super::folio::{Folio, Inner};
+use super::prepare::{Coverage, PrepareStep, prepare_step};
+use super::states::BlockFlags;
+use crate::sync::{Held, Rank};
+
+/// Proof that a folio is locked; every transition of its blocks is a method, but for the end of writeback. Unlocks on drop.
+///
+/// Offsets and blocks count from the folio's start.
+#[must_use = "the folio unlocks when this is dropped"]
+pub(crate) struct LockedFolio {
+    cache: Arc<PageCache>,
+    folio: Arc<Folio>,
+    _held: Held,
+}
+
+/// What a block's place turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Placement {
+    /// None yet, but space was promised (D9.2).
+    Delayed,
+    /// Allocated, reads as zeros (D9.3).
+    Unwritten,
+    /// Allocated with data, by an earlier write.
+    Written,
+    /// Allocated just now, counts as written.
+    Fresh,
+}
+
+impl LockedFolio {
+    /// The guard of a folio that was made locked.
+    pub(super) fn of_new(cache: &Arc<PageCache>, folio: Arc<Folio>) -> Self {
+        Self { cache: Arc::clone(cache), folio, _held: Held::new(Rank::Folio) }
+    }
+
+    /// Waits for the lock of `folio`, which may have left the file by then.
+    pub(super) fn wait_for(cache: &Arc<PageCache>, folio: Arc<Folio>) -> Self {
+        let held = Held::new(Rank::Folio);
+        folio.acquire();
+        Self { cache: Arc::clone(cache), folio, _held: held }
+    }
+
+    /// The lock of `folio` if nobody has it and `suitable` agrees.
+    pub(super) fn try_for(
+        cache: &Arc<PageCache>,
+        folio: Arc<Folio>,
+        suitable: impl FnOnce(&mut Inner) -> bool,
+    ) -> Option<Self> {
+        let held = Held::new(Rank::Folio);
+        folio.try_acquire(suitable).then(|| Self { cache: Arc::clone(cache), folio, _held: held })
+    }
+
+    /// The folio itself, to wait for it or read it after this guard is gone.
+    pub(crate) fn folio(&self) -> &Arc<Folio> {
+        &self.folio
+    }
+
+    /// The file's cache.
+    pub(crate) fn cache(&self) -> &Arc<PageCache> {
+        &self.cache
+    }
+
+    /// Whether the folio still belongs to the file.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.folio.inner().attached
+    }
+
+    /// The runs of blocks touched by `bytes` that have neither a place nor a promise: map them, tell
+    /// [`place`](Self::place), then do what [`edges`](Self::edges) says (D8.3). Flags that an earlier failure left are cleared
+    /// (D8.2).
+    pub(crate) fn unmapped(&self, bytes: &Range<usize>) -> SmallVec<[Range<usize>; 2]> {
+        let blocks = self.shape().touched(bytes);
+        let mut inner = self.folio.inner();
+        inner.states.clear(BlockFlags::NEW, blocks.clone());
+        inner.states.runs(blocks, BlockFlags::empty(), BlockFlags::MAPPED).collect()
+    }
+
+    /// Notes what mapping `blocks` gave.
+    pub(crate) fn place(&self, blocks: Range<usize>, placement: Placement) {
+        let flags = match placement {
+            Placement::Delayed => BlockFlags::MAPPED | BlockFlags::NEW | BlockFlags::DELAY,
+            Placement::Unwritten => BlockFlags::MAPPED | BlockFlags::NEW | BlockFlags::UNWRITTEN,
+            Placement::Written => BlockFlags::MAPPED,
+            Placement::Fresh => BlockFlags::MAPPED | BlockFlags::NEW,
+        };
+        let mut inner = self.folio.inner();
+        inner.states.clear(PLACEMENT_FLAGS, blocks.clone());
+        inner.states.set(flags, blocks);
+    }
+
+    /// Notes that writeback found the place of delayed or unwritten `blocks`, and that their write is about to be submitted
+    /// (D15.12).
+    pub(crate) fn placed_for_write(&self, blocks: Range<usize>) {
+        self.folio.inner().states.clear(BlockFlags::DELAY | BlockFlags::UNWRITTEN, blocks);
+    }
+
+    /// What the at most two blocks that `bytes` cover in part need, once all are mapped: reading, or zeroing of what the write
+    /// leaves out (D8.4, D8.6).
+    pub(crate) fn edges(&self, bytes: &Range<usize>) -> SmallVec<[(usize, PrepareStep); 2]> {
+        let (touched, covered) = (self.shape().touched(bytes), self.shape().covered(bytes));
+        let last = touched.end.checked_sub(1).filter(|last| *last > touched.start);
+        let ends = touched.clone().next().into_iter().chain(last);
+        let inner = self.folio.inner();
+        let uptodate = inner.states.all(BlockFlags::UPTODATE, 0..self.shape().blocks());
+        let step =
+            |block| (block, prepare_step(inner.states.of(block), Coverage::Partial, uptodate));
+        let partial = ends.filter(|block| !covered.contains(block));
+        partial.map(step).filter(|(_, step)| *step != PrepareStep::Nothing).collect()
+    }
+
+    /// Puts `bytes` at `offset`. A frame that a device request still holds is copied, or replaced if `bytes` cover it.
+    pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
+        let mut rest = bytes;
+        for (frame, place) in self.shape().pieces(offset..offset + bytes.len()) {
+            let (part, behind) = rest.split_at(place.len());
+            self.frame_mut(&mut self.folio.inner(), frame, &place)[place.clone()]
+                .copy_from_slice(part);
+            rest = behind;
+        }
+    }
+
+    /// Fills `bytes` from `source`, which says how much it delivered; stops when that is short. Returns how many bytes came.
+    ///
+    /// # Locks
+    /// `source` runs under the folio's lock alone.
+    pub(crate) fn write_from(
+        &self,
+        bytes: Range<usize>,
+        mut source: impl FnMut(&mut [u8]) -> usize,
+    ) -> usize {
+        let mut done = 0;
+        for (number, place) in self.shape().pieces(bytes.clone()) {
+            let mut frame = self.folio.account().stale_frame(self.shape().frame_bytes());
+            let came = source(&mut frame.make_mut()[place.clone()]);
+            assert!(came <= place.len(), "a source delivered more than it was asked for");
+            if came == frame.len() {
+                self.folio.inner().frames[number] = Some(frame);
+            } else {
+                self.write_bytes(
+                    bytes.start + done,
+                    &frame.as_slice()[place.start..place.start + came],
+                );
+                self.folio.account().recycle(frame);
+            }
+            done += came;
+            if came < place.len() {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Zeroes `bytes`. Says nothing about their blocks' states.
+    pub(crate) fn zero(&self, bytes: Range<usize>) {
+        for (frame, place) in self.shape().pieces(bytes) {
+            self.frame_mut(&mut self.folio.inner(), frame, &place)[place].fill(0);
+        }
+    }
+
+    /// Zeroes the part of `block` that `bytes` leave out.
+    pub(crate) fn zero_outside(&self, block: usize, bytes: &Range<usize>) {
+        let whole = self.shape().bytes_of(&(block..block + 1));
+        self.zero(whole.start..bytes.start.clamp(whole.start, whole.end));
+        self.zero(bytes.end.clamp(whole.start, whole.end)..whole.end);
+    }
+
+    /// The runs of blocks touched by `bytes` that are not up to date.
+    pub(crate) fn missing(&self, bytes: &Range<usize>) -> SmallVec<[Range<usize>; 2]> {
+        let blocks = self.shape().touched(bytes);
+        self.folio.inner().states.runs(blocks, BlockFlags::empty(), BlockFlags::UPTODATE).collect()
+    }
+
+    /// Frames to read `blocks` into, one after the other.
+    pub(crate) fn read_frames(&self, blocks: &Range<usize>) -> Vec<Frame> {
+        let pieces = self.shape().pieces(self.shape().bytes_of(blocks));
+        pieces.map(|(_, place)| self.folio.account().stale_frame(place.len())).collect()
+    }
+
+    /// Takes in what was read into [`read_frames`](Self::read_frames) for `blocks`, none of which was up to date.
+    pub(crate) fn read_done(&self, blocks: Range<usize>, frames: Vec<Frame>) {
+        let pieces = self.shape().pieces(self.shape().bytes_of(&blocks));
+        for ((number, place), frame) in pieces.zip(frames) {
+            let mut inner = self.folio.inner();
+            if frame.len() == self.shape().frame_bytes() {
+                inner.frames[number] = Some(frame);
+            } else {
+                self.frame_mut(&mut inner, number, &place)[place].copy_from_slice(frame.as_slice());
+                drop(inner);
+                self.folio.account().recycle(frame);
+            }
+        }
+        self.folio.inner().states.set(BlockFlags::UPTODATE, blocks);
+    }
+
+    /// Makes `blocks`, none of which was up to date, valid as zeros: they are a hole, or unwritten.
+    pub(crate) fn fill_hole(&self, blocks: Range<usize>) {
+        self.zero(self.shape().bytes_of(&blocks));
+        self.folio.inner().states.set(BlockFlags::UPTODATE, blocks);
+    }
+
+    /// Notes that a write has put `bytes` in, and that what their blocks hold beside them is valid: their blocks are up to date and dirty, and no block of the folio is new any more
+    /// (D13.1).
+    ///
+    /// Source: kernel `fs/buffer.c`, `block_commit_write`.
+    pub(crate) fn commit_write(&self, bytes: &Range<usize>) {
+        let blocks = self.shape().touched(bytes);
+        self.change(|inner| {
+            inner.touch(bytes);
+            inner.states.set(BlockFlags::UPTODATE | BlockFlags::DIRTY, blocks);
+            inner.states.clear(BlockFlags::NEW, 0..self.shape().blocks());
+        });
+    }
+
+    /// After a failed or short write: zeroes what of `bytes` lies in blocks still new, which become dirty zeros instead of
+    /// stale bytes (D8.8).
+    ///
+    /// Source: kernel `fs/buffer.c`, `folio_zero_new_buffers`.
+    pub(crate) fn zero_new(&self, bytes: &Range<usize>) {
+        let (blocks, all) = (self.shape().touched(bytes), 0..self.shape().blocks());
+        let (uptodate, new): (bool, SmallVec<[Range<usize>; 2]>) = {
+            let states = &self.folio.inner().states;
+            (
+                states.all(BlockFlags::UPTODATE, all),
+                states.runs(blocks, BlockFlags::NEW, BlockFlags::empty()).collect(),
+            )
+        };
+        for run in new {
+            let place = self.shape().bytes_of(&run);
+            if !uptodate {
+                self.zero(place.start.max(bytes.start)..place.end.min(bytes.end));
+            }
+            self.change(|inner| {
+                inner.states.set(BlockFlags::UPTODATE | BlockFlags::DIRTY, run.clone());
+                inner.states.clear(BlockFlags::NEW, run);
+            });
+        }
+    }
+
+    /// Notes that `blocks`, whose bytes are valid, have to be written.
+    pub(crate) fn set_dirty(&self, blocks: Range<usize>) {
+        self.change(|inner| {
+            assert!(
+                inner.states.all(BlockFlags::UPTODATE, blocks.clone()),
+                "dirty blocks have valid bytes"
+            );
+            inner.states.set(BlockFlags::DIRTY, blocks);
+        });
+    }
+
+    /// Notes that `blocks` need not be written: they lie past the end of file, or have no place (D15.16).
+    pub(crate) fn clean(&self, blocks: Range<usize>) {
+        self.change(|inner| inner.states.clear(BlockFlags::DIRTY | BlockFlags::NEW, blocks));
+    }
+
+    /// Forgets all about `blocks` but whether their bytes are valid: they were truncated or punched out.
+    ///
+    /// Source: kernel `fs/buffer.c`, `discard_buffer`.
+    pub(crate) fn discard(&self, blocks: Range<usize>) {
+        self.change(|inner| inner.states.clear(BlockFlags::DIRTY | PLACEMENT_FLAGS, blocks));
+    }
+
+    /// Forgets the bytes of `blocks` as well: their data was lost (D15.13).
+    pub(crate) fn forget(&self, blocks: Range<usize>) {
+        self.change(|inner| {
+            inner.states.clear(BlockFlags::UPTODATE | BlockFlags::DIRTY | PLACEMENT_FLAGS, blocks)
+        });
+    }
+
+    /// Takes the folio out of the file, dirty or not; nothing of it is being written.
+    pub(crate) fn remove(self) {
+        let blocks = 0..self.shape().blocks();
+        self.change(|inner| {
+            assert!(
+                !inner.states.any(BlockFlags::WRITEBACK, blocks.clone()),
+                "removed while it is written"
+            );
+            inner.states.clear(BlockFlags::DIRTY, blocks);
+            inner.attached = false;
+        });
+        self.cache.detach(&self.folio);
+    }
+
+    /// Changes blocks, and lets the file's and the volume's counts of dirty blocks follow.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.folio.inner();
+        let before = inner.states.count(BlockFlags::DIRTY);
+        let result = change(&mut inner);
+        let after = inner.states.count(BlockFlags::DIRTY);
+        drop(inner);
+        if before != after {
+            self.cache.dirty_changed(self.shape(), before, after);
+        }
+        result
+    }
+
+    /// The bytes of a frame, to change `place` in it. Content that `place` will replace is neither zeroed nor copied.
+    fn frame_mut<'a>(
+        &self,
+        inner: &'a mut Inner,
+        frame: usize,
+        place: &Range<usize>,
+    ) -> &'a mut [u8] {
+        let len = self.shape().frame_bytes();
+        let slot = &mut inner.frames[frame];
+        let useless = slot.as_ref().is_none_or(|frame| place.len() == len && frame.is_shared());
+        if useless {
+            *slot = Some(self.folio.account().stale_frame(len));
+        }
+        slot.as_mut().expect("filled above").make_mut()
+    }
+}
+
+impl Deref for LockedFolio {
+    type Target = Folio;
+    fn deref(&self) -> &Folio {
+        &self.folio
+    }
+}
+
+impl Drop for LockedFolio {
+    fn drop(&mut self) {
+        self.folio.release();
+    }
+}
+
+impl fmt::Debug for LockedFolio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LockedFolio").field(&self.folio).finish()
+    }
+}
+
+/// What says where a block is.
+const PLACEMENT_FLAGS: BlockFlags =
+    BlockFlags::MAPPED.union(BlockFlags::NEW).union(BlockFlags::DELAY).union(BlockFlags::UNWRITTEN);
