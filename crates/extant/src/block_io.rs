@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::{BlockDevice, Frame, FrameSlice, Operation, Request};
-use extant_format::PhysicalBlock;
+use extant_format::{PhysicalBlock, PhysicalRange};
 use extant_format::cast::usize_from;
 
 use crate::Error;
@@ -98,6 +98,16 @@ impl BlockIo {
         let [request] = batch;
         let mut frames = request.into_frames().map_err(Error::Device)?;
         Ok(frames.remove(0))
+    }
+
+    /// Makes data blocks read as zeros, as durable as a write.
+    pub(crate) fn zero(&self, blocks: &[PhysicalRange]) -> Result<(), Error> {
+        let zeroes = |range: &PhysicalRange| {
+            // `offset` refuses what is too far; then so does the length.
+            let len = range.len().checked_shl(self.block_bits).unwrap_or(u64::MAX);
+            Request::write_zeroes(self.offset(range.start()), len)
+        };
+        self.run(&mut blocks.iter().map(zeroes).collect::<Vec<_>>())
     }
 
     /// Makes everything written so far durable.

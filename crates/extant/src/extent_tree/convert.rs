@@ -1,0 +1,162 @@
+//! Changing the state of a part of an extent: splits, joins, and zeroing instead of splitting.
+
+use extant_format::extent::{Extent, ExtentState};
+use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
+use smallvec::SmallVec;
+
+use super::nodes::NodeSpace;
+use super::{ExtentTree, Joining, Path, window};
+use crate::Error;
+use crate::transaction::Handle;
+
+/// What is to become of a part of an extent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Conversion {
+    /// The part.
+    pub(crate) blocks: LogicalRange,
+    /// What it becomes.
+    pub(crate) state: ExtentState,
+    /// With `Later` it stays an extent of its own.
+    pub(crate) joining: Joining,
+    /// Whether zeros may save a split.
+    pub(crate) zero_out: ZeroOut,
+}
+
+/// When blocks may be zeroed on the device to save a split.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ZeroOut {
+    /// Never: the extent passes the end of the file.
+    Never,
+    /// Only if a split finds no space.
+    InNeed,
+    /// Also pieces of up to so many blocks, to keep the tree small.
+    UpTo(u32),
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Converted {
+    /// Where the first block of the part is.
+    pub(crate) start: PhysicalBlock,
+    /// What the part is now: written, whatever was asked for, if zeros saved a split for which there was no space.
+    pub(crate) state: ExtentState,
+    /// The rest of the extent, where it was zeroed and is written now.
+    pub(crate) zeroed: SmallVec<[Extent; 2]>,
+}
+
+impl ExtentTree<'_> {
+    /// Converts a part of the extent to which `path` leads, and stores the inode.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] or [`Error::TransactionFull`] with the tree as it was.
+    /// # Source
+    /// Kernel `ext4_ext_convert_to_initialized`, `ext4_split_convert_extents`, `convert_initialized_extent`
+    /// (D20.8, D20.9, D20.12). Differs: one splice instead of up to two splits and a join.
+    pub(crate) fn convert(
+        &self,
+        handle: &mut Handle<'_>,
+        path: &Path,
+        conversion: Conversion,
+    ) -> Result<Converted, Error> {
+        let Conversion { blocks, state, joining, zero_out } = conversion;
+        let extent = self.nearest(path).expect("the path leads to an extent");
+        let start = extent.map(blocks.start()).expect("the caller cut the range to the extent");
+        let mut zeroed = match (zero_out, extent.state, state) {
+            (ZeroOut::UpTo(limit), ExtentState::Unwritten, ExtentState::Written) => {
+                small_rest(extent, blocks, limit)
+            }
+            _ => SmallVec::new(),
+        };
+        self.zero(&zeroed)?;
+        let pieces = window::pieces(
+            extent,
+            zeroed.iter().fold(blocks, |sum, piece| hull(sum, piece.blocks)),
+            state,
+        );
+        if joining == Joining::Later && pieces.as_slice() == [extent] {
+            return Ok(Converted { start, state, zeroed });
+        }
+        let mut converted_to = state;
+        match self.exchange(handle, path, &pieces, joining) {
+            Err(Error::NoSpace { .. }) if zero_out != ZeroOut::Never => {
+                zeroed = self.zero_instead(handle, path, extent, blocks, state)?;
+                converted_to = ExtentState::Written;
+            }
+            outcome => outcome?,
+        }
+        self.all_or_abort(self.store(handle))?;
+        Ok(Converted { start, state: converted_to, zeroed })
+    }
+
+    /// Keeps the extent whole and written, by zeros wherever it is, or should become, unwritten. Returns what was zeroed
+    /// beside `blocks`.
+    ///
+    /// Source: kernel `ext4_split_extent_at`, its way out of `-ENOSPC`.
+    fn zero_instead(
+        &self,
+        handle: &mut Handle<'_>,
+        path: &Path,
+        extent: Extent,
+        blocks: LogicalRange,
+        state: ExtentState,
+    ) -> Result<SmallVec<[Extent; 2]>, Error> {
+        let mut beside = SmallVec::new();
+        if extent.state == ExtentState::Unwritten {
+            let (before, after) = window::around(extent, blocks);
+            beside.extend(before.into_iter().chain(after).map(as_written));
+            self.zero(&beside)?;
+        }
+        if state == ExtentState::Unwritten {
+            self.zero(window::part(extent, blocks).as_slice())?;
+        }
+        if extent.state == ExtentState::Unwritten {
+            self.exchange(handle, path, &[as_written(extent)], Joining::Later)?;
+        }
+        Ok(beside)
+    }
+
+    /// Puts `pieces` in the place of the extent to which `path` leads.
+    fn exchange(
+        &self,
+        handle: &mut Handle<'_>,
+        path: &Path,
+        pieces: &[Extent],
+        joining: Joining,
+    ) -> Result<(), Error> {
+        let at = path.leaf().position.expect("the path leads to an extent");
+        match joining {
+            Joining::Later => self.splice(handle, path, at..at + 1, pieces, NodeSpace::Reserved),
+            Joining::Now => {
+                let (old, mut new) = self.with_neighbours(path, at..at + 1, pieces);
+                self.splice_joined(handle, path, old, &mut new, NodeSpace::Reserved)
+            }
+        }
+    }
+
+    /// Writes zeros over the extents on the device.
+    fn zero(&self, extents: &[Extent]) -> Result<(), Error> {
+        let blocks: SmallVec<[PhysicalRange; 2]> =
+            extents.iter().filter_map(Extent::device_blocks).collect();
+        if blocks.is_empty() { Ok(()) } else { self.transactions.io().zero(&blocks) }
+    }
+}
+
+/// What is cheaper to zero than to split off (D20.9): the rest behind `blocks`, if both are at most `limit` blocks; and
+/// the rest before, if all of that together is less. Nothing, if there is nothing behind.
+fn small_rest(extent: Extent, blocks: LogicalRange, limit: u32) -> SmallVec<[Extent; 2]> {
+    let (before, after) = window::around(extent, blocks);
+    let Some(after) = after else { return SmallVec::new() };
+    let behind = Some(after).filter(|rest| blocks.len() + rest.blocks.len() <= limit);
+    let len = blocks.len() + behind.map_or(0, |rest| rest.blocks.len());
+    let before = before.filter(|rest| rest.blocks.len() + len < limit);
+    before.into_iter().chain(behind).map(as_written).collect()
+}
+
+fn as_written(extent: Extent) -> Extent {
+    Extent { state: ExtentState::Written, ..extent }
+}
+
+/// From the start of the earlier to the end of the later.
+fn hull(a: LogicalRange, b: LogicalRange) -> LogicalRange {
+    LogicalRange::between(a.start().min(b.start()), a.end().max(b.end())).expect("neither is empty")
+}

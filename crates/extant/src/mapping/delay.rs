@@ -1,0 +1,102 @@
+//! Making holes delayed: what a buffered write does instead of allocating.
+
+use extant_format::inode::InodeFlags;
+use extant_format::LogicalRange;
+
+use super::look_up::Noting;
+use super::{Mapped, Mapper};
+use crate::Error;
+use crate::delayed::{ClusterContent, DelayedInsert, Privilege};
+use crate::extent_status::BlockState;
+use crate::inode::Inode;
+
+impl Mapper {
+    /// What the first run of `range` is, after holes in it became delayed.
+    ///
+    /// Asks twice, without and with `Inode::map` held for writing: a store through a mapping or a preallocation may come in
+    /// between (D9.4). Starts no handle and asks no allocator.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if nothing more can be promised; nothing is then.
+    /// # Source
+    /// Kernel `ext4_da_map_blocks` (D9). Differs: a run at once, where the kernel asks block by block; if not all of it can
+    /// be promised, a part of it is.
+    pub(crate) fn delay(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        caller: Privilege,
+    ) -> Result<Mapped, Error> {
+        let found = match self.known(inode, range)? {
+            Some(known) => known,
+            None => {
+                let _map = inode.map.read();
+                self.query(inode, range, Noting::Leaf)?
+            }
+        };
+        if found.state != BlockState::Hole {
+            return Ok(found);
+        }
+        let _map = inode.map.write();
+        let found = match self.known(inode, range)? {
+            Some(known) => known,
+            None => self.query(inode, range, Noting::Leaf)?,
+        };
+        if found.state != BlockState::Hole {
+            return Ok(found);
+        }
+        let mut run = found.blocks;
+        loop {
+            match self.insert_delayed(inode, run, caller) {
+                Ok(()) => return Ok(Mapped { blocks: run, state: BlockState::Delayed, new: true }),
+                Err(Error::NoSpace { .. }) if run.len() > 1 => {
+                    run = LogicalRange::new(run.start().get(), run.len() / 2)
+                        .expect("at least one block");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Promises space for `blocks`, which is a hole, and makes it delayed (D12.1).
+    ///
+    /// Source: kernel `ext4_insert_delayed_blocks`, `ext4_da_reserve_space`.
+    fn insert_delayed(
+        &self,
+        inode: &Inode,
+        blocks: LogicalRange,
+        caller: Privilege,
+    ) -> Result<(), Error> {
+        let ratio = self.ratio();
+        let plan = DelayedInsert::plan(blocks, ratio, |block| {
+            self.cluster_content(inode, ratio.around(block))
+        })?;
+        let promise = self.promise_for(inode, plan.clusters);
+        let reservation = self.ledger.reserve(promise, caller)?;
+        inode.status.lock().insert_delayed(blocks);
+        let mut reservations = inode.reservations.lock();
+        reservations.add(reservation);
+        reservations.pending.note(blocks, plan, ratio);
+        Ok(())
+    }
+
+    /// What the blocks of one cluster are, together.
+    ///
+    /// Source: kernel `ext4_clu_alloc_state`.
+    fn cluster_content(
+        &self,
+        inode: &Inode,
+        cluster: LogicalRange,
+    ) -> Result<ClusterContent, Error> {
+        let known = {
+            let status = inode.status.lock();
+            if status.has_delayed(cluster) {
+                return Ok(ClusterContent::Delayed);
+            }
+            status.any(cluster, BlockState::is_mapped)
+        };
+        let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
+        let is_mapped = known || (!is_inline && self.tree(inode).has_any(cluster)?);
+        Ok(if is_mapped { ClusterContent::Allocated } else { ClusterContent::Empty })
+    }
+}

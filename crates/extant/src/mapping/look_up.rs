@@ -1,0 +1,148 @@
+//! Finding out what blocks are.
+
+use extant_format::extent::{Extent, ExtentState};
+use extant_format::inode::InodeFlags;
+use extant_format::{LogicalBlock, LogicalRange, PhysicalRange};
+
+use super::{Mapped, Mapper, indirect};
+use crate::Error;
+use crate::extent_status::BlockState;
+use crate::extent_tree::{ExtentTree, Located, Path};
+use crate::inode::Inode;
+
+/// What is noted in memory besides the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Noting {
+    /// Everything that the same leaf says.
+    Leaf,
+    /// Nothing.
+    Nothing,
+}
+
+impl Mapper {
+    /// What the first run of `range` is. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a broken map, and errors of reading it.
+    /// # Locks
+    /// Takes `Inode::map` for reading, unless memory knows the answer.
+    /// # Source
+    /// Kernel `ext4_map_blocks` without `CREATE` (D20.1).
+    pub(crate) fn look_up(&self, inode: &Inode, range: LogicalRange) -> Result<Mapped, Error> {
+        if let Some(known) = self.known(inode, range)? {
+            return Ok(known);
+        }
+        let _map = inode.map.read();
+        self.query(inode, range, Noting::Leaf)
+    }
+
+    /// What memory knows of the first run of `range`.
+    pub(super) fn known(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+    ) -> Result<Option<Mapped>, Error> {
+        let Some(entry) = inode.status.lock().lookup(range.start()) else { return Ok(None) };
+        let part = entry.within(range).expect("the entry has the range's start");
+        if let Some(place) = part.state.place() {
+            let places = PhysicalRange::new(place, part.blocks.len().into());
+            self.check_place(inode, places.expect("it was noted from a checked place"))?;
+        }
+        Ok(Some(Mapped { blocks: part.blocks, state: part.state, new: false }))
+    }
+
+    /// Asks the map on disk; the caller holds `Inode::map`.
+    ///
+    /// Source: kernel `ext4_map_query_blocks` (D9.5).
+    pub(super) fn query(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        noting: Noting,
+    ) -> Result<Mapped, Error> {
+        let flags = inode.flags();
+        if flags.contains(InodeFlags::INLINE_DATA) {
+            // On its way out of the inode: nothing is mapped yet, and nothing to be noted (D9.6).
+            return Ok(Mapped { blocks: range, state: BlockState::Hole, new: false });
+        }
+        if !flags.contains(InodeFlags::EXTENTS) {
+            let found = indirect::IndirectMap::new(self, inode).look_up(range)?;
+            return self.note_found(inode, found);
+        }
+        let tree = self.tree(inode);
+        let path = tree.find(range.start())?;
+        if noting == Noting::Leaf {
+            note_leaf(inode, &tree, &path);
+        }
+        match tree.at(&path, range.start()) {
+            Located::Extent(extent) => self.note_found(inode, mapped(extent, range)),
+            Located::Hole(gap) => Ok(note_hole(inode, gap, range)),
+        }
+    }
+
+    /// Checks the place that the disk gives, and notes what it says.
+    fn note_found(&self, inode: &Inode, found: Mapped) -> Result<Mapped, Error> {
+        if let Some(start) = found.state.place() {
+            self.check_place(
+                inode,
+                PhysicalRange::new(start, found.blocks.len().into()).expect("checked when decoded"),
+            )?;
+        } else {
+            return Ok(note_hole(inode, found.blocks, found.blocks));
+        }
+        let is_known = inode.status.lock().cache(found.blocks, found.state)
+            || inode.status.lock().lookup(found.blocks.start()).is_some_and(|entry| {
+                entry
+                    .within(found.blocks)
+                    .is_some_and(|part| part.blocks == found.blocks && part.state == found.state)
+            });
+        if !is_known {
+            self.publish(inode, found.blocks, found.state);
+        }
+        Ok(found)
+    }
+}
+
+/// The part of `extent` inside `range`, whose start it has.
+pub(super) fn mapped(extent: Extent, range: LogicalRange) -> Mapped {
+    let blocks = extent.blocks.intersection(range).expect("the extent has the range's start");
+    let start = extent.map(blocks.start()).expect("a block of the extent");
+    Mapped { blocks, state: state_at(extent.state, start), new: false }
+}
+
+/// The state of a block at `start`.
+pub(super) fn state_at(state: ExtentState, start: extant_format::PhysicalBlock) -> BlockState {
+    match state {
+        ExtentState::Written => BlockState::Written(start),
+        ExtentState::Unwritten => BlockState::Unwritten(start),
+    }
+}
+
+/// Notes what the disk says of the hole `gap` around the start of `range`. Delayed blocks in it stay what they are.
+fn note_hole(inode: &Inode, gap: LogicalRange, range: LogicalRange) -> Mapped {
+    let mut status = inode.status.lock();
+    let (certain, _) = status.set_hole(gap, range.start());
+    let state = if status.has_delayed(LogicalRange::single(range.start())) {
+        BlockState::Delayed
+    } else {
+        BlockState::Hole
+    };
+    let blocks = certain.intersection(range).expect("both have the start");
+    Mapped { blocks, state, new: false }
+}
+
+/// Notes the extents of the path's leaf and the holes between them (D11.12).
+fn note_leaf(inode: &Inode, tree: &ExtentTree<'_>, path: &Path) {
+    let extents = tree.leaf_extents(path);
+    let mut status = inode.status.lock();
+    let mut end = None;
+    for extent in extents {
+        let gap = end
+            .and_then(|end: LogicalBlock| LogicalRange::between(end, extent.blocks.start().get()));
+        if let Some(gap) = gap {
+            status.cache(gap, BlockState::Hole);
+        }
+        status.cache(extent.blocks, state_at(extent.state, extent.start));
+        end = LogicalBlock::new(extent.blocks.end());
+    }
+}

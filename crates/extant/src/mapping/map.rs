@@ -1,0 +1,325 @@
+//! Giving blocks a place, and changing what they are.
+
+use extant_format::extent::{Extent, ExtentState};
+use extant_format::inode::{FileType, InodeFlags};
+use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
+
+use super::look_up::{Noting, mapped, state_at};
+use super::{DataKind, MapFlags, Mapped, Mapper, indirect};
+use crate::Error;
+use crate::allocator::{Allocation, AllocationFlags, AllocationRequest, FreeFlags, Neighbour};
+use crate::extent_status::BlockState;
+use crate::extent_tree::{
+    Conversion, ExtentTree, Joining, Located, NodeSpace, Path, ZeroOut, charge, file_hints, refund,
+};
+use crate::inode::Inode;
+use crate::transaction::Handle;
+
+impl Mapper {
+    /// Makes the first run of `range` what `flags` ask for, and says what it is.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::TransactionFull`]: nothing has changed. [`Error::Corrupt`] for a broken map.
+    /// # Locks
+    /// Takes `Inode::map` for writing if there is anything to do.
+    /// # Source
+    /// Kernel `ext4_map_blocks`, `ext4_map_create_blocks` (D20.1 to D20.8).
+    pub(crate) fn map(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        range: LogicalRange,
+        flags: MapFlags,
+    ) -> Result<Mapped, Error> {
+        let is_done = |state| match state {
+            BlockState::Written(_) => !flags.contains(MapFlags::CONVERT_UNWRITTEN),
+            _ => !flags.contains(MapFlags::CREATE),
+        };
+        if let Some(known) = self.known(inode, range)?.filter(|known| is_done(known.state)) {
+            return Ok(known);
+        }
+        let _map = inode.map.write();
+        // Again, since others may have had the map. A delayed run is mapped with its promise, so it ends the request.
+        let known = self.known(inode, range)?;
+        if let Some(known) = known.filter(|known| is_done(known.state)) {
+            return Ok(known);
+        }
+        if !flags.contains(MapFlags::CREATE) {
+            return self.query(inode, range, Noting::Nothing);
+        }
+        let range = known.map_or(range, |known| known.blocks);
+        let mut flags = flags;
+        flags.set(MapFlags::DELALLOC_RESERVED, known.is_some_and(|known| known.state.is_delayed()));
+        let result = if inode.flags().contains(InodeFlags::EXTENTS) {
+            self.map_extent(handle, inode, range, flags)?
+        } else {
+            let result = indirect::IndirectMap::new(self, inode).map(handle, range, flags)?;
+            self.zero_new(&result, flags)?;
+            self.publish(inode, result.blocks, result.state);
+            result
+        };
+        let place = result.state.place().expect("every run that is created has a place");
+        let places =
+            PhysicalRange::new(place, result.blocks.len().into()).expect("checked when decoded");
+        self.check_place(inode, places)?;
+        inode.note_transaction(
+            handle.transaction_id(),
+            !matches!(result.state, BlockState::Unwritten(_)),
+        );
+        Ok(result)
+    }
+
+    /// Makes all of `range`, whose I/O is done, written.
+    ///
+    /// # Errors
+    /// As [`Self::map`]; a part may be converted then.
+    /// # Source
+    /// Kernel `ext4_convert_unwritten_extents` (D16.3, D20.15).
+    pub(crate) fn convert(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        range: LogicalRange,
+    ) -> Result<(), Error> {
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let done = self.map(handle, inode, range, MapFlags::END_OF_IO)?.blocks;
+            rest = extant_format::LogicalBlock::new(done.end())
+                .and_then(|next| LogicalRange::between(next, range.end()));
+        }
+        Ok(())
+    }
+
+    /// [`Self::map`] in an extent tree.
+    ///
+    /// Source: kernel `ext4_ext_map_blocks`, `ext4_ext_handle_unwritten_extents`.
+    fn map_extent(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        range: LogicalRange,
+        flags: MapFlags,
+    ) -> Result<Mapped, Error> {
+        let tree = self.tree(inode);
+        let path = tree.find(range.start())?;
+        let extent = match tree.at(&path, range.start()) {
+            Located::Extent(extent) => extent,
+            Located::Hole(_) => return self.allocate(handle, inode, &tree, &path, range, flags),
+        };
+        let found = mapped(extent, range);
+        let conversion = Conversion {
+            blocks: found.blocks,
+            state: ExtentState::Written,
+            joining: Joining::Now,
+            zero_out: self.zero_out(inode, extent, found.blocks, ZeroOut::InNeed),
+        };
+        let (conversion, is_new) = match extent.state {
+            ExtentState::Written if flags.contains(MapFlags::CONVERT_UNWRITTEN) => {
+                (Conversion { state: ExtentState::Unwritten, ..conversion }, false)
+            }
+            ExtentState::Unwritten if flags.contains(MapFlags::PRE_IO) => (
+                Conversion { state: ExtentState::Unwritten, joining: Joining::Later, ..conversion },
+                true,
+            ),
+            ExtentState::Unwritten if flags.contains(MapFlags::CONVERT) => (conversion, false),
+            ExtentState::Unwritten if !flags.contains(MapFlags::UNWRITTEN) => {
+                let limit = (self.options.max_zero_out_kib << 10) >> self.geometry().block_bits;
+                let zero_out = self.zero_out(inode, extent, found.blocks, ZeroOut::UpTo(limit));
+                (Conversion { zero_out, ..conversion }, true)
+            }
+            _ => {
+                self.publish(inode, found.blocks, found.state);
+                return Ok(found);
+            }
+        };
+        let converted = tree.convert(handle, &path, conversion)?;
+        for zeroed in &converted.zeroed {
+            self.publish(inode, zeroed.blocks, BlockState::Written(zeroed.start));
+        }
+        let state = state_at(converted.state, converted.start);
+        self.publish(inode, found.blocks, state);
+        Ok(Mapped { blocks: found.blocks, state, new: is_new })
+    }
+
+    /// `wish`, unless zeros would show up behind the end of the file: the extent has to lie before it, or before the end of
+    /// what is being mapped (D20.9).
+    fn zero_out(
+        &self,
+        inode: &Inode,
+        extent: Extent,
+        blocks: LogicalRange,
+        wish: ZeroOut,
+    ) -> ZeroOut {
+        let size = inode.core.lock().size;
+        let end = size.div_ceil(self.geometry().block_size.into()).max(blocks.end().into());
+        if u64::from(extent.blocks.end()) <= end { wish } else { ZeroOut::Never }
+    }
+
+    /// Gives the hole at the start of `range`, to which `path` leads, a place.
+    fn allocate(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        tree: &ExtentTree<'_>,
+        path: &Path,
+        range: LogicalRange,
+        flags: MapFlags,
+    ) -> Result<Mapped, Error> {
+        let is_unwritten = flags.contains(MapFlags::UNWRITTEN);
+        let state = if is_unwritten { ExtentState::Unwritten } else { ExtentState::Written };
+        let (left, right) = (tree.nearest(path), tree.following(path)?);
+        let shared = self.shared_cluster(left, right, range);
+        let (wanted, place) = match shared {
+            Some((blocks, start)) => (blocks, Some(start)),
+            None => (self.up_to_cluster_of(right, range), None),
+        };
+        let len = wanted.len().min(state.max_len());
+        let wanted = LogicalRange::new(wanted.start().get(), len).expect("a part of the range");
+        let extent_at = |start: PhysicalBlock, len: u32| Extent {
+            blocks: LogicalRange::new(wanted.start().get(), len).expect("a part of the range"),
+            start,
+            state,
+        };
+        let (extent, taken) = match place {
+            Some(start) => (extent_at(start, len), None),
+            None => {
+                let request = self.request(inode, tree, path, wanted, (left, right), flags);
+                let got = self.allocator.allocate(handle, &request)?;
+                charge(inode, self.geometry(), got.clusters.get());
+                let len = u32::try_from(got.blocks.len()).expect("no more than asked for");
+                (extent_at(got.blocks.start(), len), Some(got))
+            }
+        };
+        let space = if flags.contains(MapFlags::METADATA_NOFAIL) {
+            NodeSpace::Reserved
+        } else {
+            NodeSpace::Free
+        };
+        let joining = if flags.contains(MapFlags::PRE_IO) { Joining::Later } else { Joining::Now };
+        if let Err(error) = tree.insert(handle, path, extent, joining, space) {
+            if let Some(got) = taken {
+                self.give_up(handle, inode, got, flags)?;
+            }
+            return Err(error);
+        }
+        let result =
+            Mapped { blocks: extent.blocks, state: state_at(state, extent.start), new: true };
+        self.zero_new(&result, flags)?;
+        self.publish(inode, result.blocks, result.state);
+        Ok(result)
+    }
+
+    /// The request for `wanted`, a hole between `left` and `right`.
+    ///
+    /// Source: kernel `ext4_ext_map_blocks` (M2).
+    fn request(
+        &self,
+        inode: &Inode,
+        tree: &ExtentTree<'_>,
+        path: &Path,
+        wanted: LogicalRange,
+        (left, right): (Option<Extent>, Option<Extent>),
+        flags: MapFlags,
+    ) -> AllocationRequest {
+        let last = |extent: Extent| {
+            let logical = extent.blocks.last();
+            Some(Neighbour { logical, physical: extent.map(logical)? })
+        };
+        AllocationRequest {
+            inode: inode.number(),
+            logical: wanted.start(),
+            len: wanted.len(),
+            goal: tree.goal(path, wanted.start()),
+            left: left.and_then(last),
+            right: right
+                .map(|extent| Neighbour { logical: extent.blocks.start(), physical: extent.start }),
+            file: file_hints(inode, self.geometry()),
+            flags: allocation_flags(inode, flags),
+        }
+    }
+
+    /// Under `bigalloc`, the place of the blocks at the start of `range` in a cluster that a neighbour has already (D12.9).
+    ///
+    /// Source: kernel `get_implied_cluster_alloc`.
+    fn shared_cluster(
+        &self,
+        left: Option<Extent>,
+        right: Option<Extent>,
+        range: LogicalRange,
+    ) -> Option<(LogicalRange, PhysicalBlock)> {
+        let ratio = self.ratio();
+        let cluster = ratio.around(range.start());
+        let hole = LogicalRange::between(
+            range.start(),
+            right.map_or(u32::MAX, |extent| extent.blocks.start().get()),
+        )?;
+        let blocks = cluster.intersection(range)?.intersection(hole)?;
+        let start = range.start();
+        let beside = |extent: &Extent| {
+            cluster.contains(extent.blocks.last()) || cluster.contains(extent.blocks.start())
+        };
+        let place = match (left.filter(beside), right.filter(beside)) {
+            (Some(left), _) => {
+                left.start.checked_add(start.distance_from(left.blocks.start())?.into())
+            }
+            (None, Some(right)) => {
+                right.start.checked_sub(right.blocks.start().distance_from(start)?.into())
+            }
+            (None, None) => None,
+        }?;
+        Some((blocks, place))
+    }
+
+    /// `range` up to the cluster in which `right` starts.
+    ///
+    /// Source: kernel `ext4_ext_check_overlap`.
+    fn up_to_cluster_of(&self, right: Option<Extent>, range: LogicalRange) -> LogicalRange {
+        let end = right
+            .map_or(u32::MAX, |extent| self.ratio().around(extent.blocks.start()).start().get());
+        LogicalRange::between(range.start(), range.end().min(end))
+            .expect("the range starts in a cluster before")
+    }
+
+    /// Frees what was allocated for an extent that could not be inserted (D20.7).
+    pub(super) fn give_up(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        got: Allocation,
+        flags: MapFlags,
+    ) -> Result<(), Error> {
+        refund(inode, self.geometry(), got.clusters.get());
+        self.allocator.discard_preallocations(inode.number());
+        let mut free = if self.data_kind(inode) == DataKind::Metadata {
+            FreeFlags::METADATA
+        } else {
+            FreeFlags::empty()
+        };
+        free.set(FreeFlags::NO_QUOTA_UPDATE, flags.contains(MapFlags::DELALLOC_RESERVED));
+        self.allocator.free(handle, inode.number(), got.blocks, free).inspect_err(|error| {
+            self.transactions.abort(error, "blocks of a failed allocation could not be freed")
+        })
+    }
+
+    /// Zeroes new blocks on the device, if that was asked for.
+    fn zero_new(&self, result: &Mapped, flags: MapFlags) -> Result<(), Error> {
+        let place = result.state.place().filter(|_| flags.contains(MapFlags::ZERO) && result.new);
+        match place.and_then(|start| PhysicalRange::new(start, result.blocks.len().into())) {
+            Some(blocks) => self.transactions.io().zero(&[blocks]),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How the allocator is asked for a file's data (M2.6).
+pub(super) fn allocation_flags(inode: &Inode, flags: MapFlags) -> AllocationFlags {
+    let mut wanted = AllocationFlags::empty();
+    let is_data =
+        inode.file_type() == FileType::Regular && !inode.flags().contains(InodeFlags::EA_INODE);
+    wanted.set(AllocationFlags::HINT_DATA, is_data);
+    wanted.set(AllocationFlags::HINT_NOPREALLOC, flags.contains(MapFlags::NO_NORMALIZE));
+    wanted.set(AllocationFlags::DELALLOC_RESERVED, flags.contains(MapFlags::DELALLOC_RESERVED));
+    wanted.set(AllocationFlags::USE_RESERVED, flags.contains(MapFlags::METADATA_NOFAIL));
+    wanted.set(AllocationFlags::USE_ROOT_BLOCKS, flags.contains(MapFlags::ROOT_BLOCKS));
+    wanted
+}

@@ -1,0 +1,5 @@
+//! Rules of mapping by name, then against a model with one state for each block.
+
+mod model;
+mod rules;
+pub(crate) mod volume;

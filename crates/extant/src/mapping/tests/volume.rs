@@ -1,0 +1,210 @@
+//! A small volume in memory: real layers over a device of zeros.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use extant_device::{BlockDevice, MemoryDevice};
+use extant_format::extent::{Extent, NodeMut};
+use extant_format::inode::{FileType, InodeFlags, InodeRecord};
+use extant_format::superblock::RawSuperblock;
+use extant_format::timestamp::Timestamp;
+use extant_format::{
+    ClusterCount, Incompat, InodeNumber, LogicalBlock, LogicalRange, PhysicalBlock, RoCompat,
+    Superblock,
+};
+
+use crate::Error;
+use crate::allocator::Allocator;
+use crate::block_io::BlockIo;
+use crate::delayed::{LedgerParameters, SpaceLedger};
+use crate::extent_status::{BlockState, StatusAccount};
+use crate::extent_tree::ExtentTree;
+use crate::inode::Inode;
+use crate::inode_table::InodeTable;
+use crate::mapping::{MapFlags, Mapped, Mapper};
+use crate::page_cache::CacheAccount;
+use crate::time::Clock;
+use crate::transaction::{Credits, Handle, Transactions};
+
+/// What a volume looks like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) block_bits: u32,
+    pub(crate) cluster_bits: u32,
+    pub(crate) blocks: u64,
+}
+
+impl Shape {
+    /// 8 MiB in blocks of 1 KiB: leaves have 84 entries.
+    pub(crate) const SMALL: Self = Self { block_bits: 10, cluster_bits: 0, blocks: 8192 };
+    /// Clusters of 16 blocks.
+    pub(crate) const BIGALLOC: Self = Self { block_bits: 10, cluster_bits: 4, blocks: 32768 };
+}
+
+/// A volume without a journal.
+pub(crate) struct Volume {
+    pub(crate) transactions: Arc<Transactions>,
+    pub(crate) allocator: Arc<Allocator>,
+    pub(crate) inodes: Arc<InodeTable>,
+    pub(crate) ledger: Arc<SpaceLedger>,
+    pub(crate) mapper: Mapper,
+    pub(crate) device: Arc<MemoryDevice>,
+}
+
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn wall(&self) -> Timestamp {
+        Timestamp { seconds: 0, nanoseconds: 0 }
+    }
+}
+
+impl Volume {
+    pub(crate) fn new(shape: Shape) -> Self {
+        let superblock = superblock(shape);
+        let geometry = *superblock.geometry();
+        let device = Arc::new(MemoryDevice::new(shape.blocks << shape.block_bits));
+        let io = BlockIo::new(Arc::clone(&device) as Arc<dyn BlockDevice>, geometry.block_bits);
+        let first_free = 64;
+        let free = (shape.blocks - first_free) >> shape.cluster_bits;
+        let ledger = SpaceLedger::new(LedgerParameters {
+            free: ClusterCount(free),
+            root_reserve: ClusterCount(0),
+            pool: ClusterCount(free / 50),
+            watermark: ClusterCount(0),
+            fold_batch: 1,
+        });
+        let transactions =
+            Arc::new(Transactions::new(io, geometry, Arc::new(StoppedClock), None, false));
+        let allocator = Arc::new(Allocator::new(Arc::clone(&ledger), geometry, first_free));
+        let tables = vec![PhysicalBlock::new(8); usize::try_from(geometry.group_count).unwrap()];
+        let account = CacheAccount::new(1 << 20);
+        let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), account, tables));
+        let mapper = Mapper::new(
+            Arc::clone(&transactions),
+            Arc::clone(&inodes),
+            Arc::clone(&allocator),
+            Arc::clone(&ledger),
+        );
+        Self { transactions, allocator, inodes, ledger, mapper, device }
+    }
+
+    /// An empty file.
+    pub(crate) fn file(&self, flags: InodeFlags) -> Arc<Inode> {
+        let time = Timestamp { seconds: 0, nanoseconds: 0 };
+        let mut record = InodeRecord {
+            mode: FileType::Regular.mode_bits() | 0o644,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            links: 1,
+            blocks: 0,
+            flags,
+            file_acl: None,
+            generation: 7,
+            version: 1,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: None,
+            dtime: 0,
+            projid: 0,
+            extra_isize: 32,
+            block: [0; 60],
+        };
+        if flags.contains(InodeFlags::EXTENTS) {
+            NodeMut::init(&mut record.block, 0);
+        }
+        self.inodes.create(&mut self.begin(), InodeNumber::new(12).unwrap(), record).unwrap()
+    }
+
+    pub(crate) fn begin(&self) -> Handle<'_> {
+        self.transactions.begin(Credits::blocks(100, self.transactions.geometry())).unwrap()
+    }
+
+    pub(crate) fn tree<'a>(&'a self, inode: &'a Inode) -> ExtentTree<'a> {
+        ExtentTree::new(&self.transactions, &self.allocator, &self.inodes, inode)
+    }
+
+    /// Maps all of `range`.
+    pub(crate) fn map(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        flags: MapFlags,
+    ) -> Result<Vec<Mapped>, Error> {
+        let mut all = Vec::new();
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let mapped = self.mapper.map(&mut self.begin(), inode, range, flags)?;
+            rest = behind(range, mapped.blocks);
+            all.push(mapped);
+        }
+        Ok(all)
+    }
+
+    /// What `look_up` says of every block of `range`.
+    pub(crate) fn states(&self, inode: &Inode, range: LogicalRange) -> Vec<BlockState> {
+        let mut all = Vec::new();
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let mapped = self.mapper.look_up(inode, range).unwrap();
+            all.extend((0..mapped.blocks.len()).map(|i| mapped.state.advanced(i)));
+            rest = behind(range, mapped.blocks);
+        }
+        all
+    }
+
+    pub(crate) fn extents(&self, inode: &Inode) -> Vec<Extent> {
+        self.tree(inode).check_invariants()
+    }
+
+    /// Forgets what memory knows and is not delayed, so that the disk is asked.
+    pub(crate) fn forget_cached(inode: &Inode) {
+        inode.status.lock().clear_cached();
+    }
+}
+
+/// What of `range` is behind its start `done`.
+pub(crate) fn behind(range: LogicalRange, done: LogicalRange) -> Option<LogicalRange> {
+    assert_eq!(done.start(), range.start());
+    LogicalBlock::new(done.end()).and_then(|next| LogicalRange::between(next, range.end()))
+}
+
+pub(crate) fn range(start: u32, len: u32) -> LogicalRange {
+    LogicalRange::new(start, len).unwrap()
+}
+
+fn superblock(shape: Shape) -> Superblock {
+    let mut raw = RawSuperblock::blank();
+    raw.set_blocks_count(shape.blocks);
+    raw.log_block_size = (shape.block_bits - 10).into();
+    raw.log_cluster_size = (shape.block_bits - 10 + shape.cluster_bits).into();
+    raw.first_data_block = u32::from(shape.block_bits == 10 && shape.cluster_bits == 0).into();
+    let clusters = 8 << shape.block_bits;
+    raw.blocks_per_group = (clusters << shape.cluster_bits).into();
+    raw.clusters_per_group = clusters.into();
+    raw.inodes_per_group = 32.into();
+    let data = shape.blocks - u64::from(raw.first_data_block.get());
+    let groups = u32::try_from(data.div_ceil(raw.blocks_per_group.get().into())).unwrap();
+    raw.inodes_count = (32 * groups).into();
+    raw.inode_size = 256.into();
+    raw.first_ino = 11.into();
+    raw.desc_size = 64.into();
+    raw.checksum_type = 1;
+    raw.feature_incompat =
+        (Incompat::FILETYPE | Incompat::EXTENTS | Incompat::BIT64 | Incompat::FLEX_BG)
+            .bits()
+            .into();
+    let mut ro_compat = RoCompat::LARGE_FILE
+        | RoCompat::HUGE_FILE
+        | RoCompat::EXTRA_ISIZE
+        | RoCompat::METADATA_CSUM;
+    ro_compat.set(RoCompat::BIGALLOC, shape.cluster_bits > 0);
+    raw.feature_ro_compat = ro_compat.bits().into();
+    raw.set_checksum();
+    Superblock::try_from(&raw).unwrap()
+}
