@@ -65,13 +65,14 @@ impl CacheAccount {
     }
 
     /// Drops folios that are clean, unlocked, not being written and not used again since the clock last came by, until `bytes`
-    /// are free or it has gone round twice. Returns the bytes freed. Does no I/O and waits for nobody.
+    /// are free or it has gone round twice at least. Returns the bytes freed. Does no I/O and waits for nobody.
     ///
     /// # Locks
     /// The caller holds nothing above a folio's rank.
     pub(crate) fn reclaim(&self, bytes: u64) -> u64 {
         let mut freed = 0;
-        let mut rest = 2 * self.clock.lock().files.len();
+        // The first file may be half done, so that only three ends make sure of two rounds.
+        let mut rest = 3 * self.clock.lock().files.len();
         while freed < bytes && rest > 0 {
             let Some(front) = self.clock.lock().files.front().cloned() else { break };
             let ended = match front.upgrade() {
