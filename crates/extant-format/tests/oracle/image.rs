@@ -166,7 +166,7 @@ impl Image {
             let data = InlineData::of(raw, record.extra_isize, Place::Inode(inode), &self.geometry)
                 .unwrap();
             data.read(0, &mut bytes);
-        } else if is_fast_symlink(&record) {
+        } else if record.is_fast_symlink(&self.geometry) {
             bytes[..60].copy_from_slice(&record.block);
         } else {
             for (n, block) in self.blocks_of(inode) {
@@ -197,10 +197,6 @@ impl Image {
     pub fn has(&self, feature: Incompat) -> bool {
         self.geometry.incompat.contains(feature)
     }
-}
-
-pub fn is_fast_symlink(record: &InodeRecord) -> bool {
-    record.file_type() == Some(extant_format::FileType::Symlink) && record.size < 60
 }
 
 /// Files of all kinds: empty, small, large, full of holes; many names; links.
