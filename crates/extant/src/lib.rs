@@ -12,8 +12,6 @@ pub mod caller;
 pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
-pub(crate) mod inode;
-pub(crate) mod inode_table;
 pub mod namespace;
 pub(crate) mod page_cache;
 pub(crate) mod sync;

@@ -7,7 +7,7 @@
 use super::buddy::{Broken, Buddy, fragment_order};
 use super::layout::{Layout, Run};
 use super::request::{AllocationFlags, Tunables};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
 use extant_format::BlockGroup;
@@ -104,11 +104,19 @@ pub(super) enum Set {
 pub(super) struct OrderedSets {
     largest: Vec<BTreeSet<u32>>,
     average: Vec<BTreeSet<u32>>,
+    /// Where each group was put, and the version of its buddy then.
+    known: BTreeMap<u32, (u64, Orders)>,
 }
 
 impl OrderedSets {
-    /// Moves `group` from the sets of `old` to those of `new`, each a largest and an average order.
-    pub(super) fn update(&mut self, group: BlockGroup, old: Orders, new: Orders) {
+    /// Moves `group` to the sets of `orders`, unless news of a later version came first.
+    pub(super) fn update(&mut self, group: BlockGroup, version: u64, orders: Orders) {
+        let (known, old) = self.known.entry(group.0).or_default();
+        if *known >= version {
+            return;
+        }
+        *known = version;
+        let old = core::mem::replace(old, orders);
         let change = |sets: &mut Vec<BTreeSet<u32>>, old: Option<u32>, new: Option<u32>| {
             if old == new {
                 return;
@@ -121,8 +129,8 @@ impl OrderedSets {
                 sets[order].insert(group.0);
             }
         };
-        change(&mut self.largest, old.largest, new.largest);
-        change(&mut self.average, old.average, new.average);
+        change(&mut self.largest, old.largest, orders.largest);
+        change(&mut self.average, old.average, orders.average);
     }
 
     /// The first group of `range` in `set`.

@@ -3,7 +3,7 @@
 use super::super::bits;
 use super::*;
 use AllocationFlags as F;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 const LAYOUT: Layout = Layout {
     block_bits: 12,
@@ -20,6 +20,7 @@ const LAYOUT: Layout = Layout {
 struct Table {
     groups: Vec<RefCell<(Summary, Option<Buddy>, Buddy)>>,
     sets: RefCell<OrderedSets>,
+    version: Cell<u64>,
     broken: Option<BlockGroup>,
 }
 
@@ -34,7 +35,12 @@ impl Table {
             let buddy = Buddy::new(&bitmap, block_bits, clusters);
             RefCell::new((Summary { free: buddy.free(), ..Summary::default() }, None, buddy))
         });
-        Self { groups: groups.collect(), sets: RefCell::default(), broken: None }
+        Self {
+            groups: groups.collect(),
+            sets: RefCell::default(),
+            version: Cell::default(),
+            broken: None,
+        }
     }
 
     /// The same with every buddy built.
@@ -67,11 +73,11 @@ impl Groups for Table {
         if summary.corrupt {
             return Ok(None);
         }
-        let old = loaded.as_ref().map(Orders::of).unwrap_or_default();
         let buddy = loaded.get_or_insert_with(|| bitmap.clone());
         let result = look(buddy);
         summary.refresh(buddy);
-        self.sets.borrow_mut().update(group, old, Orders::of(buddy));
+        self.version.set(self.version.get() + 1);
+        self.sets.borrow_mut().update(group, self.version.get(), Orders::of(buddy));
         Ok(Some(result))
     }
 

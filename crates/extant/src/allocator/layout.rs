@@ -1,6 +1,6 @@
 //! The numbers of a volume that placement depends on, and the way between block numbers and places in groups.
 
-use extant_format::{BlockGroup, PhysicalBlock};
+use extant_format::{BlockGroup, Geometry, PhysicalBlock};
 
 /// A flex group of at least this many groups keeps its first group for directories and metadata.
 ///
@@ -38,6 +38,21 @@ impl Run {
     /// The cluster after the last.
     pub(super) fn end(self) -> u32 {
         self.start + self.len
+    }
+}
+
+impl From<&Geometry> for Layout {
+    fn from(geometry: &Geometry) -> Self {
+        Self {
+            block_bits: geometry.block_bits,
+            cluster_bits: geometry.cluster_bits,
+            first_data_block: geometry.first_data_block.into(),
+            blocks: geometry.blocks_count,
+            blocks_per_group: geometry.blocks_per_group,
+            inodes_per_group: geometry.inodes_per_group,
+            groups: geometry.group_count,
+            flex_bits: geometry.flex_bits,
+        }
     }
 }
 

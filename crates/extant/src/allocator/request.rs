@@ -2,7 +2,9 @@
 
 use super::layout::Layout;
 use bitflags::bitflags;
-use extant_format::{ClusterCount, InodeNumber, LogicalBlock, PhysicalBlock, PhysicalRange};
+use extant_format::{
+    ClusterCount, InodeNumber, LogicalBlock, PhysicalBlock, PhysicalRange, RawSuperblock,
+};
 
 bitflags! {
     /// How to place an allocation; the values are those that the kernel's events print.
@@ -41,9 +43,9 @@ bitflags! {
     /// Source: kernel `fs/ext4/ext4.h`, `EXT4_FREE_BLOCKS_*`.
     #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
     pub struct FreeFlags: u32 {
-        /// The blocks hold metadata: they become free with the commit, and older copies in the log are revoked.
+        /// The blocks hold metadata: they become free with the commit in every mode.
         const METADATA = 0x1;
-        /// Drop cached copies of the blocks.
+        /// Drop cached copies of the blocks, and revoke those in the log: for metadata and journaled data.
         const FORGET = 0x2;
         /// The caller has checked that no metadata of the file system is hit.
         const VALIDATED = 0x4;
@@ -55,6 +57,8 @@ bitflags! {
         const NOFREE_LAST_CLUSTER = 0x20;
         /// The cluster turns back into a reservation: counters stay.
         const RERESERVE_CLUSTER = 0x40;
+        /// Data of a file in `data=writeback` mode: free at once. Not one of the kernel's bits.
+        const UNORDERED = 0x100;
     }
 }
 
@@ -161,4 +165,16 @@ impl Tunables {
     pub(super) fn stream_goals(&self, layout: &Layout) -> u32 {
         self.cpus.min(layout.groups.div_ceil(4)).max(1)
     }
+}
+
+/// The RAID stripe that a mount uses, in blocks: what was asked for, else what the superblock says; 0 for none.
+///
+/// Source: kernel `fs/ext4/super.c`, `ext4_get_stripe_size`.
+pub(super) fn stripe(layout: &Layout, raw: &RawSuperblock, wanted: u32) -> u32 {
+    let candidates = [wanted, raw.raid_stripe_width.get(), raw.raid_stride.get().into()];
+    let stripe =
+        candidates.into_iter().find(|&stripe| stripe > 0 && stripe <= layout.blocks_per_group);
+    stripe
+        .filter(|&stripe| stripe > 1 && stripe.is_multiple_of(layout.cluster_ratio()))
+        .unwrap_or(0)
 }
