@@ -136,6 +136,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn an_uninitialised_inode_bitmap_is_free_with_its_tail_set() {
+        let geometry = crate::geometry::tests::with_block_bits(10);
+        let mut bits = vec![0xAA; 1024];
+        init_inode_bitmap(&geometry, &mut bits);
+        assert_eq!(next_one(&bits, 0..8192), Some(1024));
+        assert_eq!(next_zero(&bits, 1024..8192), None);
+    }
+
     proptest! {
         #[test]
         fn ranges_agree_with_single_bits(

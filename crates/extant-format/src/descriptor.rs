@@ -250,3 +250,113 @@ fn join16(low: U16, high: U16) -> u32 {
 }
 
 const CHECKSUM_AT: usize = 0x1E;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::tests::geometry;
+    use crate::superblock::RawSuperblock;
+
+    const GROUP: BlockGroup = BlockGroup(1);
+
+    fn flex(raw: &mut RawSuperblock) {
+        raw.feature_incompat = (raw.incompat() | Incompat::FLEX_BG).bits().into();
+    }
+
+    fn narrow(raw: &mut RawSuperblock) {
+        raw.feature_incompat = Incompat::EXTENTS.bits().into();
+    }
+
+    fn descriptor() -> GroupDescriptor {
+        GroupDescriptor {
+            block_bitmap: PhysicalBlock::new(32768),
+            inode_bitmap: PhysicalBlock::new(32769),
+            inode_table: PhysicalBlock::new(32770),
+            free_clusters: 32768,
+            free_inodes: 1024,
+            used_dirs: 3,
+            itable_unused: 5,
+            flags: GroupFlags::INODE_ZEROED,
+            block_bitmap_csum: 0x1234_5678,
+            inode_bitmap_csum: 0x9ABC_DEF0,
+        }
+    }
+
+    /// What decoding gives after `change` was encoded.
+    fn check(
+        geometry: &Geometry,
+        change: impl FnOnce(&mut GroupDescriptor),
+    ) -> Result<GroupDescriptor, Rule> {
+        let mut descriptor = descriptor();
+        change(&mut descriptor);
+        let mut bytes = vec![0xEE; usize_from(geometry.desc_size)];
+        descriptor.encode(&mut bytes, geometry, GROUP);
+        assert!(GroupDescriptor::verify(&bytes, geometry, GROUP));
+        GroupDescriptor::decode(&bytes, geometry, GROUP).map_err(|broken| broken.rule)
+    }
+
+    #[test]
+    fn long_descriptors_hold_all_and_short_ones_low_halves() {
+        let wide = geometry(12, 100_000, |_| ());
+        assert_eq!(check(&wide, |_| ()), Ok(descriptor()));
+        let narrow = geometry(12, 100_000, narrow);
+        let cut = GroupDescriptor {
+            block_bitmap_csum: 0x5678,
+            inode_bitmap_csum: 0xDEF0,
+            ..descriptor()
+        };
+        assert_eq!(check(&narrow, |_| ()), Ok(cut));
+        assert!(
+            cut.block_bitmap_matches(&narrow, 0x1234_5678)
+                && !cut.block_bitmap_matches(&wide, 0x1234_5678)
+        );
+        assert!(
+            cut.inode_bitmap_matches(&narrow, 0x9ABC_DEF0) && !cut.inode_bitmap_matches(&narrow, 0)
+        );
+    }
+
+    #[test]
+    fn pointers_stay_in_the_group_without_flex_groups_and_else_in_the_file_system() {
+        let strict = geometry(12, 100_000, |_| ());
+        let flex = geometry(12, 100_000, flex);
+        let at = |block| PhysicalBlock::new(block);
+        assert_eq!(check(&strict, |own| own.block_bitmap = at(9)), Err(Rule::BlockBitmapPlace));
+        assert_eq!(check(&strict, |own| own.inode_bitmap = at(65536)), Err(Rule::InodeBitmapPlace));
+        assert_eq!(
+            check(&strict, |own| own.inode_table = at(65536 - 63)),
+            Err(Rule::InodeTablePlace)
+        );
+        assert!(check(&strict, |own| own.inode_table = at(65536 - 64)).is_ok());
+        assert!(check(&flex, |own| own.block_bitmap = at(9)).is_ok());
+        assert_eq!(check(&flex, |own| own.block_bitmap = at(100_000)), Err(Rule::BlockBitmapPlace));
+        assert_eq!(check(&flex, |own| own.inode_table = at(u64::MAX)), Err(Rule::InodeTablePlace));
+    }
+
+    #[test]
+    fn counts_have_a_check_of_their_own() {
+        let geometry = geometry(12, 100_000, |_| ());
+        let check = |change: fn(&mut GroupDescriptor)| {
+            let mut own = descriptor();
+            change(&mut own);
+            own.check_counts(&geometry, GROUP).err().map(|broken| broken.rule)
+        };
+        assert_eq!(check(|_| ()), None);
+        assert_eq!(check(|own| own.free_clusters = 32769), Some(Rule::FreeClusters));
+        assert_eq!(check(|own| own.free_inodes = 1025), Some(Rule::FreeInodes));
+        assert_eq!(check(|own| own.used_dirs = 1025), Some(Rule::UsedDirectories));
+        assert_eq!(check(|own| own.itable_unused = 1025), Some(Rule::UnusedInodes));
+    }
+
+    #[test]
+    fn flags_count_only_with_checksums() {
+        let summed = geometry(12, 100_000, |_| ());
+        let plain = geometry(12, 100_000, |raw| raw.feature_ro_compat = 0.into());
+        let own = GroupDescriptor { flags: GroupFlags::all(), ..descriptor() };
+        assert!(
+            own.block_bitmap_is_uninitialized(&summed) && own.inodes_are_uninitialized(&summed)
+        );
+        assert!(
+            !own.block_bitmap_is_uninitialized(&plain) && !own.inodes_are_uninitialized(&plain)
+        );
+    }
+}

@@ -6,7 +6,6 @@
 //! Source: kernel `fs/ext4/namei.c`, `struct dx_root`, `dx_node`, `dx_probe`, `ext4_dx_csum`, `get_dx_countlimit`.
 
 use crate::bytes::{le16, le32, put};
-use crate::cast::{u64_from, usize_from};
 use crate::corruption::{Corruption, Place, Rule};
 use crate::crc::Crc32c;
 use crate::directory::{self, DirLayout};
@@ -289,11 +288,6 @@ fn limit(block: &[u8], layout: DirLayout) -> Option<usize> {
     block.len().checked_sub(header)?.checked_sub(tail)?.checked_div(ENTRY_BYTES)
 }
 
-/// Whether a directory of `size` bytes has block `block`.
-pub fn has_block(block: u32, size: u64, block_size: u32) -> bool {
-    u64::from(block).saturating_mul(u64_from(usize_from(block_size))) < size
-}
-
 const INFO_AT: usize = 24;
 const VERSION_AT: usize = 28;
 const INFO_LENGTH_AT: usize = 29;
@@ -308,6 +302,7 @@ const BLOCK_MASK: u32 = 0x0FFF_FFFF;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cast::usize_from;
     use proptest::prelude::*;
 
     const AT: Place = Place::Superblock;

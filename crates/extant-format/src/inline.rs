@@ -97,7 +97,9 @@ pub fn resize(
     if len > capacity(inode, extra_isize, at, geometry)? {
         return Ok(false);
     }
-    let mut area = XattrMut::in_inode(inode, extra_isize, at, geometry)?;
+    let Some(mut area) = XattrMut::in_inode(inode, extra_isize, at, geometry)? else {
+        return Ok(false);
+    };
     let has = area.view().find(NameIndex::SYSTEM, NAME).is_some();
     let has = has || area.set(NameIndex::SYSTEM, NAME, NewValue::Here(&[]));
     Ok(has && area.resize_value(NameIndex::SYSTEM, NAME, len.saturating_sub(BLOCK_AREA_BYTES)))
@@ -115,7 +117,8 @@ pub fn tail_mut<'a>(
 ) -> Result<&'a mut [u8], Corruption> {
     InlineData::of(inode, extra_isize, at, geometry)?;
     let area = XattrMut::in_inode(inode, extra_isize, at, geometry)?;
-    area.into_value(NameIndex::SYSTEM, NAME).ok_or(at.breaks(Rule::InlineData))
+    area.and_then(|area| area.into_value(NameIndex::SYSTEM, NAME))
+        .ok_or(at.breaks(Rule::InlineData))
 }
 
 /// Bytes of inline data that fit an inode: 0 if not even an empty attribute does.
@@ -185,7 +188,7 @@ mod tests {
         assert!(!resize(&mut inode, 32, 129, AT, &geometry()).unwrap());
         assert_eq!(capacity(&inode, 32, AT, &geometry()), Ok(128));
         assert!(resize(&mut inode, 32, 61, AT, &geometry()).unwrap());
-        let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap();
+        let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap();
         assert!(area.set(NameIndex::USER, b"abcd", NewValue::Here(b"12345")));
         assert_eq!(capacity(&inode, 32, AT, &geometry()), Ok(128 - 28));
     }

@@ -13,6 +13,7 @@ use crate::cast::{self, high_u16, low_u16};
 use crate::corruption::{Corruption, DoesNotFit, Place, Rule};
 use crate::crc::{Crc32c, crc32c};
 use crate::features::{Incompat, RoCompat};
+pub use crate::file_type::FileType;
 use crate::geometry::Geometry;
 use crate::numbers::{InodeNumber, PhysicalBlock};
 use crate::timestamp::Timestamp;
@@ -156,6 +157,47 @@ impl InodeRecord {
     /// The type of file, unless the mode has none, as that of an inode never used.
     pub const fn file_type(&self) -> Option<FileType> {
         FileType::from_mode(self.mode)
+    }
+
+    /// Whether this is a symbolic link whose target lies in the block area.
+    ///
+    /// Source: kernel `fs/ext4/inode.c`, `ext4_inode_is_fast_symlink`.
+    pub fn is_fast_symlink(&self, geometry: &Geometry) -> bool {
+        if self.file_type() != Some(FileType::Symlink)
+            || self.flags.contains(InodeFlags::INLINE_DATA)
+        {
+            return false;
+        }
+        if geometry.incompat.contains(Incompat::EA_INODE) {
+            return (1..60).contains(&self.size);
+        }
+        let cluster = u64::from(geometry.block_size >> 9) << geometry.cluster_bits;
+        self.blocks == if self.file_acl.is_some() { cluster } else { 0 }
+    }
+
+    /// Major and minor number of a device's inode.
+    ///
+    /// Source: kernel `include/linux/kdev_t.h`, `old_decode_dev`, `new_decode_dev`.
+    pub fn device(&self) -> (u32, u32) {
+        let word = |at| le32(&self.block, at).unwrap_or(0);
+        match (word(0), word(4)) {
+            (0, new) => (new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xF_FF00),
+            (old, _) => (old >> 8 & 0xFF, old & 0xFF),
+        }
+    }
+
+    /// Makes the block area that of a device; of the numbers, 12 and 20 bits are stored.
+    ///
+    /// Source: kernel `include/linux/kdev_t.h`, `old_encode_dev`, `new_encode_dev`.
+    pub fn set_device(&mut self, major: u32, minor: u32) {
+        let words = match (major, minor) {
+            (..256, ..256) => [major << 8 | minor, 0],
+            _ => [0, minor & 0xFF | (major & 0xFFF) << 8 | (minor & 0xF_FF00) << 12],
+        };
+        self.block = [0; BLOCK_AREA_BYTES];
+        for (at, word) in [0, 4].into_iter().zip(words) {
+            put(&mut self.block, at, &word.to_le_bytes());
+        }
     }
 
     fn encode_times(&self, bytes: &mut [u8]) {
@@ -308,84 +350,6 @@ bitflags::bitflags! {
         const PROJINHERIT = 0x2000_0000;
         /// Names are compared without case.
         const CASEFOLD = 0x4000_0000;
-    }
-}
-
-/// What kind of file it is.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum FileType {
-    /// A regular file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A character device.
-    CharacterDevice,
-    /// A block device.
-    BlockDevice,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A symbolic link.
-    Symlink,
-}
-
-impl FileType {
-    /// The bits of a mode that hold the type.
-    pub const MODE_MASK: u16 = 0xF000;
-
-    /// The type in a mode.
-    pub const fn from_mode(mode: u16) -> Option<Self> {
-        Some(match mode & Self::MODE_MASK {
-            0x8000 => Self::Regular,
-            0x4000 => Self::Directory,
-            0x2000 => Self::CharacterDevice,
-            0x6000 => Self::BlockDevice,
-            0x1000 => Self::Fifo,
-            0xC000 => Self::Socket,
-            0xA000 => Self::Symlink,
-            _ => return None,
-        })
-    }
-
-    /// The bits of a mode that say so.
-    pub const fn mode_bits(self) -> u16 {
-        match self {
-            Self::Regular => 0x8000,
-            Self::Directory => 0x4000,
-            Self::CharacterDevice => 0x2000,
-            Self::BlockDevice => 0x6000,
-            Self::Fifo => 0x1000,
-            Self::Socket => 0xC000,
-            Self::Symlink => 0xA000,
-        }
-    }
-
-    /// The type in a directory entry's byte; 0 says nothing.
-    pub const fn from_entry(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Regular,
-            2 => Self::Directory,
-            3 => Self::CharacterDevice,
-            4 => Self::BlockDevice,
-            5 => Self::Fifo,
-            6 => Self::Socket,
-            7 => Self::Symlink,
-            _ => return None,
-        })
-    }
-
-    /// The byte of a directory entry that says so.
-    pub const fn entry_byte(self) -> u8 {
-        match self {
-            Self::Regular => 1,
-            Self::Directory => 2,
-            Self::CharacterDevice => 3,
-            Self::BlockDevice => 4,
-            Self::Fifo => 5,
-            Self::Socket => 6,
-            Self::Symlink => 7,
-        }
     }
 }
 

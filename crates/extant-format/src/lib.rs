@@ -17,6 +17,7 @@ pub mod directory;
 pub mod extent;
 pub mod fast_commit;
 pub mod features;
+pub mod file_type;
 pub mod geometry;
 pub mod hash;
 pub mod htree;
@@ -35,8 +36,9 @@ pub use corruption::{Corruption, DoesNotFit, FormatError, Place, Rule, Unsupport
 pub use descriptor::GroupDescriptor;
 pub use extent::{Extent, ExtentState};
 pub use features::{Compat, Incompat, RoCompat};
+pub use file_type::FileType;
 pub use geometry::Geometry;
-pub use inode::{FileType, InodeFlags, InodeRecord};
+pub use inode::{InodeFlags, InodeRecord};
 pub use numbers::*;
 pub use superblock::{RawSuperblock, Superblock};
 pub use timestamp::Timestamp;

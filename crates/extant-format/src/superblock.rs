@@ -40,6 +40,16 @@ impl Superblock {
         &self.geometry
     }
 
+    /// Checks that the file system may be written; one that fails may still be read.
+    ///
+    /// # Errors
+    /// The features that forbid it, [`RoCompat::READONLY`] among them.
+    pub fn check_writable(&self) -> Result<(), Unsupported> {
+        let forbidden =
+            self.geometry.ro_compat.difference(RoCompat::SUPPORTED.difference(RoCompat::READONLY));
+        if forbidden.is_empty() { Ok(()) } else { Err(Unsupported::RoCompat(forbidden)) }
+    }
+
     /// The fields.
     pub const fn raw(&self) -> &RawSuperblock {
         &self.raw
@@ -578,6 +588,22 @@ mod tests {
     fn unknown_incompat_features_are_named() {
         let error = check(|raw| raw.feature_incompat = (0x40 | 1 << 30 | 8).into()).unwrap();
         assert_eq!(error.to_string(), "unsupported features: journal_dev FEATURE_I30");
+    }
+
+    #[test]
+    fn unknown_ro_compat_features_and_readonly_forbid_writing() {
+        let check = |bits: u32| {
+            let mut raw = small();
+            raw.feature_ro_compat = (0x400 | bits).into();
+            raw.set_checksum();
+            Superblock::try_from(&raw).unwrap().check_writable().err()
+        };
+        assert_eq!(check(0), None);
+        assert_eq!(check(0x1000), Some(Unsupported::RoCompat(RoCompat::READONLY)));
+        assert_eq!(
+            check(1 << 30),
+            Some(Unsupported::RoCompat(RoCompat::from_bits_retain(1 << 30)))
+        );
     }
 
     #[test]

@@ -139,11 +139,8 @@ impl<'a> XattrView<'a> {
         at: Place,
         geometry: &Geometry,
     ) -> Result<Option<Self>, Corruption> {
-        let Some(area) =
-            inode.get(inode_area(extra_isize)..).filter(|area| le32(area, 0) == Some(MAGIC))
-        else {
-            return Ok(None);
-        };
+        let area = inode.get(inode_area(extra_isize)..).filter(|_| extra_isize != 0);
+        let Some(area) = area.filter(|area| le32(area, 0) == Some(MAGIC)) else { return Ok(None) };
         let bytes = area.get(4..).ok_or(at.breaks(Rule::TooShort))?;
         let view = Self { bytes, start: 0 };
         view.check(at, geometry)?;
@@ -251,24 +248,27 @@ pub struct XattrMut<'a> {
 }
 
 impl<'a> XattrMut<'a> {
-    /// The attributes inside an inode; if it has none, an empty area is made.
+    /// The attributes inside an inode; if it has none, an empty area is made. `None` if it has no room for any: a small
+    /// inode, or one whose extra fields are not in use yet.
     ///
     /// # Errors
-    /// The rule that they break, or that the inode has no room for an area.
+    /// The rule that they break.
     pub fn in_inode(
         inode: &'a mut [u8],
         extra_isize: u16,
         at: Place,
         geometry: &Geometry,
-    ) -> Result<Self, Corruption> {
+    ) -> Result<Option<Self>, Corruption> {
         let area = inode.get_mut(inode_area(extra_isize)..).unwrap_or_default();
-        at.require(area.len() >= 4 + END_BYTES, Rule::TooShort)?;
+        if extra_isize == 0 || area.len() < 4 + END_BYTES {
+            return Ok(None);
+        }
         if le32(area, 0) != Some(MAGIC) {
             area.fill(0);
             put(area, 0, &MAGIC.to_le_bytes());
         }
         let bytes = area.get_mut(4..).unwrap_or_default();
-        Self::checked(bytes, 0, at, geometry)
+        Self::checked(bytes, 0, at, geometry).map(Some)
     }
 
     /// The attributes in a block.

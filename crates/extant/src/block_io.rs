@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::{BlockDevice, Frame, FrameSlice, Operation, Request};
-use extant_format::{PhysicalBlock, PhysicalRange};
 use extant_format::cast::usize_from;
+use extant_format::{PhysicalBlock, PhysicalRange};
 
 use crate::Error;
 

@@ -12,6 +12,8 @@ pub mod caller;
 pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
+pub(crate) mod inode;
+pub(crate) mod inode_table;
 pub mod namespace;
 pub(crate) mod page_cache;
 pub(crate) mod sync;

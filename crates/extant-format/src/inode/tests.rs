@@ -122,6 +122,32 @@ fn checksum_has_16_bits_without_room_for_more() {
     }
 }
 
+#[test]
+fn device_numbers_are_stored_short_if_they_fit() {
+    let mut record = record();
+    for (major, minor, words) in
+        [(8, 1, [0x801, 0]), (259, 5, [0, 0x1_0305]), (0xFFF, 0xF_FFFF, [0, u32::MAX])]
+    {
+        record.set_device(major, minor);
+        assert_eq!([0, 4].map(|at| le32(&record.block, at).unwrap()), words);
+        assert_eq!(record.device(), (major, minor));
+    }
+}
+
+#[test]
+fn fast_symlinks_are_known_by_their_space_or_size() {
+    let plain = with_block_bits(12);
+    let ea_inode = geometry(12, 100_000, |raw| {
+        raw.feature_incompat = (raw.incompat() | Incompat::EA_INODE).bits().into();
+    });
+    let link = InodeRecord { mode: 0o120_777, size: 59, blocks: 8, ..record() };
+    assert!(link.is_fast_symlink(&plain) && link.is_fast_symlink(&ea_inode));
+    assert!(!InodeRecord { blocks: 16, ..link.clone() }.is_fast_symlink(&plain));
+    assert!(!InodeRecord { file_acl: None, ..link.clone() }.is_fast_symlink(&plain));
+    assert!(!InodeRecord { size: 60, ..link.clone() }.is_fast_symlink(&ea_inode));
+    assert!(!InodeRecord { mode: 0o100_777, ..link }.is_fast_symlink(&plain));
+}
+
 proptest! {
     #[test]
     fn decode_never_panics_and_encode_restores(bytes in prop::collection::vec(any::<u8>(), 256), extra in 0..=128_u16) {

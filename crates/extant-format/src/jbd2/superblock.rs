@@ -205,9 +205,8 @@ impl TryFrom<&RawJournalSuperblock> for JournalSuperblock {
             AT.require(raw.checksum.get() == raw.computed_checksum(), Rule::Checksum)?;
         }
         let (first, start) = (raw.first.get(), raw.start.get());
-        let last = raw.max_len.get().checked_sub(fast_commit_blocks(&raw));
-        let last =
-            last.filter(|&last| last >= MIN_LOG_BLOCKS).ok_or(AT.breaks(Rule::JournalSize))?;
+        AT.require(raw.max_len.get() >= MIN_LOG_BLOCKS, Rule::JournalSize)?;
+        let last = raw.max_len.get().saturating_sub(fast_commit_blocks(&raw));
         AT.require(first >= 1 && first < last, Rule::JournalStart)?;
         AT.require(start == 0 || (first..last).contains(&start), Rule::JournalStart)?;
         Ok(Self { format: LogFormat::of(&raw), raw })
@@ -220,13 +219,18 @@ fn forget_features(raw: &mut RawJournalSuperblock) {
     raw.feature_ro_compat = 0.into();
 }
 
+/// Blocks set aside for fast commits; none if too short a log would be left.
 fn fast_commit_blocks(raw: &RawJournalSuperblock) -> u32 {
-    match (raw.incompat().contains(JournalIncompat::FAST_COMMIT), raw.num_fc_blocks.get()) {
-        (false, _) => 0,
-        (true, 0) => DEFAULT_FAST_COMMIT_BLOCKS,
-        (true, count) => count,
-    }
+    let wanted =
+        match (raw.incompat().contains(JournalIncompat::FAST_COMMIT), raw.num_fc_blocks.get()) {
+            (false, _) => 0,
+            (true, 0) => DEFAULT_FAST_COMMIT_BLOCKS,
+            (true, count) => count,
+        };
+    let left = raw.max_len.get().checked_sub(wanted);
+    if left.is_some_and(|left| left >= MIN_LOG_BLOCKS) { wanted } else { 0 }
 }
+
 /// The shortest log.
 pub const MIN_LOG_BLOCKS: u32 = 1024;
 /// Blocks set aside for fast commits unless the superblock says otherwise.

@@ -175,4 +175,6 @@ fn fast_commits_take_the_end_of_the_log() {
     assert_eq!(superblock.last(), 8192 - 256);
     superblock.change(|raw| raw.num_fc_blocks = 100.into());
     assert_eq!((superblock.last(), superblock.fast_commit_blocks()), (8092, 100));
+    superblock.change(|raw| raw.num_fc_blocks = 8000.into());
+    assert_eq!((superblock.last(), superblock.fast_commit_blocks()), (8192, 0));
 }

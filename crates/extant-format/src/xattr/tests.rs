@@ -41,15 +41,25 @@ fn names_split_at_their_prefix() {
 fn an_empty_inode_has_88_bytes_for_attributes() {
     let mut inode = vec![0; 256];
     assert!(XattrView::in_inode(&inode, 32, AT, &geometry()).unwrap().is_none());
-    let area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap();
+    let area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap();
     assert_eq!(area.view().free_bytes(), 88);
     assert!(XattrView::in_inode(&inode, 32, AT, &geometry()).unwrap().unwrap().is_empty());
 }
 
 #[test]
+fn an_inode_without_extra_fields_has_no_room_for_attributes() {
+    for (len, extra) in [(128, 0), (256, 0), (256, 124), (256, 128)] {
+        let mut inode = vec![7; len];
+        assert!(XattrMut::in_inode(&mut inode, extra, AT, &geometry()).unwrap().is_none());
+        assert!(XattrView::in_inode(&inode, extra, AT, &geometry()).unwrap().is_none());
+        assert_eq!(inode, vec![7; len]);
+    }
+}
+
+#[test]
 fn inode_entries_have_no_hash_and_block_entries_have() {
     let mut inode = vec![0; 256];
-    let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap();
+    let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap();
     assert!(area.set(NameIndex::USER, b"a", NewValue::Here(b"one")));
     assert_eq!(area.view().find(NameIndex::USER, b"a").unwrap().hash, 0);
     let elsewhere = NewValue::Inode { inode: InodeNumber::new(50).unwrap(), size: 9000, hash: 77 };
@@ -187,7 +197,7 @@ proptest! {
     #[test]
     fn an_inode_area_agrees_with_a_map(steps in prop::collection::vec(step(), 1..30)) {
         let mut inode = vec![0; 256];
-        agree(XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap(), 88, steps);
+        agree(XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap(), 88, steps);
     }
 
     #[test]

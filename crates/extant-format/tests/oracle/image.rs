@@ -27,6 +27,11 @@ impl Image {
     /// Makes an image of `mebibytes` with `mkfs.ext4 options`, filled with files of all kinds; `None`, and a word of it, if the
     /// tools are missing.
     pub fn make(options: &str, mebibytes: u64) -> Option<Self> {
+        Self::make_with_names(options, mebibytes, 300)
+    }
+
+    /// The same with `names` names in the directory `many`.
+    pub fn make_with_names(options: &str, mebibytes: u64, names: usize) -> Option<Self> {
         for tool in ["mkfs.ext4", "debugfs", "e2fsck"] {
             if Command::new(tool).arg("-V").output().is_err() {
                 extant_testkit::skip(&format!("{tool} is missing"));
@@ -35,7 +40,7 @@ impl Image {
         }
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let (path, source) = (directory.path().join("image"), directory.path().join("source"));
-        fill(&source);
+        fill(&source, names);
         fs::File::create(&path).unwrap().set_len(mebibytes << 20).unwrap();
         let mut mkfs = Command::new("mkfs.ext4");
         mkfs.args(["-q", "-F", "-d"]).arg(&source).args(options.split_whitespace()).arg(&path);
@@ -166,7 +171,7 @@ impl Image {
             let data = InlineData::of(raw, record.extra_isize, Place::Inode(inode), &self.geometry)
                 .unwrap();
             data.read(0, &mut bytes);
-        } else if is_fast_symlink(&record) {
+        } else if record.is_fast_symlink(&self.geometry) {
             bytes[..60].copy_from_slice(&record.block);
         } else {
             for (n, block) in self.blocks_of(inode) {
@@ -199,15 +204,11 @@ impl Image {
     }
 }
 
-pub fn is_fast_symlink(record: &InodeRecord) -> bool {
-    record.file_type() == Some(extant_format::FileType::Symlink) && record.size < 60
-}
-
 /// Files of all kinds: empty, small, large, full of holes; many names; links.
-fn fill(source: &Path) {
+fn fill(source: &Path, names: usize) {
     let many = source.join("many");
     fs::create_dir_all(&many).unwrap();
-    for n in 0..300 {
+    for n in 0..names {
         fs::write(many.join(format!("name-{n:0width$}", width = 1 + n % 90)), format!("{n}"))
             .unwrap();
     }

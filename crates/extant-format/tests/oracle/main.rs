@@ -56,13 +56,20 @@ option_sets! {
     with_inline_data_in_large_inodes: "-O inline_data -I 1024 -b 2048", 64;
     with_ea_inodes: "-b 4096 -O ea_inode", 48;
     with_a_checksum_seed: "-O metadata_csum_seed", 48;
-    with_mount_protection: "-O mmp", 48;
     with_two_backups: "-b 1024 -O sparse_super2,^resize_inode", 64;
     without_flex_groups: "-b 1024 -O ^flex_bg,^resize_inode", 64;
     with_fast_commits: "-O fast_commit -J size=8", 48;
     as_ext2: "-b 4096 -t ext2", 48;
     as_ext3: "-t ext3 -b 1024", 48;
     as_revision_0: "-t ext2 -r 0 -b 1024", 48;
+}
+
+/// Only as made: the tools wait eleven seconds before they write to such an image.
+#[test]
+fn with_mount_protection() {
+    if let Some(image) = Image::make("-O mmp", 48) {
+        check_image(&image);
+    }
 }
 
 /// Makes an image, and checks it as made, then with attributes, then with its directories indexed.
@@ -405,6 +412,17 @@ fn check_contents(image: &Image) {
     assert_eq!(find(image, a, b"linked"), find(image, InodeNumber::ROOT, b"small"));
     let names = image.inode(find(image, InodeNumber::ROOT, b"many"));
     assert_eq!((names.links, image.inode(a).links), (2, 3));
+}
+
+#[test]
+fn an_index_with_inner_nodes_is_searched() {
+    let Some(image) = Image::make_with_names("-b 1024 -N 6000", 48, 4000) else { return };
+    let image = image.e2fsck(&["-fyD"]);
+    check_image(&image);
+    let many = find(&image, InodeNumber::ROOT, b"many");
+    let layout = DirLayout::of(&image.geometry, image.inode(many).flags);
+    let (_, first) = image.blocks_of(many)[0];
+    assert_eq!(IndexRoot::parse(image.block(first), layout, Place::Inode(many)).unwrap().levels, 1);
 }
 
 /// The hash that `debugfs` computes, for each version and sign.

@@ -9,7 +9,7 @@ use extant_format::{FileType, InodeFlags, InodeRecord, Timestamp};
 use super::volume::Volume;
 use crate::caller::Caller;
 use crate::library::{InodeHandle, Metadata};
-use crate::inode::Inode;
+use crate::inode::{Inode, drop_privilege_bits};
 use crate::transaction::{Credits, credits};
 use crate::Error;
 
@@ -110,16 +110,6 @@ fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<
         return Ok(());
     }
     Err(Error::NotPermitted)
-}
-
-/// A change of owner or bytes takes set-user, and set-group where the group may execute.
-///
-/// Source: kernel `setattr_should_drop_suidgid`.
-pub(super) fn drop_privilege_bits(core: &mut InodeRecord) {
-    core.mode &= !0o4000;
-    if core.mode & 0o0010 != 0 {
-        core.mode &= !0o2000;
-    }
 }
 
 /// Inline data counts as space, as `ext4_file_getattr` has it.

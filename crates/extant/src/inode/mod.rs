@@ -54,11 +54,21 @@ pub(crate) struct Inode {
     pub(crate) writers: AtomicU32,
     /// On the orphan list.
     pub(crate) orphan: AtomicBool,
+    /// In the queue of those with dirty data.
+    pub(crate) queued: AtomicBool,
+    /// Handles of users that keep it from being freed.
+    pub(crate) references: AtomicU32,
 }
 
 impl Inode {
-    /// An inode in memory with the attributes `core`, whose bytes go into `pages`.
-    pub(crate) fn new(number: InodeNumber, checksum_seed: u32, core: InodeRecord, pages: Arc<PageCache>) -> Self {
+    /// An inode in memory with the attributes `core`, whose bytes go into `pages` and block states into `status`.
+    pub(crate) fn new(
+        number: InodeNumber,
+        checksum_seed: u32,
+        core: InodeRecord,
+        pages: Arc<PageCache>,
+        status: ExtentStatusTree,
+    ) -> Self {
         Self {
             number,
             checksum_seed,
@@ -69,7 +79,7 @@ impl Inode {
             map: RwLock::new(Rank::Map, ()),
             size: AtomicU64::new(core.size),
             core: Mutex::new(Rank::Leaf, core),
-            status: Mutex::new(Rank::Status, ExtentStatusTree::default()),
+            status: Mutex::new(Rank::Status, status),
             reservations: Mutex::new(Rank::Leaf, InodeReservations::default()),
             pages,
             sync_tid: AtomicU32::new(0),
@@ -78,6 +88,8 @@ impl Inode {
             may_inline: AtomicBool::new(false),
             writers: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
+            queued: AtomicBool::new(false),
+            references: AtomicU32::new(0),
         }
     }
 
@@ -130,5 +142,15 @@ impl Inode {
     pub(crate) fn last_transaction(&self, data_only: bool) -> TransactionId {
         let tid = if data_only { &self.datasync_tid } else { &self.sync_tid };
         TransactionId(tid.load(Ordering::Acquire))
+    }
+}
+
+/// A change of owner or bytes takes set-user, and set-group where the group may execute.
+///
+/// Source: kernel `setattr_should_drop_suidgid`.
+pub(crate) fn drop_privilege_bits(core: &mut InodeRecord) {
+    core.mode &= !0o4000;
+    if core.mode & 0o0010 != 0 {
+        core.mode &= !0o2000;
     }
 }

@@ -20,8 +20,9 @@ use extant_format::inode::{self, InodeRecord};
 use extant_format::{Geometry, InodeNumber, PhysicalBlock};
 
 use crate::Error;
+use crate::extent_status::{ExtentStatusTree, StatusAccount};
 use crate::inode::Inode;
-use crate::page_cache::{CacheAccount, PageCache};
+use crate::page_cache::{BlockSize, CacheAccount, PageCache};
 use crate::sync::{Mutex, Rank};
 use crate::transaction::{BlockKind, Handle, MetadataBlock, Transactions};
 
@@ -31,6 +32,7 @@ const SHARDS: u32 = 16;
 pub(crate) struct InodeTable {
     transactions: Arc<Transactions>,
     account: Arc<CacheAccount>,
+    status: Arc<StatusAccount>,
     /// Where each group's table starts.
     tables: Vec<PhysicalBlock>,
     shards: Vec<Mutex<Shard>>,
@@ -45,9 +47,14 @@ struct Shard {
 
 impl InodeTable {
     /// The table of a volume whose groups' tables start at `tables`.
-    pub(crate) fn new(transactions: Arc<Transactions>, account: Arc<CacheAccount>, tables: Vec<PhysicalBlock>) -> Self {
+    pub(crate) fn new(
+        transactions: Arc<Transactions>,
+        account: Arc<CacheAccount>,
+        status: Arc<StatusAccount>,
+        tables: Vec<PhysicalBlock>,
+    ) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Rank::Leaf, Shard::default())).collect();
-        Self { transactions, account, tables, shards }
+        Self { transactions, account, status, tables, shards }
     }
 
     fn geometry(&self) -> &Geometry {
@@ -96,10 +103,17 @@ impl InodeTable {
             }
             Ok::<_, Error>((InodeRecord::decode(bytes, geometry, number)?, seed))
         })??;
-        if record.file_type().is_none() || (record.links == 0 && record.dtime != 0 && !self.may_be_orphan(&record)) {
+        if record.file_type().is_none()
+            || (record.links == 0 && record.dtime != 0 && !self.may_be_orphan(&record))
+        {
             return Err(Error::Stale(number));
         }
-        Ok(Arc::new(self.new_inode(number, seed, record)))
+        let inode = self.new_inode(number, seed, record);
+        // What a transaction still under way has changed of it is not known any more: fsync has to assume that it did.
+        if let Some(tid) = self.transactions.newest_transaction() {
+            inode.note_transaction(tid, true);
+        }
+        Ok(Arc::new(inode))
     }
 
     /// An inode without links is in use only while it waits for its last close, and then `dtime` is a link of the
@@ -109,15 +123,22 @@ impl InodeTable {
     }
 
     fn new_inode(&self, number: InodeNumber, seed: u32, record: InodeRecord) -> Inode {
-        let pages = PageCache::new(Arc::clone(&self.account), self.geometry().block_bits);
-        Inode::new(number, seed, record, pages)
+        let block_size =
+            BlockSize::new(self.geometry().block_bits).expect("a checked superblock has no other");
+        let pages = PageCache::new(Arc::clone(&self.account), block_size);
+        Inode::new(number, seed, record, pages, ExtentStatusTree::new(Arc::clone(&self.status)))
     }
 
     /// Puts a new inode into memory and into its table.
     ///
     /// # Errors
     /// Of reading the table block. The number must come from the allocator in the same handle.
-    pub(crate) fn create(&self, handle: &mut Handle<'_>, number: InodeNumber, record: InodeRecord) -> Result<Arc<Inode>, Error> {
+    pub(crate) fn create(
+        &self,
+        handle: &mut Handle<'_>,
+        number: InodeNumber,
+        record: InodeRecord,
+    ) -> Result<Arc<Inode>, Error> {
         let seed = inode::inode_seed(self.geometry().csum_seed, number, record.generation);
         let fresh = Arc::new(self.new_inode(number, seed, record));
         let (block, offset) = self.place(number)?;
@@ -154,7 +175,11 @@ impl InodeTable {
     }
 
     /// Looks at the inode's bytes in its table, attributes inside the inode included.
-    pub(crate) fn with_raw<R>(&self, inode: &Inode, look: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
+    pub(crate) fn with_raw<R>(
+        &self,
+        inode: &Inode,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Error> {
         self.with_bytes(inode.number(), look)
     }
 
@@ -190,6 +215,34 @@ impl InodeTable {
         unused
     }
 
+    /// Takes a deleted inode out of memory; its number may be used again.
+    pub(crate) fn forget(&self, inode: &Arc<Inode>) {
+        let mut shard = self.shard(inode.number()).lock();
+        if shard.inodes.get(&inode.number()).is_some_and(|known| Arc::ptr_eq(known, inode)) {
+            shard.removals += 1;
+            shard.inodes.remove(&inode.number());
+        }
+    }
+
+    /// Takes inodes out of memory that nobody uses and that have nothing to be written.
+    pub(crate) fn shrink(&self) {
+        for shard in &self.shards {
+            let unused: Vec<_> = {
+                let shard = shard.lock();
+                shard
+                    .inodes
+                    .values()
+                    .filter(|inode| Arc::strong_count(inode) == 1)
+                    .map(Arc::clone)
+                    .collect()
+            };
+            for inode in unused.iter().filter(|inode| inode.pages.dirty_blocks() == 0) {
+                // Whoever has found it meanwhile holds a share, and keeps it here.
+                self.drop_unused(inode);
+            }
+        }
+    }
+
     /// All inodes in memory, by rising number.
     pub(crate) fn in_memory(&self) -> Vec<Arc<Inode>> {
         let mut all: Vec<_> = Vec::new();
@@ -200,7 +253,11 @@ impl InodeTable {
         all
     }
 
-    fn with_bytes<R>(&self, number: InodeNumber, look: impl FnOnce(&[u8]) -> R) -> Result<R, Error> {
+    fn with_bytes<R>(
+        &self,
+        number: InodeNumber,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Error> {
         let (block, offset) = self.place(number)?;
         let inode_size = usize_from(self.geometry().inode_size);
         Ok(block.with(|bytes| look(&bytes[offset..offset + inode_size])))

@@ -63,7 +63,8 @@ pub(super) struct Shape {
 impl Shape {
     /// The layout of one block: those of the index have their checksum elsewhere.
     pub(super) fn layout_of(&self, block: &[u8]) -> DirLayout {
-        let has_tail = self.layout.has_tail && htree::shape(block, self.layout) == htree::Shape::Leaf;
+        let has_tail =
+            self.layout.has_tail && htree::shape(block, self.layout) == htree::Shape::Leaf;
         DirLayout { has_tail, ..self.layout }
     }
 
@@ -223,10 +224,13 @@ impl<B: BlocksMut> Directory<B> {
     pub(super) fn insert_in(&mut self, n: u32, new: &NewEntry<'_>) -> Result<bool, Error> {
         let Shape { layout, place, .. } = self.shape;
         let needed = layout.entry_bytes(new.name.len());
-        let room = DirEntries::new(self.blocks.frame(n)?.as_slice(), layout, place).find_map(|entry| match entry {
-            Ok(entry) => (unused_bytes(&entry, &layout) >= needed).then_some(Ok(true)),
-            Err(broken) => Some(Err(broken)),
-        });
+        let room =
+            DirEntries::new(self.blocks.frame(n)?.as_slice(), layout, place).find_map(|entry| {
+                match entry {
+                    Ok(entry) => (unused_bytes(&entry, &layout) >= needed).then_some(Ok(true)),
+                    Err(broken) => Some(Err(broken)),
+                }
+            });
         let room = room.unwrap_or(Ok(false))?;
         if room {
             self.blocks.modify(n, |bytes| directory::insert(bytes, layout, place, new))??;
@@ -237,13 +241,22 @@ impl<B: BlocksMut> Directory<B> {
     /// Removes the entry at a place that [`Self::find`] has named.
     pub(super) fn remove(&mut self, at: EntryPlace) -> Result<(), Error> {
         let Shape { layout, place, .. } = self.shape;
-        Ok(self.blocks.modify(at.block, |bytes| directory::remove(bytes, layout, place, at.offset))??)
+        Ok(self
+            .blocks
+            .modify(at.block, |bytes| directory::remove(bytes, layout, place, at.offset))??)
     }
 
     /// Makes the entry at a place that [`Self::find`] has named lead to another inode.
-    pub(super) fn set_inode(&mut self, at: EntryPlace, inode: InodeNumber, file_type: FileType) -> Result<(), Error> {
+    pub(super) fn set_inode(
+        &mut self,
+        at: EntryPlace,
+        inode: InodeNumber,
+        file_type: FileType,
+    ) -> Result<(), Error> {
         let layout = self.shape.layout;
-        self.blocks.modify(at.block, |bytes| directory::set_inode(bytes, layout, at.offset, inode, file_type))
+        self.blocks.modify(at.block, |bytes| {
+            directory::set_inode(bytes, layout, at.offset, inode, file_type)
+        })
     }
 
     /// Sets or clears the index flag, here and in the inode.

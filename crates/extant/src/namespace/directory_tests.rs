@@ -59,8 +59,13 @@ struct Options {
     version: HashVersion,
 }
 
-const SMALL: Options =
-    Options { block_size: 1024, has_tail: true, may_index: true, max_levels: 1, version: HashVersion::HalfMd4 };
+const SMALL: Options = Options {
+    block_size: 1024,
+    has_tail: true,
+    may_index: true,
+    max_levels: 1,
+    version: HashVersion::HalfMd4,
+};
 
 fn ino(n: u32) -> InodeNumber {
     InodeNumber::new(n).unwrap()
@@ -78,8 +83,13 @@ fn new_directory(options: Options) -> Directory<Memory> {
     let mut first = Frame::zeroed(usize_from(options.block_size));
     init_with_dots(first.make_mut(), layout, ino(11), ino(2));
     let hashing = Hashing { version: options.version, sign: CharSign::Signed, seed: [1, 2, 3, 4] };
-    let shape =
-        Shape { layout, hashing, indexed: false, may_index: options.may_index, place: Place::Inode(ino(11)) };
+    let shape = Shape {
+        layout,
+        hashing,
+        indexed: false,
+        may_index: options.may_index,
+        place: Place::Inode(ino(11)),
+    };
     Directory { shape, blocks: Memory { blocks: vec![first], room: u32::MAX } }
 }
 
@@ -87,7 +97,10 @@ fn entry(name: &[u8], inode: u32) -> NewEntry<'_> {
     NewEntry { name, inode: ino(inode), file_type: FileType::Regular, hash: (0, 0) }
 }
 
-fn fill(dir: &mut Directory<Memory>, names: impl Iterator<Item = Vec<u8>>) -> BTreeMap<Vec<u8>, u32> {
+fn fill(
+    dir: &mut Directory<Memory>,
+    names: impl Iterator<Item = Vec<u8>>,
+) -> BTreeMap<Vec<u8>, u32> {
     let mut model = BTreeMap::new();
     for (n, name) in (100..).zip(names) {
         dir.insert(&entry(&name, n)).unwrap();
@@ -104,7 +117,11 @@ fn list(dir: &Directory<Memory>, piece: usize) -> Vec<(Vec<u8>, u32)> {
         dir.list(cursor, &mut |listed| {
             all.push((listed.name.to_vec(), listed.inode.get()));
             cursor = listed.next;
-            if all.len() - before == piece { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if all.len() - before == piece {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })
         .unwrap();
         if all.len() == before {
@@ -140,7 +157,9 @@ fn check_tree(dir: &Directory<Memory>) {
     for _ in 0..=root.levels {
         let mut below = Vec::new();
         for (node, low, high) in nodes {
-            let view = IndexView::new(dir.blocks.blocks[usize_from(node)].as_slice(), layout, place).unwrap();
+            let view =
+                IndexView::new(dir.blocks.blocks[usize_from(node)].as_slice(), layout, place)
+                    .unwrap();
             for i in 0..view.len() {
                 let key = if i == 0 { low } else { view.hash(i) };
                 let next = if i + 1 < view.len() { view.hash(i + 1).into() } else { high };
@@ -153,11 +172,15 @@ fn check_tree(dir: &Directory<Memory>) {
         nodes = below;
     }
     for (leaf, low, high) in nodes {
-        for entry in DirEntries::new(dir.blocks.blocks[usize_from(leaf)].as_slice(), layout, place) {
+        for entry in DirEntries::new(dir.blocks.blocks[usize_from(leaf)].as_slice(), layout, place)
+        {
             let entry = entry.unwrap();
             if entry.inode.is_some() {
                 let major = hasher.hash(entry.name).major;
-                assert!(major >= low & !1 && u64::from(major) < high, "{major:x} in {low:x}..{high:x}");
+                assert!(
+                    major >= low & !1 && u64::from(major) < high,
+                    "{major:x} in {low:x}..{high:x}"
+                );
             }
         }
     }
@@ -193,7 +216,9 @@ fn a_tree_grows_to_two_levels_and_then_says_full() {
         let name = format!("{n:0250}").into_bytes();
         let result = dir.insert(&entry(&name, n + 100));
         model.insert(name, n + 100);
-        if n % 4096 == 4095 { check(&dir, &model) }
+        if n % 4096 == 4095 {
+            check(&dir, &model)
+        }
         result.err()
     });
     assert!(matches!(error, Some(Error::DirectoryFull)));
@@ -218,12 +243,14 @@ fn names_of_one_hash_go_on_in_the_next_leaf() {
     let hasher = dir.shape.hashing.hasher(HashVersion::Legacy).unwrap();
     let name = |n: u32| format!("{n:0250}").into_bytes();
     let mut by_hash = BTreeMap::new();
-    let pair = (0..).find_map(|n| Some([by_hash.insert(hasher.hash(&name(n)).major, n)?, n])).unwrap();
+    let pair =
+        (0..).find_map(|n| Some([by_hash.insert(hasher.hash(&name(n)).major, n)?, n])).unwrap();
     let low = *by_hash.values().next().unwrap();
     let high = *by_hash.values().next_back().unwrap();
     // Three fill a leaf; the fourth cuts it between the two of one hash.
     let model = fill(&mut dir, [low, pair[0], pair[1], high].into_iter().map(name));
-    let view = IndexView::new(dir.blocks.blocks[0].as_slice(), dir.shape.layout, dir.shape.place).unwrap();
+    let view =
+        IndexView::new(dir.blocks.blocks[0].as_slice(), dir.shape.layout, dir.shape.place).unwrap();
     assert_eq!((view.len(), view.hash(1)), (2, hasher.hash(&name(pair[0])).major | 1));
     check(&dir, &model);
 }

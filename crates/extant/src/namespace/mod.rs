@@ -1,8 +1,8 @@
 //! Names: directories on disk and in inodes, and the operations that change them.
 mod directory;
-mod tree;
 mod name;
 mod read_dir;
+mod tree;
 
 pub(crate) use directory::Hashing;
 pub use read_dir::{DirCursor, Listed};

@@ -27,7 +27,9 @@ impl<'a> Name<'a> {
             b"." => Ok(Self::Dot),
             b".." => Ok(Self::DotDot),
             _ if name.len() > MAX_NAME_BYTES => Err(Error::NameTooLong),
-            _ if name.iter().any(|byte| matches!(byte, 0 | b'/')) => Err(Error::Invalid("a name has no slash and no zero")),
+            _ if name.iter().any(|byte| matches!(byte, 0 | b'/')) => {
+                Err(Error::Invalid("a name has no slash and no zero"))
+            }
             _ => Ok(Self::Entry(name)),
         }
     }
@@ -53,7 +55,11 @@ impl<'a> Name<'a> {
     ///
     /// Source: kernel `fs/namei.c`, `do_rmdir`.
     pub(super) fn to_rmdir(name: &'a [u8]) -> Result<&'a [u8], Error> {
-        Self::entry(name, Error::Invalid("a directory cannot be removed by its own dot"), Error::NotEmpty)
+        Self::entry(
+            name,
+            Error::Invalid("a directory cannot be removed by its own dot"),
+            Error::NotEmpty,
+        )
     }
 
     /// A name to be moved, or moved to.

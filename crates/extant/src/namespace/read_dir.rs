@@ -72,10 +72,15 @@ impl<B: Blocks> Directory<B> {
         self.list_by_place(cursor, sink)
     }
 
-    fn list_by_hash(&self, mut cursor: DirCursor, sink: Sink<'_>) -> Result<ControlFlow<()>, Error> {
+    fn list_by_hash(
+        &self,
+        mut cursor: DirCursor,
+        sink: Sink<'_>,
+    ) -> Result<ControlFlow<()>, Error> {
         let root = if self.shape.indexed { Some(Root::read(self)?) } else { None };
         if cursor.position <= DOT_DOT {
-            let dot = self.find_in(0, b".")?.ok_or_else(|| self.shape.place.breaks(Rule::NoDots))?;
+            let dot =
+                self.find_in(0, b".")?.ok_or_else(|| self.shape.place.breaks(Rule::NoDots))?;
             if list_dots([dot.inode, self.parent()?.inode], &mut cursor, sink).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -137,7 +142,11 @@ impl<B: Blocks> Directory<B> {
 }
 
 /// Lists the dots that the cursor has not passed.
-pub(super) fn list_dots(dots: [InodeNumber; 2], cursor: &mut DirCursor, sink: Sink<'_>) -> ControlFlow<()> {
+pub(super) fn list_dots(
+    dots: [InodeNumber; 2],
+    cursor: &mut DirCursor,
+    sink: Sink<'_>,
+) -> ControlFlow<()> {
     let file_type = Some(FileType::Directory);
     for (position, name, inode) in [(DOT, b".".as_slice(), dots[0]), (DOT_DOT, b"..", dots[1])] {
         if cursor.position <= position {
@@ -149,7 +158,11 @@ pub(super) fn list_dots(dots: [InodeNumber; 2], cursor: &mut DirCursor, sink: Si
 }
 
 /// Adds the names of some entries, but for dots.
-pub(super) fn gather<'a>(entries: DirEntries<'a>, hasher: &DirHasher, pending: &mut Vec<Pending<'a>>) -> Result<(), Error> {
+pub(super) fn gather<'a>(
+    entries: DirEntries<'a>,
+    hasher: &DirHasher,
+    pending: &mut Vec<Pending<'a>>,
+) -> Result<(), Error> {
     for entry in entries {
         let entry = entry?;
         if entry.inode.is_some() && !entry.is_dots() {
@@ -162,12 +175,20 @@ pub(super) fn gather<'a>(entries: DirEntries<'a>, hasher: &DirHasher, pending: &
 /// Sorts names and hands on those at or after the cursor.
 ///
 /// Positions never go back, even if names lie in leaves where they do not belong: whoever goes on by them comes to an end.
-pub(super) fn hand_on(mut pending: Vec<Pending<'_>>, cursor: &mut DirCursor, sink: Sink<'_>) -> ControlFlow<()> {
+pub(super) fn hand_on(
+    mut pending: Vec<Pending<'_>>,
+    cursor: &mut DirCursor,
+    sink: Sink<'_>,
+) -> ControlFlow<()> {
     pending.sort_unstable_by_key(|&(position, entry)| (position, entry.name));
     let mut own = DirCursor::default();
     for (position, entry) in pending {
         let Some(inode) = entry.inode else { continue };
-        own = if position == own.position { DirCursor { skip: own.skip + 1, ..own } } else { DirCursor::at(position) };
+        own = if position == own.position {
+            DirCursor { skip: own.skip + 1, ..own }
+        } else {
+            DirCursor::at(position)
+        };
         if own >= *cursor {
             *cursor = DirCursor { skip: own.skip + 1, ..own };
             sink(Listed { name: entry.name, inode, file_type: entry.file_type, next: *cursor })?;

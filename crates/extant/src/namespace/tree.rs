@@ -74,21 +74,33 @@ impl Step {
 
 impl Path {
     /// The way to the leaf for a name's `major` hash.
-    pub(super) fn to<B: Blocks>(dir: &Directory<B>, root: &Root, major: u32) -> Result<Self, Error> {
+    pub(super) fn to<B: Blocks>(
+        dir: &Directory<B>,
+        root: &Root,
+        major: u32,
+    ) -> Result<Self, Error> {
         let mut path = Self { steps: SmallVec::new(), leaf: 0, leaves_left: dir.blocks.count() };
         path.descend(dir, usize::from(root.index.levels) + 1, major)?;
         Ok(path)
     }
 
     /// Adds steps until there are `levels`, then the leaf.
-    fn descend<B: Blocks>(&mut self, dir: &Directory<B>, levels: usize, major: u32) -> Result<(), Error> {
+    fn descend<B: Blocks>(
+        &mut self,
+        dir: &Directory<B>,
+        levels: usize,
+        major: u32,
+    ) -> Result<(), Error> {
         loop {
             let child = match self.steps.last() {
                 None => Some(0),
                 Some(step) => step.view(dir)?.block(step.at),
             };
-            let known = |&child: &u32| child < dir.blocks.count() && self.steps.iter().all(|step| step.node != child);
-            let child = child.filter(known).ok_or_else(|| dir.shape.place.breaks(Rule::IndexBlock))?;
+            let known = |&child: &u32| {
+                child < dir.blocks.count() && self.steps.iter().all(|step| step.node != child)
+            };
+            let child =
+                child.filter(known).ok_or_else(|| dir.shape.place.breaks(Rule::IndexBlock))?;
             if self.steps.len() == levels {
                 self.leaf = child;
                 return Ok(());
@@ -101,7 +113,11 @@ impl Path {
 
     /// Goes on to the next leaf and returns its key; `None` after the last, or if `only` is given and the next leaf does
     /// not go on with that hash.
-    pub(super) fn advance<B: Blocks>(&mut self, dir: &Directory<B>, only: Option<u32>) -> Result<Option<u32>, Error> {
+    pub(super) fn advance<B: Blocks>(
+        &mut self,
+        dir: &Directory<B>,
+        only: Option<u32>,
+    ) -> Result<Option<u32>, Error> {
         let levels = self.steps.len();
         while let Some(step) = self.steps.last_mut() {
             step.at += 1;
@@ -144,11 +160,17 @@ pub(super) fn find<B: Blocks>(dir: &Directory<B>, name: &[u8]) -> Result<Option<
 /// Source: kernel `ERR_BAD_DX_DIR`.
 pub(super) fn is_malformed(error: &Error) -> bool {
     let Error::Corrupt(corruption) = error else { return false };
-    matches!(corruption.rule, Rule::IndexRoot | Rule::IndexLimit | Rule::IndexDepth | Rule::HashVersion)
+    matches!(
+        corruption.rule,
+        Rule::IndexRoot | Rule::IndexLimit | Rule::IndexDepth | Rule::HashVersion
+    )
 }
 
 /// Adds a name to the leaf of its hash; splits whatever is full.
-pub(super) fn insert<B: BlocksMut>(dir: &mut Directory<B>, new: &NewEntry<'_>) -> Result<(), Error> {
+pub(super) fn insert<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    new: &NewEntry<'_>,
+) -> Result<(), Error> {
     loop {
         let root = Root::read(dir)?;
         let path = Path::to(dir, &root, root.major(new.name))?;
@@ -166,23 +188,32 @@ pub(super) fn insert<B: BlocksMut>(dir: &mut Directory<B>, new: &NewEntry<'_>) -
         match roomy.map(|level| (steps[level], steps.get(level + 1))) {
             Some(((node, at, _), None)) => split_leaf(dir, &root, leaf, (node, at))?,
             Some(((node, at, _), Some(&(full, ..)))) => split_node(dir, full, (node, at))?,
-            None if root.index.levels < dir.shape.layout.max_levels => grow(dir, root.index.levels + 1)?,
+            None if root.index.levels < dir.shape.layout.max_levels => {
+                grow(dir, root.index.levels + 1)?
+            }
             None => return Err(Error::DirectoryFull),
         }
     }
 }
 
 /// Makes a directory of one block a tree of one leaf, and adds a name.
-pub(super) fn convert<B: BlocksMut>(dir: &mut Directory<B>, new: &NewEntry<'_>) -> Result<(), Error> {
+pub(super) fn convert<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    new: &NewEntry<'_>,
+) -> Result<(), Error> {
     let Shape { layout, place, hashing, .. } = dir.shape;
     let old = dir.blocks.frame(0)?;
     let entries = used_entries(old.as_slice(), layout, place)?;
     let (dots, names) = match entries.split_first_chunk() {
-        Some((dots @ [dot, dot_dot], names)) if dot.name == b"." && dot_dot.name == b".." => (dots, names),
+        Some((dots @ [dot, dot_dot], names)) if dot.name == b"." && dot_dot.name == b".." => {
+            (dots, names)
+        }
         _ => return Err(place.breaks(Rule::NoDots).into()),
     };
     let [inode, parent] = dots.map(|dot| dot.inode);
-    let (Some(inode), Some(parent)) = (inode, parent) else { return Err(place.breaks(Rule::NoDots).into()) };
+    let (Some(inode), Some(parent)) = (inode, parent) else {
+        return Err(place.breaks(Rule::NoDots).into());
+    };
     dir.blocks.append(|bytes| pack(bytes, layout, old.as_slice(), names))?;
     dir.blocks.modify(0, |bytes| {
         IndexMut::init_root(bytes, layout, inode, parent, hashing.version);
@@ -192,7 +223,12 @@ pub(super) fn convert<B: BlocksMut>(dir: &mut Directory<B>, new: &NewEntry<'_>) 
 }
 
 /// Moves the upper half of a leaf's hashes to a new leaf; `parent` is the node, and its entry, that lead to the leaf.
-fn split_leaf<B: BlocksMut>(dir: &mut Directory<B>, root: &Root, leaf: u32, parent: (u32, usize)) -> Result<(), Error> {
+fn split_leaf<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    root: &Root,
+    leaf: u32,
+    parent: (u32, usize),
+) -> Result<(), Error> {
     let Shape { layout, place, .. } = dir.shape;
     let old = dir.blocks.frame(leaf)?;
     let mut entries = used_entries(old.as_slice(), layout, place)?;
@@ -201,7 +237,8 @@ fn split_leaf<B: BlocksMut>(dir: &mut Directory<B>, root: &Root, leaf: u32, pare
     let at = half(&entries, old.len());
     let (below, key) = (root.major(entries[at - 1].name), root.major(entries[at].name));
     let key = key | u32::from(below == key);
-    let ((), upper) = dir.blocks.append(|bytes| pack(bytes, layout, old.as_slice(), &entries[at..]))?;
+    let ((), upper) =
+        dir.blocks.append(|bytes| pack(bytes, layout, old.as_slice(), &entries[at..]))?;
     entries.truncate(at);
     entries.sort_by_key(|entry| entry.offset);
     dir.blocks.modify(leaf, |bytes| pack(bytes, layout, old.as_slice(), &entries))?;
@@ -225,7 +262,11 @@ fn half(entries: &[DirEntry<'_>], block_bytes: usize) -> usize {
 }
 
 /// Moves the upper half of an index node to a new one; `parent` is the node, and its entry, that lead to it.
-fn split_node<B: BlocksMut>(dir: &mut Directory<B>, node: u32, parent: (u32, usize)) -> Result<(), Error> {
+fn split_node<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    node: u32,
+    parent: (u32, usize),
+) -> Result<(), Error> {
     let Shape { layout, place, .. } = dir.shape;
     let len = IndexView::new(dir.blocks.frame(node)?.as_slice(), layout, place)?.len();
     let (key, upper) = move_tail(dir, node, len / 2)?;
@@ -240,16 +281,27 @@ fn grow<B: BlocksMut>(dir: &mut Directory<B>, levels: u8) -> Result<(), Error> {
 }
 
 /// Moves the entries of a node from `at` on to a new node, and says their first key and the new node's block.
-fn move_tail<B: BlocksMut>(dir: &mut Directory<B>, node: u32, at: usize) -> Result<(u32, u32), Error> {
+fn move_tail<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    node: u32,
+    at: usize,
+) -> Result<(u32, u32), Error> {
     let Shape { layout, place, .. } = dir.shape;
     let mut lower = dir.blocks.frame(node)?.as_slice().to_vec();
-    let mut index = IndexMut::trusted(&mut lower, layout).ok_or_else(|| place.breaks(Rule::IndexLimit))?;
-    let (key, upper) = dir.blocks.append(|bytes| index.move_tail(at, &mut IndexMut::init_node(bytes, layout)))?;
+    let mut index =
+        IndexMut::trusted(&mut lower, layout).ok_or_else(|| place.breaks(Rule::IndexLimit))?;
+    let (key, upper) =
+        dir.blocks.append(|bytes| index.move_tail(at, &mut IndexMut::init_node(bytes, layout)))?;
     dir.blocks.modify(node, |bytes| bytes.copy_from_slice(&lower))?;
     Ok((key, upper))
 }
 
-fn insert_key<B: BlocksMut>(dir: &mut Directory<B>, (node, at): (u32, usize), key: u32, child: u32) -> Result<(), Error> {
+fn insert_key<B: BlocksMut>(
+    dir: &mut Directory<B>,
+    (node, at): (u32, usize),
+    key: u32,
+    child: u32,
+) -> Result<(), Error> {
     let inserted = change_index(dir, node, |index| index.insert(at + 1, key, child))?;
     assert!(inserted, "the caller has made sure that the node has room");
     Ok(())
@@ -261,14 +313,18 @@ fn change_index<B: BlocksMut, R>(
     change: impl FnOnce(&mut IndexMut<'_>) -> R,
 ) -> Result<R, Error> {
     let Shape { layout, place, .. } = dir.shape;
-    let changed = dir.blocks.modify(node, |bytes| IndexMut::trusted(bytes, layout).map(|mut index| change(&mut index)))?;
+    let changed = dir.blocks.modify(node, |bytes| {
+        IndexMut::trusted(bytes, layout).map(|mut index| change(&mut index))
+    })?;
     changed.ok_or_else(|| place.breaks(Rule::IndexLimit).into())
 }
 
 /// The entries in use, in the order of the block.
 fn used_entries(block: &[u8], layout: DirLayout, place: Place) -> Result<Vec<DirEntry<'_>>, Error> {
     let entries = DirEntries::new(block, layout, place);
-    Ok(entries.filter(|entry| !matches!(entry, Ok(entry) if entry.inode.is_none())).collect::<Result<_, _>>()?)
+    Ok(entries
+        .filter(|entry| !matches!(entry, Ok(entry) if entry.inode.is_none()))
+        .collect::<Result<_, _>>()?)
 }
 
 /// Makes `block` hold these entries of another block and nothing else.

@@ -207,15 +207,16 @@ impl Transactions {
     /// # Errors
     /// As [`Self::commit`].
     pub(crate) fn commit_running(&self) -> Result<(), Error> {
-        let Some(state) = &self.journal else { return Ok(()) };
-        let tid = {
-            let locked = state.state.lock();
-            locked.journal.running().or(locked.journal.committing())
-        };
-        tid.map_or(Ok(()), |tid| self.commit(tid))
+        self.newest_transaction().map_or(Ok(()), |tid| self.commit(tid))
     }
 
-    /// The transaction that a timer should commit now, and when to look again at the latest.
+    /// The transaction that runs, or else the one that commits.
+    pub(crate) fn newest_transaction(&self) -> Option<TransactionId> {
+        let locked = self.journal.as_ref()?.state.lock();
+        locked.journal.running().or(locked.journal.committing())
+    }
+
+    /// The transaction that a timer should commit now.
     pub(crate) fn commit_due(&self) -> Option<TransactionId> {
         self.journal.as_ref()?.state.lock().journal.commit_due(self.clock.monotonic())
     }
@@ -248,7 +249,12 @@ impl Transactions {
                 self.checkpoint(needed)?;
                 return Ok(state.state.lock());
             }
-            Err(error) => return Err(self.refusal(error)),
+            Err(error) => {
+                drop(locked);
+                let error = Error::Journal(error);
+                self.abort(&error, "a transaction could not be sealed");
+                return Err(error);
+            }
         };
         let ordered = core::mem::take(&mut locked.ordered);
         drop(locked);

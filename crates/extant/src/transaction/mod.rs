@@ -166,6 +166,11 @@ impl Transactions {
         }
     }
 
+    /// Nothing is changed any more: the volume was unmounted.
+    pub(crate) fn set_read_only(&self) {
+        *self.state.lock() = State::ReadOnly;
+    }
+
     /// Forced shutdown: every later change is refused with an I/O error.
     pub(crate) fn shut_down(&self) {
         *self.state.lock() = State::Shutdown;

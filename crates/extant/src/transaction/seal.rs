@@ -9,7 +9,7 @@ use extant_format::directory::DirLayout;
 use extant_format::inode::InodeFlags;
 use extant_format::{
     BlockGroup, Geometry, GroupDescriptor, PhysicalBlock, RawSuperblock, bitmap, extent, htree,
-    orphan,
+    orphan, xattr,
 };
 use zerocopy::FromBytes;
 
@@ -36,7 +36,7 @@ pub(super) fn verify(
             orphan::check(bytes, Place::Block(number), geometry, seed, number)?;
             true
         }
-        BlockKind::Attributes => true,
+        BlockKind::Attributes => xattr::verify_checksum(bytes, geometry, number),
         BlockKind::Plain
         | BlockKind::Superblock
         | BlockKind::Descriptors(_)
@@ -102,7 +102,7 @@ fn seal_alone(block: &MetadataBlock, geometry: &Geometry) {
         BlockKind::ExtentNode(seed) => extent::set_block_checksum(bytes, seed),
         BlockKind::Directory(seed) => htree::set_checksum(bytes, any_directory(geometry), seed),
         BlockKind::OrphanFile(seed) => orphan::set_checksum(bytes, seed, number),
-        BlockKind::Attributes => {}
+        BlockKind::Attributes => xattr::set_checksum(bytes, geometry, number),
         BlockKind::Plain
         | BlockKind::Descriptors(_)
         | BlockKind::BlockBitmap(_)

@@ -1,0 +1,80 @@
+//! Files whose bytes live inside their inode: read there; moved into blocks before they change.
+//!
+//! Source: kernel `fs/ext4/inline.c`: `ext4_readpage_inline`, `ext4_convert_inline_data`, `ext4_inline_data_truncate` (D6).
+//! Differs: every change but a cut moves the bytes out first, in one transaction that orders them.
+
+use alloc::sync::Arc;
+
+use extant_format::cast::u64_from;
+use extant_format::{InodeFlags, LogicalRange};
+
+use super::Files;
+use crate::Error;
+use crate::inode::Inode;
+use crate::mapping::MapFlags;
+use crate::page_cache::PageIndex;
+use crate::transaction::{Credits, credits};
+use crate::writeback::OrderedFile;
+
+impl Files {
+    /// Copies bytes from `offset` on, which lies before the end of file.
+    pub(super) fn read_inline(&self, inode: &Inode, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let data = self.xattrs.inline_data(inode)?;
+        let size = usize::try_from(inode.size()).unwrap_or(usize::MAX).min(data.len());
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
+        let count = (size - start).min(buffer.len());
+        buffer[..count].copy_from_slice(&data[start..start + count]);
+        Ok(count)
+    }
+
+    /// Moves the bytes of an inline file into its first block, which the commit waits for, so that they are in one
+    /// place or the other after a crash.
+    pub(super) fn leave_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        if !inode.flags().contains(InodeFlags::INLINE_DATA) {
+            return Ok(());
+        }
+        let mut data = self.xattrs.inline_data(inode)?;
+        data.truncate(usize::try_from(inode.size()).unwrap_or(usize::MAX));
+        let blocks = self.mapper.credits(inode, 1) + credits::XATTR + 2;
+        let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
+        self.xattrs.remove_inline_data(&mut handle, inode)?;
+        if !data.is_empty() {
+            let folio = inode.pages.find_or_create(PageIndex::ZERO, data.len(), 0);
+            let bytes = 0..data.len();
+            let map = |range: LogicalRange| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
+            self.prepare(inode, &folio, &bytes, map)?;
+            folio.write_bytes(0, &data);
+            folio.commit_write(&bytes);
+            drop(folio);
+            handle.order(OrderedFile::new(self.writeback.own(), inode), 0..u64_from(data.len()));
+        }
+        self.inodes.store(&mut handle, inode)?;
+        inode.note_transaction(handle.transaction_id(), true);
+        handle.stop()?;
+        self.writeback.note_dirty(inode);
+        Ok(())
+    }
+
+    /// Cuts an inline file, or moves it into blocks if it is to grow. `true`: it is done.
+    pub(super) fn truncate_inline(&self, inode: &Arc<Inode>, size: u64) -> Result<bool, Error> {
+        if size > inode.size() {
+            self.leave_inode(inode)?;
+            return Ok(false);
+        }
+        let mut data = self.xattrs.inline_data(inode)?;
+        data.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let mut handle = self.transactions.begin(Credits::blocks(2 + credits::XATTR, self.geometry()))?;
+        self.xattrs.set_inline_data(&mut handle, inode, &data)?;
+        inode.set_size(size);
+        let now = self.transactions.clock().wall();
+        {
+            let mut core = inode.core.lock();
+            core.size = size;
+            (core.mtime, core.ctime) = (now, now);
+        }
+        self.inodes.store(&mut handle, inode)?;
+        inode.note_transaction(handle.transaction_id(), true);
+        handle.stop()?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading, writing, cutting and syncing one file.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `read.rs` | from the cache, and into the cache |
+//! | `write.rs` | cut into folios; delayed or at once |
+//! | `prepare.rs` | what a block needs before bytes go into it |
+//! | `truncate.rs` | cutting, growing, and the end of an inode |
+//! | `sync.rs` | fsync, and errors told once |
+//! | `map.rs` | where blocks are; holes and data |
+//! | `inline.rs` | files that live inside their inode |
+//!
+//! # Invariants
+//! `size` changes under `content` held for writing; the stored size follows no earlier than the data's place (I4).
+//! A delayed write opens no handle but for timestamps and calls no allocator (D5.1).
+//! # Locking
+//! `content` (write) for writers; `invalidate` (read) to fill folios, (write) to drop them; a handle before folios.
+//! # Not here
+//! Names (`namespace`); attributes (`filesystem`); when dirty data goes out (`writeback`).
+//! # Source
+//! Kernel `fs/ext4/inode.c`, `file.c`, `fsync.c`; `mm/filemap.c`, `generic_perform_write`.
+
+mod inline;
+mod map;
+mod prepare;
+mod read;
+mod sync;
+mod truncate;
+mod write;
+
+use alloc::sync::Arc;
+
+use extant_format::{Geometry, InodeFlags};
+
+use crate::allocator::Allocator;
+use crate::delayed::SpaceLedger;
+use crate::filesystem::MountOptions;
+use crate::inode::Inode;
+use crate::inode_table::{InodeTable, Orphans};
+use crate::mapping::Mapper;
+use crate::page_cache::{ErrorPosition, Readahead};
+use crate::sync::{Mutex, Rank};
+use crate::transaction::Transactions;
+use crate::writeback::Writeback;
+use crate::xattr::Xattrs;
+
+/// Everything that can be done to the bytes of files.
+pub(crate) struct Files {
+    transactions: Arc<Transactions>,
+    ledger: Arc<SpaceLedger>,
+    inodes: Arc<InodeTable>,
+    mapper: Arc<Mapper>,
+    allocator: Arc<Allocator>,
+    orphans: Arc<Orphans>,
+    xattrs: Arc<Xattrs>,
+    writeback: Arc<Writeback>,
+    delayed_allocation: bool,
+    unwritten_until_done: bool,
+    ordered: bool,
+}
+
+/// The layers that [`Files`] stands on.
+pub(crate) struct FileLayers {
+    pub(crate) transactions: Arc<Transactions>,
+    pub(crate) ledger: Arc<SpaceLedger>,
+    pub(crate) inodes: Arc<InodeTable>,
+    pub(crate) mapper: Arc<Mapper>,
+    pub(crate) allocator: Arc<Allocator>,
+    pub(crate) orphans: Arc<Orphans>,
+    pub(crate) xattrs: Arc<Xattrs>,
+    pub(crate) writeback: Arc<Writeback>,
+}
+
+/// What an open file remembers: how it is being read, and which failures it has been told of.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    readahead: Mutex<Readahead>,
+    errors: Mutex<ErrorPosition>,
+}
+
+impl Files {
+    /// The files of a volume.
+    pub(crate) fn new(layers: FileLayers, options: &MountOptions) -> Self {
+        let FileLayers { transactions, ledger, inodes, mapper, allocator, orphans, xattrs, writeback } = layers;
+        Self {
+            transactions,
+            ledger,
+            inodes,
+            mapper,
+            allocator,
+            orphans,
+            xattrs,
+            writeback,
+            delayed_allocation: options.delayed_allocation,
+            unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
+            ordered: options.data_mode == crate::filesystem::DataMode::Ordered,
+        }
+    }
+
+    /// A file opened now.
+    pub(crate) fn open(&self, inode: &Inode) -> OpenFile {
+        OpenFile {
+            readahead: Mutex::new(Rank::Leaf, Readahead::default()),
+            errors: Mutex::new(Rank::Leaf, inode.pages.error_position()),
+        }
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.transactions.geometry()
+    }
+
+    /// The largest size that the inode's kind of block map allows, in bytes.
+    ///
+    /// Source: kernel `ext4_max_size`, `ext4_max_bitmap_size`.
+    fn max_bytes(&self, inode: &Inode) -> u64 {
+        if inode.flags().intersects(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA) {
+            self.geometry().max_extent_file_bytes()
+        } else {
+            self.geometry().max_indirect_file_bytes()
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a block needs before a write puts bytes into it: a place or a promise, and valid bytes around the write's edges.
+//!
+//! Source: kernel `ext4_block_write_begin` (D8).
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use extant_device::Request;
+use extant_format::LogicalRange;
+use extant_format::cast::usize_from;
+
+use super::Files;
+use crate::Error;
+use crate::extent_status::BlockState;
+use crate::inode::Inode;
+use crate::mapping::Mapped;
+use crate::page_cache::{LockedFolio, Placement, PrepareStep};
+
+impl Files {
+    /// Maps every block of `bytes` that has neither place nor promise by `map`, then zeroes or reads what the write
+    /// leaves of the blocks at its edges. Offsets count from the folio's start.
+    ///
+    /// # Errors
+    /// Of `map` and of the device. Blocks that got a place or promise by then are still new: see `zero_new`.
+    pub(super) fn prepare(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+        bytes: &Range<usize>,
+        mut map: impl FnMut(LogicalRange) -> Result<Mapped, Error>,
+    ) -> Result<(), Error> {
+        for mut run in folio.unmapped(bytes) {
+            while !run.is_empty() {
+                let mapped = map(folio.shape().file_blocks(&run))?;
+                let len = usize_from(mapped.blocks.len()).min(run.len());
+                folio.place(run.start..run.start + len, placement(&mapped));
+                run.start += len;
+            }
+        }
+        for (block, step) in folio.edges(bytes) {
+            match step {
+                PrepareStep::ZeroOutside => folio.zero_outside(block, bytes),
+                PrepareStep::Read => self.read_blocks(inode, folio, block..block + 1)?,
+                PrepareStep::Nothing | PrepareStep::MapFirst => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads blocks of a folio from the device; holes and unwritten blocks become zeros.
+    ///
+    /// # Errors
+    /// Of the block map and of the device.
+    pub(super) fn read_blocks(&self, inode: &Inode, folio: &LockedFolio, blocks: Range<usize>) -> Result<(), Error> {
+        let mut reads = Vec::new();
+        self.plan_reads(inode, folio, blocks, &mut reads)?;
+        self.run_reads(core::slice::from_ref(folio), reads)
+    }
+
+    /// Requests for those of `blocks` that have data; the rest is zeroed at once.
+    pub(super) fn plan_reads(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+        mut blocks: Range<usize>,
+        reads: &mut Vec<PlannedRead>,
+    ) -> Result<(), Error> {
+        while !blocks.is_empty() {
+            let mapped = self.mapper.look_up(inode, folio.shape().file_blocks(&blocks))?;
+            let len = usize_from(mapped.blocks.len()).min(blocks.len());
+            let run = blocks.start..blocks.start + len;
+            blocks.start += len;
+            match mapped.state {
+                BlockState::Written(at) => {
+                    let frames = folio.read_frames(&run);
+                    let request = Request::read(self.transactions.io().offset(at), frames);
+                    reads.push(PlannedRead { folio: folio.shape().start(), blocks: run, request });
+                }
+                BlockState::Hole | BlockState::Delayed | BlockState::Unwritten(_) => {
+                    folio.zero(folio.shape().bytes_of(&run));
+                    folio.set_uptodate(run);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs planned reads in one batch, and puts what came into the folios, all of which are locked.
+    pub(super) fn run_reads(&self, folios: &[LockedFolio], reads: Vec<PlannedRead>) -> Result<(), Error> {
+        if reads.is_empty() {
+            return Ok(());
+        }
+        let (places, mut batch): (Vec<_>, Vec<_>) =
+            reads.into_iter().map(|read| ((read.folio, read.blocks), read.request)).unzip();
+        let outcome = self.transactions.io().run(&mut batch);
+        for ((start, blocks), request) in places.into_iter().zip(batch) {
+            let folio = folios.iter().find(|folio| folio.shape().start() == start);
+            if let (Some(folio), Ok(frames)) = (folio, request.into_frames()) {
+                folio.read_done(blocks, frames);
+            }
+        }
+        outcome
+    }
+}
+
+/// A read on its way into a folio.
+pub(super) struct PlannedRead {
+    /// The folio's first byte in the file.
+    folio: u64,
+    blocks: Range<usize>,
+    request: Request,
+}
+
+fn placement(mapped: &Mapped) -> Placement {
+    match mapped.state {
+        BlockState::Hole | BlockState::Delayed => Placement::Delayed,
+        BlockState::Unwritten(_) => Placement::Unwritten,
+        BlockState::Written(_) if mapped.new => Placement::Fresh,
+        BlockState::Written(_) => Placement::Written,
+    }
+}

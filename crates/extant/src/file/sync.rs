@@ -1,0 +1,35 @@
+//! fsync and fdatasync.
+//!
+//! Source: kernel `ext4_sync_file`, `ext4_fsync_journal` (section 11 of the journal's rules).
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::{Files, OpenFile};
+use crate::Error;
+use crate::inode::Inode;
+use crate::writeback::Purpose;
+
+impl Files {
+    /// Makes the file's bytes durable, and what is needed to find them; all its attributes too unless `data_only`.
+    ///
+    /// # Errors
+    /// Of the device, also of earlier writeback that this open file has not been told of; [`Error::Aborted`].
+    pub(crate) fn sync(&self, inode: &Arc<Inode>, open: &OpenFile, data_only: bool) -> Result<(), Error> {
+        self.transactions.check_writable()?;
+        // The outcome of this pass is kept with the file, where error_since finds it.
+        let _ = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);
+        let told = inode.pages.error_since(&mut open.errors.lock());
+        let flushes = &self.transactions.io().tally.flushes;
+        let before = flushes.load(Ordering::Relaxed);
+        if self.transactions.is_journaled() {
+            self.transactions.commit(inode.last_transaction(data_only))?;
+        } else {
+            self.transactions.sync()?;
+        }
+        if flushes.load(Ordering::Relaxed) == before {
+            self.transactions.io().flush()?;
+        }
+        told.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,292 @@
+//! Writing: into the cache with promised space, or with space allocated at once.
+//!
+//! Source: kernel `ext4_buffered_write_iter`, `ext4_da_write_begin`, `ext4_da_write_end`, `ext4_write_begin`,
+//! `ext4_write_end` (D3, D5, D13, D14).
+
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use extant_format::InodeFlags;
+use extant_format::cast::u64_from;
+
+use super::Files;
+use crate::Error;
+use crate::caller::Caller;
+use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
+use crate::inode::Inode;
+use crate::mapping::MapFlags;
+use crate::page_cache::{BlockFlags, LockedFolio, MAX_ORDER, PageIndex};
+use crate::transaction::{Credits, Handle};
+use crate::writeback::OrderedFile;
+
+/// How coarse the kernel's clock for timestamps is; finer changes are not worth a transaction.
+const TIME_GRANULARITY_NANOS: u32 = 4_000_000;
+
+impl Files {
+    /// Writes `bytes` from `offset` on, or at the end of the file. Returns how many bytes went in.
+    ///
+    /// # Errors
+    /// Only if nothing went in: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::NotPermitted`], of the device.
+    /// # Locks
+    /// Takes `content` for writing.
+    pub(crate) fn write(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        self.transactions.check_writable()?;
+        let _content = inode.content.write();
+        let start = offset.unwrap_or(inode.size());
+        let flags = inode.flags();
+        if flags.contains(InodeFlags::IMMUTABLE) || (flags.contains(InodeFlags::APPEND) && start < inode.size()) {
+            return Err(Error::NotPermitted);
+        }
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let room = self.max_bytes(inode).saturating_sub(start);
+        if room == 0 {
+            return Err(Error::TooLarge);
+        }
+        let bytes = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        self.note_modified(inode, caller)?;
+        self.leave_inode(inode)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            self.writeback.balance();
+            match self.write_chunk(caller, inode, start + u64_from(done), &bytes[done..]) {
+                Ok(written) => done += written,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// As much of `bytes` as one folio takes.
+    fn write_chunk(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+        let delays = self.delayed_allocation
+            && match self.ledger.write_mode() {
+                WriteMode::StayDelayed => true,
+                WriteMode::SwitchToImmediate => false,
+                mode @ (WriteMode::KickWriteback | WriteMode::KickAndSwitch) => {
+                    self.writeback.kick();
+                    mode == WriteMode::KickWriteback
+                }
+            };
+        let mut attempt = 0;
+        loop {
+            let written = if delays {
+                self.write_delayed(caller, inode, at, bytes)
+            } else {
+                self.write_placed(caller, inode, at, bytes)
+            };
+            match written {
+                Err(error) if error.is_no_space() => {
+                    attempt += 1;
+                    match self.ledger.after_no_space(attempt, self.transactions.is_journaled()) {
+                        AfterNoSpace::GiveUp => return Err(error),
+                        AfterNoSpace::Retry => {}
+                        AfterNoSpace::CommitAndRetry => self.transactions.commit_running()?,
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Delayed: promises space for what has none, and starts no handle (D5).
+    fn write_delayed(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
+        let part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
+        let prepared = self.prepare(inode, &folio, &part, |range| self.mapper.delay(inode, range, privilege(caller)));
+        if let Err(error) = prepared {
+            return Err(self.undo_failed(inode, folio, &part, error));
+        }
+        folio.write_bytes(part.start, &bytes[..part.len()]);
+        folio.commit_write(&part);
+        let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(part.end));
+        let mut store = at > old_size;
+        if end > old_size {
+            inode.set_size(end);
+            store |= self.raise_disk_size(inode, &folio, &part, end);
+        }
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        if at > old_size {
+            self.zero_gap(inode, old_size..at)?;
+        }
+        if store {
+            let mut handle = self.transactions.begin(Credits::blocks(2, self.geometry()))?;
+            self.inodes.store(&mut handle, inode)?;
+            inode.note_transaction(handle.transaction_id(), true);
+            handle.stop()?;
+        }
+        Ok(part.len())
+    }
+
+    /// The stored size follows at once only where the last block has its data's place already (D13.2).
+    fn raise_disk_size(&self, inode: &Inode, folio: &LockedFolio, part: &Range<usize>, end: u64) -> bool {
+        let last = folio.shape().touched(part).end - 1;
+        if folio.flags(last).intersects(BlockFlags::DELAY | BlockFlags::UNWRITTEN) {
+            return false;
+        }
+        let mut core = inode.core.lock();
+        let grows = end > core.size;
+        if grows {
+            core.size = end;
+        }
+        grows
+    }
+
+    /// At once: allocates under a handle (D14).
+    fn write_placed(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
+        let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
+        drop(folio);
+        // A handle comes before folios.
+        let credits = Credits::blocks(self.mapper.credits(inode, blocks) + 1, self.geometry());
+        let mut handle = self.transactions.begin(credits)?;
+        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
+        let mut part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
+        let mut flags = if self.unwritten_until_done { MapFlags::CREATE | MapFlags::UNWRITTEN } else { MapFlags::CREATE };
+        if caller.privileged {
+            flags |= MapFlags::ROOT_BLOCKS;
+        }
+        let mut placed_to = None;
+        let prepared = self.prepare(inode, &folio, &part, |range| {
+            handle.ensure_credits(self.mapper.credits(inode, range.len()), 0)?;
+            let mapped = self.mapper.map(&mut handle, inode, range, flags)?;
+            if self.ordered && mapped.exposes_data() {
+                let bits = self.geometry().block_bits;
+                let range = u64::from(mapped.blocks.start().get()) << bits..u64::from(mapped.blocks.end()) << bits;
+                handle.order(OrderedFile::new(self.writeback.own(), inode), range);
+            }
+            placed_to = Some(u64::from(mapped.blocks.end()) << self.geometry().block_bits);
+            Ok(mapped)
+        });
+        match (prepared, placed_to) {
+            (Ok(()), _) => {}
+            (Err(Error::TransactionFull), Some(end)) if end > at => {
+                // The transaction has room for a part of it; the caller comes back for the rest.
+                part = folio.shape().part_of(&(at..end));
+                self.prepare(inode, &folio, &part, |_| Err(Error::TransactionFull))?;
+            }
+            (Err(error), _) => {
+                handle.stop()?;
+                return Err(self.undo_failed(inode, folio, &part, error));
+            }
+        }
+        folio.write_bytes(part.start, &bytes[..part.len()]);
+        folio.commit_write(&part);
+        let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(part.end));
+        if end > old_size {
+            inode.set_size(end);
+            inode.core.lock().size = end;
+        }
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        self.inodes.store(&mut handle, inode)?;
+        inode.note_transaction(handle.transaction_id(), true);
+        handle.stop()?;
+        if at > old_size {
+            self.zero_gap(inode, old_size..at)?;
+        }
+        Ok(part.len())
+    }
+
+    /// What a failed chunk has touched becomes zeros, and what it was promised behind the end of file is given back
+    /// (D5.3, D8.8).
+    fn undo_failed(&self, inode: &Arc<Inode>, folio: LockedFolio, part: &Range<usize>, error: Error) -> Error {
+        folio.zero_new(part);
+        let end = folio.shape().start() + u64_from(part.end);
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        if end > inode.size() {
+            // The write's own failure is the one to tell.
+            let _ = self.truncate_failed_write(inode);
+        }
+        error
+    }
+
+    /// Zeroes what of `gap`, between the old end of file and a write behind it, lies in partly covered blocks that have
+    /// bytes (D13.3).
+    fn zero_gap(&self, inode: &Arc<Inode>, gap: Range<u64>) -> Result<(), Error> {
+        let block = u64::from(self.geometry().block_size);
+        let first_end = gap.start.next_multiple_of(block).min(gap.end);
+        self.zero_in_block(inode, gap.start..first_end)?;
+        let last_start = gap.end - gap.end % block;
+        if last_start >= first_end {
+            self.zero_in_block(inode, last_start..gap.end)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes bytes within one block, if the block has bytes: in memory or on the device. A hole stays a hole.
+    ///
+    /// Source: kernel `__ext4_block_zero_page_range` (D22.9).
+    pub(super) fn zero_in_block(&self, inode: &Arc<Inode>, bytes: Range<u64>) -> Result<(), Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let folio = inode.pages.find_or_create(PageIndex::holding(bytes.start), 1, 0);
+        let part = folio.shape().part_of(&bytes);
+        let block = folio.shape().touched(&part).start;
+        let flags = folio.flags(block);
+        if !flags.contains(BlockFlags::MAPPED) {
+            let mapped = self.mapper.look_up(inode, folio.shape().file_blocks(&(block..block + 1)))?;
+            if !matches!(mapped.state, crate::extent_status::BlockState::Written(_)) {
+                if flags.contains(BlockFlags::UPTODATE) {
+                    folio.zero(part);
+                }
+                return Ok(());
+            }
+            folio.place(block..block + 1, crate::page_cache::Placement::Written);
+        }
+        if !flags.contains(BlockFlags::UPTODATE) {
+            self.read_blocks(inode, &folio, block..block + 1)?;
+        }
+        folio.zero(part);
+        folio.set_dirty(block..block + 1);
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        Ok(())
+    }
+
+    /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).
+    fn note_modified(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Error> {
+        let now = self.transactions.clock().wall();
+        let changed = {
+            let mut core = inode.core.lock();
+            let tick = |nanoseconds: u32| nanoseconds / TIME_GRANULARITY_NANOS;
+            let same = (core.mtime.seconds, tick(core.mtime.nanoseconds)) == (now.seconds, tick(now.nanoseconds));
+            let drops = !caller.privileged && core.mode & 0o6000 != 0;
+            if drops {
+                crate::inode::drop_privilege_bits(&mut core);
+            }
+            if !same {
+                (core.mtime, core.ctime) = (now, now);
+            }
+            drops || !same
+        };
+        if changed {
+            let mut handle = self.transactions.begin(Credits::blocks(2, self.geometry()))?;
+            self.inodes.store(&mut handle, inode)?;
+            handle.stop()?;
+        }
+        Ok(())
+    }
+
+    /// A handle that may free blocks of the file: asks for what a first step needs, and is restarted on the way.
+    pub(super) fn begin_truncate(&self, inode: &Inode) -> Result<Handle<'_>, Error> {
+        let blocks = self.mapper.credits(inode, 1) + crate::transaction::credits::RESERVE;
+        self.transactions.begin(Credits::blocks(blocks, self.geometry()))
+    }
+}
+
+/// Who may use the last blocks of the volume.
+pub(super) fn privilege(caller: &Caller) -> Privilege {
+    if caller.privileged { Privilege::Root } else { Privilege::Ordinary }
+}

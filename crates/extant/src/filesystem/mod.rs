@@ -1,0 +1,22 @@
+//! Mount, statfs, sync, unmount, and the engine by inode handle: owns everything below.
+//!
+//! # Invariants
+//! Every operation goes through [`Volume`], which knows the clock and all layers; no layer knows it.
+//! # Locking
+//! Takes content locks for attribute changes; the rest is taken by the layers called.
+//! # Not here
+//! What the layers do. Paths (`library`).
+//! # Source
+//! Kernel `fs/ext4/super.c`.
+
+mod attributes;
+mod layers;
+mod mount;
+mod operations;
+mod options;
+mod recovered_view;
+mod volume;
+
+pub use attributes::SetAttributes;
+pub use options::{DataMode, MountOptions};
+pub(crate) use volume::Volume;

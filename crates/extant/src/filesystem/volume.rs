@@ -1,0 +1,263 @@
+//! One mounted volume: owns every layer, and is where names, bytes and the clock meet.
+//!
+//! Source: kernel `fs/ext4/super.c`: `ext4_sync_fs`, `ext4_put_super`, `ext4_statfs`.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
+use extant_format::{Incompat, RawSuperblock, Superblock};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::layers::Layers;
+use super::options::MountOptions;
+use crate::Error;
+use crate::allocator::Allocator;
+use crate::delayed::SpaceLedger;
+use crate::file::{FileLayers, Files};
+use crate::inode::Inode;
+use crate::inode_table::{InodeTable, Orphans};
+use crate::library::{Counters, Statfs};
+use crate::mapping::Mapper;
+use crate::namespace::Namespace;
+use crate::page_cache::CacheAccount;
+use crate::time::{Clock, Entropy};
+use crate::transaction::{BlockKind, Transactions};
+use crate::writeback::Writeback;
+use crate::xattr::Xattrs;
+
+/// One mounted volume.
+pub(crate) struct Volume {
+    pub(super) transactions: Arc<Transactions>,
+    pub(super) ledger: Arc<SpaceLedger>,
+    pub(super) allocator: Arc<Allocator>,
+    pub(super) account: Arc<CacheAccount>,
+    pub(super) inodes: Arc<InodeTable>,
+    pub(super) mapper: Arc<Mapper>,
+    pub(super) orphans: Arc<Orphans>,
+    pub(super) xattrs: Arc<Xattrs>,
+    pub(super) writeback: Arc<Writeback>,
+    pub(super) files: Files,
+    pub(super) namespace: Namespace,
+    pub(super) clock: Arc<dyn Clock>,
+    /// As it was at the mount.
+    superblock: Superblock,
+    options: MountOptions,
+    read_only_because: Option<String>,
+    unmounted: AtomicBool,
+}
+
+impl Volume {
+    /// Puts the layers above the block map on `layers`.
+    pub(super) fn new(
+        layers: Layers,
+        superblock: Superblock,
+        options: MountOptions,
+        read_only_because: Option<String>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Arc<Self> {
+        let Layers { transactions, ledger, allocator, account, inodes, mapper } = layers;
+        let orphans = Arc::new(Orphans::new(Arc::clone(&transactions), Arc::clone(&inodes), Arc::clone(&mapper), &superblock));
+        let xattrs = Arc::new(Xattrs::new(Arc::clone(&inodes), Arc::clone(&mapper), Arc::clone(&allocator), Arc::clone(&clock)));
+        let writeback = Writeback::new(
+            Arc::clone(&transactions),
+            Arc::clone(&inodes),
+            Arc::clone(&mapper),
+            Arc::clone(&account),
+            &options,
+        );
+        let files = Files::new(
+            FileLayers {
+                transactions: Arc::clone(&transactions),
+                ledger: Arc::clone(&ledger),
+                inodes: Arc::clone(&inodes),
+                mapper: Arc::clone(&mapper),
+                allocator: Arc::clone(&allocator),
+                orphans: Arc::clone(&orphans),
+                xattrs: Arc::clone(&xattrs),
+                writeback: Arc::clone(&writeback),
+            },
+            &options,
+        );
+        let namespace = Namespace::new(
+            Arc::clone(&inodes),
+            Arc::clone(&mapper),
+            Arc::clone(&allocator),
+            Arc::clone(&orphans),
+            Arc::clone(&xattrs),
+            Arc::clone(&clock),
+            entropy,
+            &superblock,
+        );
+        Arc::new(Self {
+            transactions,
+            ledger,
+            allocator,
+            account,
+            inodes,
+            mapper,
+            orphans,
+            xattrs,
+            writeback,
+            files,
+            namespace,
+            clock,
+            superblock,
+            options,
+            read_only_because,
+            unmounted: AtomicBool::new(false),
+        })
+    }
+
+    /// Completes what a crash has interrupted: deletes inodes without names, cuts files that were being cut.
+    pub(super) fn finish_orphans(&self) -> Result<(), Error> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        for number in self.orphans.at_mount()? {
+            let inode = self.inodes.get(number)?;
+            inode.orphan.store(true, Ordering::Release);
+            self.files.finish_orphan(&inode)?;
+        }
+        Ok(())
+    }
+
+    /// Sizes and counts; promised blocks count as used.
+    pub(crate) fn statfs(&self) -> Statfs {
+        let geometry = self.transactions.geometry();
+        let raw = self.superblock.raw();
+        let free = self.ledger.free_space();
+        let overhead = u64::from(raw.overhead_clusters.get()) << geometry.cluster_bits;
+        Statfs {
+            block_size: geometry.block_size,
+            blocks: geometry.blocks_count - overhead.min(geometry.blocks_count),
+            free_blocks: free.free.get() << geometry.cluster_bits,
+            available_blocks: free.available.get() << geometry.cluster_bits,
+            inodes: geometry.inodes_count.into(),
+            free_inodes: self.allocator.free_inodes(),
+            name_bytes: 255,
+        }
+    }
+
+    /// What has been asked of device, journal and allocator since the mount.
+    pub(crate) fn counters(&self) -> Counters {
+        let tally = &self.transactions.io().tally;
+        let count = |count: &core::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        Counters {
+            device_reads: count(&tally.device_reads),
+            device_read_bytes: count(&tally.device_read_bytes),
+            device_writes: count(&tally.device_writes),
+            device_write_bytes: count(&tally.device_write_bytes),
+            flushes: count(&tally.flushes),
+            journal_blocks: count(&tally.journal_blocks),
+            commits: count(&tally.commits),
+            handles: count(&tally.handles),
+            allocator_calls: count(&tally.allocator_calls),
+        }
+    }
+
+    /// The features because of which nothing is written, if that was not what the mount asked for.
+    pub(crate) fn read_only_because(&self) -> Option<&str> {
+        self.read_only_because.as_deref()
+    }
+
+    /// The superblock as it was at the mount.
+    pub(crate) fn superblock(&self) -> Superblock {
+        self.superblock.clone()
+    }
+
+    /// The inode with this number, from memory or from its table.
+    pub(crate) fn inode(&self, number: extant_format::InodeNumber) -> Result<Arc<Inode>, Error> {
+        self.inodes.get(number)
+    }
+
+    /// Does what is due by the clock, and says when to call again.
+    pub(crate) fn tick(&self) -> Result<Duration, Error> {
+        self.writeback.tick();
+        if let Some(tid) = self.transactions.commit_due() {
+            self.transactions.commit(tid)?;
+        }
+        self.reclaim();
+        Ok(Duration::from_secs(1).min(self.options.dirty_interval))
+    }
+
+    /// Keeps metadata and inodes in memory within bounds.
+    pub(crate) fn reclaim(&self) {
+        let limit = (self.options.cache_bytes / 4) >> self.transactions.geometry().block_bits;
+        let cached = self.transactions.cached_blocks();
+        if cached > limit {
+            self.inodes.shrink();
+            self.transactions.shrink(cached - limit);
+        }
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn sync_all(&self) -> Result<(), Error> {
+        if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.transactions.check_writable()?;
+        self.writeback.write_everything()?;
+        let before = self.transactions.io().tally.flushes.load(Ordering::Relaxed);
+        self.transactions.sync()?;
+        if self.transactions.io().tally.flushes.load(Ordering::Relaxed) == before {
+            // Nothing to commit, but data may have gone to the device.
+            self.transactions.io().flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything, empties the journal and marks the volume clean.
+    pub(crate) fn unmount(&self) -> Result<(), Error> {
+        if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.sync_all()?;
+        self.unmounted.store(true, Ordering::Release);
+        self.transactions.close_journal()?;
+        self.mark_clean()?;
+        self.transactions.set_read_only();
+        Ok(())
+    }
+
+    /// The last write of an unmount: counts, time, and that nothing is left to be done.
+    fn mark_clean(&self) -> Result<(), Error> {
+        let io = self.transactions.io();
+        io.flush()?;
+        let geometry = self.transactions.geometry();
+        let number = geometry.superblock_block();
+        let block = self.transactions.read(number, BlockKind::Superblock)?;
+        let mut frame = block.frame();
+        let bytes = frame.make_mut();
+        let offset = if geometry.block_len() > 1024 { 1024 } else { 0 };
+        let (raw, _) = RawSuperblock::mut_from_prefix(&mut bytes[offset..]).expect("a block holds a superblock");
+        raw.set_free_blocks_count(self.allocator.free_clusters() << geometry.cluster_bits);
+        raw.free_inodes_count = u32::try_from(self.allocator.free_inodes()).unwrap_or(u32::MAX).into();
+        raw.set_write_time(u64::try_from(self.clock.wall().seconds).unwrap_or(0));
+        raw.feature_incompat = (raw.incompat() - Incompat::RECOVER).bits().into();
+        raw.state = (raw.state.get() | 1).into();
+        let written = io.tally.device_write_bytes.load(Ordering::Relaxed) >> 10;
+        raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();
+        if geometry.has_metadata_csum() {
+            raw.set_checksum();
+        }
+        let len = frame.len();
+        io.run(&mut [Request::write_fua(io.offset(number), vec![frame.slice(0..len)])])
+    }
+}
+
+/// Writes the primary superblock and makes it durable; for a mount, before anything else is in memory.
+pub(super) fn write_superblock(superblock: &Superblock, device: &dyn BlockDevice) -> Result<(), Error> {
+    // The sector may be larger than the superblock: whole pages are read and written.
+    let mut bytes = device.read_vec(0, 4096)?;
+    bytes[1024..2048].copy_from_slice(superblock.to_raw().as_bytes());
+    let frame = Frame::from(bytes);
+    let len = frame.len();
+    let mut batch = [Request::write_fua(0, vec![frame.slice(0..len)])];
+    device.run_all(&mut batch)?;
+    Ok(())
+}

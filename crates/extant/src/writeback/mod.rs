@@ -1,0 +1,194 @@
+//! Which dirty data goes to the device next, and how: gather a run, give it a place, write it, see it through.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `queue.rs` | inodes with dirty data, oldest first |
+//! | `pass.rs` | one pass over a file: gather, place, submit |
+//! | `submit.rs` | the I/O of a pass and what follows it |
+//! | `ordered.rs` | data that a commit waits for |
+//!
+//! # Invariants
+//! A block allocated for delayed data is unwritten until its data is on the device, or its data is ordered before the
+//! commit (I7). The stored size grows in the handle that gives the data its place. No handle, folio or map is held
+//! while a device works.
+//! # Locking
+//! A pass takes a handle (50), then folios (60) by rising index, then the mapper's locks; lets go of all of them; then
+//! does its I/O. The queue is a leaf.
+//! # Not here
+//! Who makes data dirty (`file`); where it goes (`mapping`, `allocator`).
+//! # Source
+//! Kernel `fs/ext4/inode.c`: `ext4_writepages` and what it calls; `fs/ext4/page-io.c`; `fs/fs-writeback.c`;
+//! `mm/page-writeback.c`. Differs: writers help with writeback instead of sleeping (no thread of our own).
+
+mod ordered;
+mod pass;
+mod queue;
+mod submit;
+
+use alloc::sync::{Arc, Weak};
+use core::time::Duration;
+
+use crate::Error;
+use crate::filesystem::MountOptions;
+use crate::inode::Inode;
+use crate::inode_table::InodeTable;
+use crate::mapping::Mapper;
+use crate::page_cache::CacheAccount;
+use crate::sync::{Mutex, Rank};
+use crate::transaction::Transactions;
+
+pub(crate) use ordered::OrderedFile;
+use queue::Queue;
+
+/// Why data is written back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// To get it out of the way: what is being written already is left alone (`WB_SYNC_NONE`).
+    Background,
+    /// Somebody waits for it to be on the device (`WB_SYNC_ALL`).
+    Integrity,
+}
+
+/// Writes dirty data back.
+pub(crate) struct Writeback {
+    /// Itself, for commits that have to wait for data.
+    own: Weak<Self>,
+    transactions: Arc<Transactions>,
+    inodes: Arc<InodeTable>,
+    mapper: Arc<Mapper>,
+    account: Arc<CacheAccount>,
+    queue: Mutex<Queue>,
+    /// Fresh blocks stay unwritten until their data is there (`dioread_nolock`).
+    unwritten_until_done: bool,
+    /// Whether a commit waits for data in blocks that are written from the start (`data=ordered`).
+    ordered: bool,
+    cache_bytes: u64,
+    background_bytes: u64,
+    limit_bytes: u64,
+    expire: Duration,
+}
+
+impl Writeback {
+    /// Writeback of a volume, with the knobs of `options`.
+    pub(crate) fn new(
+        transactions: Arc<Transactions>,
+        inodes: Arc<InodeTable>,
+        mapper: Arc<Mapper>,
+        account: Arc<CacheAccount>,
+        options: &MountOptions,
+    ) -> Arc<Self> {
+        let share = |percent: u64| options.cache_bytes / 100 * percent;
+        Arc::new_cyclic(|own| Self {
+            own: Weak::clone(own),
+            transactions,
+            inodes,
+            mapper,
+            account,
+            queue: Mutex::new(Rank::Leaf, Queue::default()),
+            unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
+            ordered: options.data_mode == crate::filesystem::DataMode::Ordered,
+            cache_bytes: options.cache_bytes,
+            background_bytes: share(options.dirty_background_percent),
+            limit_bytes: share(options.dirty_percent),
+            expire: options.dirty_expire,
+        })
+    }
+
+    /// Itself, for ordered data that names it.
+    pub(crate) fn own(&self) -> &Weak<Self> {
+        &self.own
+    }
+
+    /// Notes that the inode has dirty data.
+    pub(crate) fn note_dirty(&self, inode: &Arc<Inode>) {
+        if !inode.queued.swap(true, core::sync::atomic::Ordering::AcqRel) {
+            self.queue.lock().push(self.transactions.clock().monotonic(), Arc::clone(inode));
+        }
+    }
+
+    /// Before a writer makes more data dirty: keeps dirty data and the cache within their limits, in the writer's own
+    /// time. Does no I/O below the limits.
+    ///
+    /// Failures of other files' data are kept for their own `fsync`.
+    ///
+    /// # Source
+    /// Kernel `balance_dirty_pages` (D18.2, D18.3).
+    pub(crate) fn balance(&self) {
+        if self.account.dirty_bytes() > self.limit_bytes {
+            self.write_oldest_until(self.background_bytes);
+        }
+        let over = self.over_limit();
+        if over > 0 && self.account.reclaim(over) < over && self.account.dirty_bytes() > 0 {
+            let over = self.over_limit();
+            self.write_oldest_until(self.account.dirty_bytes().saturating_sub(over));
+            self.account.reclaim(over);
+        }
+    }
+
+    /// What is due by the clock: data older than its time, or more than the background limit.
+    pub(crate) fn tick(&self) {
+        let now = self.transactions.clock().monotonic();
+        while let Some(inode) = self.pop(|since| since + self.expire <= now) {
+            self.write_in_background(&inode);
+        }
+        if self.account.dirty_bytes() > self.background_bytes {
+            self.write_oldest_until(self.background_bytes);
+        }
+    }
+
+    /// Starts writing everything that is dirty; for a volume that is short of space (D4.1).
+    pub(crate) fn kick(&self) {
+        let mut left = self.queue.lock().len();
+        while left > 0 {
+            let Some(inode) = self.pop(|_| true) else { return };
+            self.write_in_background(&inode);
+            left -= 1;
+        }
+    }
+
+    /// Writes everything that is dirty and waits for it.
+    ///
+    /// # Errors
+    /// The first; each file's own `fsync` tells it as well.
+    pub(crate) fn write_everything(&self) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        while let Some(inode) = self.pop(|_| true) {
+            let written = self.write_inode(&inode, 0..u64::MAX, Purpose::Integrity);
+            outcome = outcome.and(written);
+        }
+        // Passes of other threads may still be under way.
+        for inode in self.inodes.in_memory() {
+            inode.pages.wait_writeback(&(0..u64::MAX));
+        }
+        outcome
+    }
+
+    /// Bytes in memory beyond the cache's limit.
+    fn over_limit(&self) -> u64 {
+        self.account.cached_bytes().saturating_sub(self.cache_bytes)
+    }
+
+    fn write_oldest_until(&self, dirty_bytes: u64) {
+        let mut left = self.queue.lock().len();
+        while self.account.dirty_bytes() > dirty_bytes && left > 0 {
+            let Some(inode) = self.pop(|_| true) else { return };
+            self.write_in_background(&inode);
+            left -= 1;
+        }
+    }
+
+    fn write_in_background(&self, inode: &Arc<Inode>) {
+        // A failure is kept with the file, whose owner hears of it at the next fsync.
+        let _ = self.write_inode(inode, 0..u64::MAX, Purpose::Background);
+        if inode.pages.dirty_blocks() > 0 {
+            self.note_dirty(inode);
+        }
+    }
+
+    /// The inode that has been dirty longest, if `due` says so of the time since when.
+    fn pop(&self, due: impl FnOnce(Duration) -> bool) -> Option<Arc<Inode>> {
+        let inode = self.queue.lock().pop(due)?;
+        inode.queued.store(false, core::sync::atomic::Ordering::Release);
+        Some(inode)
+    }
+}

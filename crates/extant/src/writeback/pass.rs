@@ -1,0 +1,320 @@
+//! One pass over a file: gather dirty blocks, give them a place under one handle, submit them without it.
+//!
+//! Source: kernel `ext4_do_writepages`, `mpage_prepare_extent_to_map`, `mpage_map_and_submit_extent` (D15).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use extant_format::{LogicalBlock, LogicalRange};
+
+use super::submit::Submission;
+use super::{OrderedFile, Purpose, Writeback};
+use crate::Error;
+use crate::extent_status::BlockState;
+use crate::inode::Inode;
+use crate::mapping::MapFlags;
+use crate::page_cache::{BlockFlags, DirtyKind, Folio, LockedFolio, PageIndex, Tag};
+use crate::transaction::{Credits, Handle, credits};
+
+/// Blocks that one mapping takes at the most: `MAX_WRITEPAGES_EXTENT_LEN` (D15.3).
+const MAX_EXTENT_BLOCKS: usize = 2048;
+/// How often space is looked for again after a commit has freed some (D15.14).
+const MAX_SPACE_RETRIES: u32 = 3;
+
+/// What a pass has in its hands.
+#[derive(Default)]
+struct Gathered {
+    /// Locked, by rising index.
+    folios: Vec<LockedFolio>,
+    /// Where the next pass starts.
+    next: PageIndex,
+    /// Nothing dirty is left behind `next`.
+    done: bool,
+    /// A folio that has to be waited for before the pass can go on.
+    blocked: Option<Arc<Folio>>,
+}
+
+impl Writeback {
+    /// Writes the dirty bytes of a range, and, for [`Purpose::Integrity`], waits until they are on the device.
+    ///
+    /// # Errors
+    /// The first failure; it is kept with the file as well.
+    /// # Locks
+    /// None may be held of rank 45 or more.
+    pub(crate) fn write_inode(&self, inode: &Arc<Inode>, bytes: Range<u64>, purpose: Purpose) -> Result<(), Error> {
+        let outcome = self.run_passes(inode, &bytes, purpose, true);
+        if purpose == Purpose::Integrity {
+            inode.pages.wait_writeback(&bytes);
+        }
+        outcome
+    }
+
+    /// Writes those dirty bytes of a range that have a place already; starts no handle.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub(super) fn write_placed(&self, inode: &Arc<Inode>, bytes: Range<u64>, purpose: Purpose) -> Result<(), Error> {
+        self.run_passes(inode, &bytes, purpose, false)
+    }
+
+    fn run_passes(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: &Range<u64>,
+        purpose: Purpose,
+        may_place: bool,
+    ) -> Result<(), Error> {
+        let (mut at, to) = (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
+        let mut tag = Tag::Dirty;
+        if purpose == Purpose::Integrity {
+            inode.pages.tag_for_write(at..to);
+            tag = Tag::ToWrite;
+        }
+        let mut outcome = Ok(());
+        let mut retries = 0;
+        loop {
+            // Whether places are needed is known only with the folios locked, and a handle comes before folios.
+            let wants_handle = may_place && self.needs_place(inode, at..to, tag);
+            let mut handle = if wants_handle { Some(self.begin_pass(inode)?) } else { None };
+            let gathered = self.gather(inode, at..to, tag, handle.is_some());
+            if let Some(folio) = gathered.blocked.as_ref().filter(|_| gathered.folios.is_empty()) {
+                drop(handle);
+                folio.wait_writeback(0..folio.shape().blocks());
+                continue;
+            }
+            let (next, done) = (gathered.next, gathered.done);
+            let mut submission = Submission::default();
+            let placed = self.place_all(inode, handle.as_mut(), gathered, &mut submission);
+            let reserved = handle.as_mut().and_then(Handle::take_reserved);
+            let stopped = handle.map_or(Ok(()), Handle::stop);
+            let written = self.submit(inode, submission, reserved);
+            outcome = outcome.and(stopped).and(written);
+            match placed {
+                Ok(true) => at = next,
+                Ok(false) => continue,
+                Err(error) if error.is_no_space() && retries < MAX_SPACE_RETRIES && self.transactions.is_journaled() => {
+                    retries += 1;
+                    self.transactions.commit_running()?;
+                    continue;
+                }
+                Err(error) => {
+                    self.give_up(inode, at..next, &error);
+                    outcome = outcome.and(Err(error));
+                    at = next;
+                }
+            }
+            if done {
+                return outcome;
+            }
+        }
+    }
+
+    fn begin_pass(&self, inode: &Inode) -> Result<Handle<'_>, Error> {
+        let geometry = self.transactions.geometry();
+        let per_folio = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
+        let blocks = self.mapper.credits(inode, per_folio);
+        let reserved = if self.unwritten_until_done { credits::conversion(geometry, per_folio) } else { 0 };
+        self.transactions.begin(Credits::blocks(blocks, geometry).with_reserved(reserved))
+    }
+
+    /// Whether the next dirty folio has blocks without a place.
+    fn needs_place(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag) -> bool {
+        inode.pages.next_dirty(pages.start, pages.end, tag).is_some_and(|folio| has_unplaced(&folio))
+    }
+
+    /// Locks neighbouring dirty folios, up to one extent's worth.
+    fn gather(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag, may_place: bool) -> Gathered {
+        let mut gathered = Gathered { next: pages.start, ..Gathered::default() };
+        let mut blocks = 0;
+        loop {
+            let Some(folio) = inode.pages.next_dirty(gathered.next, pages.end, tag) else {
+                gathered.done = true;
+                return gathered;
+            };
+            let shape = *folio.shape();
+            let follows = gathered.folios.last().is_none_or(|last| last.shape().end() == shape.start());
+            if !follows || (blocks > 0 && blocks + shape.blocks() > MAX_EXTENT_BLOCKS) {
+                return gathered;
+            }
+            let Some(locked) = inode.pages.lock(Arc::clone(&folio)) else { continue };
+            if locked.is_under_writeback(0..shape.blocks()) && tag == Tag::ToWrite {
+                gathered.blocked = Some(folio);
+                return gathered;
+            }
+            if locked.is_under_writeback(0..shape.blocks()) || !locked.any(BlockFlags::DIRTY, 0..shape.blocks()) {
+                if !gathered.folios.is_empty() {
+                    return gathered;
+                }
+                gathered.next = shape.end_index();
+                continue;
+            }
+            if !may_place && has_unplaced(&locked) && !gathered.folios.is_empty() {
+                return gathered;
+            }
+            blocks += shape.blocks();
+            gathered.next = shape.end_index();
+            gathered.folios.push(locked);
+        }
+    }
+
+    /// Gives every dirty block of the folios a place, and moves them to `submission`. `false`: the transaction was full
+    /// on the way; what has no place yet stays dirty.
+    fn place_all(
+        &self,
+        inode: &Arc<Inode>,
+        mut handle: Option<&mut Handle<'_>>,
+        gathered: Gathered,
+        submission: &mut Submission,
+    ) -> Result<bool, Error> {
+        let size = inode.size();
+        let mut end_of_placed = 0;
+        let mut outcome = Ok(true);
+        // Unplaced runs are looked for over folio borders, so that neighbours get one extent.
+        for run in dirty_runs(&gathered.folios, size) {
+            let done = match (run.kind, handle.as_deref_mut()) {
+                (DirtyKind::Placed, _) => self.find_place(inode, &run, &gathered.folios, submission).map(|()| true),
+                (DirtyKind::Delayed | DirtyKind::Unwritten, Some(handle)) => {
+                    self.give_place(inode, handle, &run, &gathered.folios, submission)
+                }
+                (DirtyKind::Delayed | DirtyKind::Unwritten, None) | (DirtyKind::Unmapped, _) => Ok(true),
+            };
+            match done {
+                Ok(true) => end_of_placed = u64::from(run.blocks.end()) << self.transactions.geometry().block_bits,
+                other => {
+                    outcome = other;
+                    break;
+                }
+            }
+        }
+        if let Some(handle) = handle {
+            let grown = self.raise_disk_size(inode, end_of_placed.min(size));
+            if grown || !submission.is_empty() {
+                inode.note_transaction(handle.transaction_id(), true);
+            }
+            if grown {
+                self.inodes.store(handle, inode)?;
+            }
+        }
+        outcome
+    }
+
+    /// Blocks that have a place: overwrites.
+    fn find_place(
+        &self,
+        inode: &Inode,
+        run: &DirtyRun,
+        folios: &[LockedFolio],
+        submission: &mut Submission,
+    ) -> Result<(), Error> {
+        let mut rest = Some(run.blocks);
+        while let Some(range) = rest {
+            let mapped = self.mapper.look_up(inode, range)?;
+            if let BlockState::Written(at) | BlockState::Unwritten(at) = mapped.state {
+                submission.add(folios, mapped.blocks, at, matches!(mapped.state, BlockState::Unwritten(_)), inode.size());
+            }
+            rest = after(range, mapped.blocks);
+        }
+        Ok(())
+    }
+
+    /// Blocks that are delayed or unwritten: one run of the same kind.
+    fn give_place(
+        &self,
+        inode: &Arc<Inode>,
+        handle: &mut Handle<'_>,
+        run: &DirtyRun,
+        folios: &[LockedFolio],
+        submission: &mut Submission,
+    ) -> Result<bool, Error> {
+        let flags = if self.unwritten_until_done { MapFlags::WRITEBACK } else { MapFlags::WRITEBACK_WRITTEN };
+        let mut rest = Some(run.blocks);
+        while let Some(range) = rest {
+            let wanted = self.mapper.credits(inode, range.len());
+            match handle.ensure_credits(wanted, 0) {
+                Err(Error::TransactionFull) => return Ok(false),
+                other => other?,
+            }
+            let mapped = match self.mapper.map(handle, inode, range, flags) {
+                Err(Error::TransactionFull) => return Ok(false),
+                other => other?,
+            };
+            let block_bits = self.transactions.geometry().block_bits;
+            if self.ordered && mapped.exposes_data() {
+                let start = u64::from(mapped.blocks.start().get()) << block_bits;
+                let end = u64::from(mapped.blocks.end()) << block_bits;
+                handle.order(OrderedFile::new(&self.own, inode), start..end);
+            }
+            let (BlockState::Written(at) | BlockState::Unwritten(at)) = mapped.state else {
+                return Err(Error::Invalid("mapping gave no place"));
+            };
+            submission.add(folios, mapped.blocks, at, matches!(mapped.state, BlockState::Unwritten(_)), inode.size());
+            rest = after(range, mapped.blocks);
+        }
+        Ok(true)
+    }
+
+    /// The size to store never passes what has a place (D15.15).
+    fn raise_disk_size(&self, inode: &Inode, end: u64) -> bool {
+        let mut core = inode.core.lock();
+        let grows = end > core.size;
+        if grows {
+            core.size = end;
+        }
+        grows
+    }
+
+    /// Data that cannot get a place is lost, and its promise given back (D15.13).
+    fn give_up(&self, inode: &Arc<Inode>, pages: Range<PageIndex>, error: &Error) {
+        inode.pages.record_error(error.clone());
+        let mut at = pages.start;
+        while let Some(folio) = inode.pages.next_dirty(at, pages.end, Tag::Dirty) {
+            at = folio.shape().end_index();
+            let Some(locked) = inode.pages.lock(folio) else { continue };
+            let blocks = 0..locked.shape().blocks();
+            let range = locked.shape().file_blocks(&blocks);
+            locked.forget(blocks);
+            self.mapper.forget_delayed(inode, range);
+        }
+    }
+}
+
+/// Whether a folio has dirty blocks that have no place, or only an unwritten one.
+fn has_unplaced(folio: &Folio) -> bool {
+    let blocks = 0..folio.shape().blocks();
+    folio.any(BlockFlags::DELAY, blocks.clone()) || folio.any(BlockFlags::UNWRITTEN, blocks)
+}
+
+/// Dirty blocks that follow each other and need the same.
+#[derive(Debug)]
+struct DirtyRun {
+    blocks: LogicalRange,
+    kind: DirtyKind,
+}
+
+/// The runs of dirty blocks up to `size`, over folio borders; dirty blocks behind it are cleaned.
+fn dirty_runs(folios: &[LockedFolio], size: u64) -> Vec<DirtyRun> {
+    let mut runs: Vec<DirtyRun> = Vec::new();
+    for folio in folios {
+        let shape = folio.shape();
+        let mut inside = shape.touched(&shape.part_of(&(0..size)));
+        folio.clean(inside.end..shape.blocks());
+        while let Some((blocks, kind)) = folio.dirty_run(inside.clone()) {
+            inside.start = blocks.end;
+            let range = shape.file_blocks(&blocks);
+            match runs.last_mut() {
+                Some(last) if last.kind == kind && last.blocks.end() == range.start().get() => {
+                    let len = last.blocks.len() + range.len();
+                    last.blocks = LogicalRange::new(last.blocks.start().get(), len).unwrap_or(last.blocks);
+                }
+                _ => runs.push(DirtyRun { blocks: range, kind }),
+            }
+        }
+    }
+    runs
+}
+
+/// What of `range` follows `done`, which starts where `range` does.
+fn after(range: LogicalRange, done: LogicalRange) -> Option<LogicalRange> {
+    LogicalRange::between(LogicalBlock::new(done.end())?, range.end())
+}

@@ -1,0 +1,33 @@
+//! Inodes with dirty data, oldest first.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use crate::inode::Inode;
+
+/// Inodes by the time since which they are dirty; each at most once, which `Inode::queued` sees to.
+#[derive(Default)]
+pub(super) struct Queue {
+    inodes: BTreeMap<(Duration, u64), Arc<Inode>>,
+    next: u64,
+}
+
+impl Queue {
+    /// Adds an inode that became dirty `now`.
+    pub(super) fn push(&mut self, now: Duration, inode: Arc<Inode>) {
+        self.inodes.insert((now, self.next), inode);
+        self.next += 1;
+    }
+
+    /// Takes the oldest, if `due` says so of the time since when it is dirty.
+    pub(super) fn pop(&mut self, due: impl FnOnce(Duration) -> bool) -> Option<Arc<Inode>> {
+        let oldest = self.inodes.first_entry()?;
+        due(oldest.key().0).then(|| oldest.remove())
+    }
+
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.inodes.len()
+    }
+}
