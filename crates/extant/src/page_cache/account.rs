@@ -106,6 +106,11 @@ impl CacheAccount {
         self.pool(len).stale(len)
     }
 
+    /// A frame that holds a copy of `bytes`.
+    pub(super) fn frame_of(&self, bytes: &[u8]) -> Frame {
+        self.pool(bytes.len()).copy_from(bytes)
+    }
+
     /// Keeps a frame for reuse, if nobody else holds it.
     pub(super) fn recycle(&self, frame: Frame) {
         self.pool(frame.len()).recycle(frame);

@@ -94,8 +94,7 @@ impl PageCache {
 
     /// Waits for the lock of `folio`; `None` if it has left the file by then, so that the caller looks it up again.
     pub(crate) fn lock(self: &Arc<Self>, folio: Arc<Folio>) -> Option<LockedFolio> {
-        let locked = LockedFolio::wait_for(self, folio);
-        locked.is_attached().then_some(locked)
+        LockedFolio::wait_for(self, folio)
     }
 
     /// The folio that holds `page`, locked. A new one is as large as `wanted_bytes` and the page's alignment allow, but of no

@@ -114,13 +114,14 @@ impl Folio {
         }
     }
 
-    /// Waits for the folio's lock and takes it; the caller makes a guard of it.
-    pub(super) fn acquire(&self) {
+    /// Waits for the folio's lock and takes it, if the folio still belongs to the file; the caller makes a guard of it.
+    pub(super) fn acquire(&self) -> bool {
         let mut inner = self.inner.lock();
         while inner.locked {
             inner = self.wait(inner);
         }
-        inner.locked = true;
+        inner.locked = inner.attached;
+        inner.attached
     }
 
     /// Takes the folio's lock if nobody has it and `suitable` agrees; the caller makes a guard of it.

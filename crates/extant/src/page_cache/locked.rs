@@ -43,11 +43,10 @@ impl LockedFolio {
         Self { cache: Arc::clone(cache), folio, _held: Held::new(Rank::Folio) }
     }
 
-    /// Waits for the lock of `folio`, which may have left the file by then.
-    pub(super) fn wait_for(cache: &Arc<PageCache>, folio: Arc<Folio>) -> Self {
+    /// Waits for the lock of `folio`; `None` if it has left the file by then.
+    pub(super) fn wait_for(cache: &Arc<PageCache>, folio: Arc<Folio>) -> Option<Self> {
         let held = Held::new(Rank::Folio);
-        folio.acquire();
-        Self { cache: Arc::clone(cache), folio, _held: held }
+        folio.acquire().then(|| Self { cache: Arc::clone(cache), folio, _held: held })
     }
 
     /// The lock of `folio` if nobody has it and `suitable` agrees.
@@ -68,11 +67,6 @@ impl LockedFolio {
     /// The file's cache.
     pub(crate) fn cache(&self) -> &Arc<PageCache> {
         &self.cache
-    }
-
-    /// Whether the folio still belongs to the file.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.folio.inner().attached
     }
 
     /// The runs of blocks touched by `bytes` that have neither a place nor a promise: map them, tell
@@ -121,10 +115,14 @@ impl LockedFolio {
     /// Puts `bytes` at `offset`. A frame that a device request still holds is copied, or replaced if `bytes` cover it.
     pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         let mut rest = bytes;
-        for (frame, place) in self.shape().pieces(offset..offset + bytes.len()) {
+        for (number, place) in self.shape().pieces(offset..offset + bytes.len()) {
             let (part, behind) = rest.split_at(place.len());
-            self.frame_mut(&mut self.folio.inner(), frame, &place)[place.clone()]
-                .copy_from_slice(part);
+            let mut inner = self.folio.inner();
+            if self.is_useless(&inner, number, &place) && part.len() == self.shape().frame_bytes() {
+                inner.frames[number] = Some(self.folio.account().frame_of(part));
+            } else {
+                self.frame_mut(&mut inner, number, &place)[place].copy_from_slice(part);
+            }
             rest = behind;
         }
     }
@@ -304,19 +302,17 @@ impl LockedFolio {
     }
 
     /// The bytes of a frame, to change `place` in it. Content that `place` will replace is neither zeroed nor copied.
-    fn frame_mut<'a>(
-        &self,
-        inner: &'a mut Inner,
-        frame: usize,
-        place: &Range<usize>,
-    ) -> &'a mut [u8] {
-        let len = self.shape().frame_bytes();
-        let slot = &mut inner.frames[frame];
-        let useless = slot.as_ref().is_none_or(|frame| place.len() == len && frame.is_shared());
-        if useless {
-            *slot = Some(self.folio.account().stale_frame(len));
+    fn frame_mut<'a>(&self, inner: &'a mut Inner, frame: usize, place: &Range<usize>) -> &'a mut [u8] {
+        if self.is_useless(inner, frame, place) {
+            inner.frames[frame] = Some(self.folio.account().stale_frame(self.shape().frame_bytes()));
         }
-        slot.as_mut().expect("filled above").make_mut()
+        inner.frames[frame].as_mut().expect("filled above").make_mut()
+    }
+
+    /// Whether what a frame holds is of no use to a change of `place`: it holds nothing, or all changes and is shared.
+    fn is_useless(&self, inner: &Inner, frame: usize, place: &Range<usize>) -> bool {
+        let whole = place.len() == self.shape().frame_bytes();
+        inner.frames[frame].as_ref().is_none_or(|frame| whole && frame.is_shared())
     }
 }
 
