@@ -22,6 +22,8 @@
 
 mod claim;
 mod inode;
+#[cfg(test)]
+mod joint_tests;
 mod ledger;
 mod metadata;
 mod pending;

@@ -326,11 +326,11 @@ fn tree_agrees_with_the_model_on_all_short_sequences() {
         places.iter().flat_map(|&(s, l)| states.map(|state| Step::Put(s, l, state.advanced(s))));
     let removes = places.iter().map(|&(s, l)| Step::Remove(s, l));
     let steps: Vec<Step> = puts.chain(removes).collect();
-    for index in 0..steps.len().pow(3) {
+    for index in 0..steps.len().pow(4) {
         let mut model = Model([None; 8]);
         let mut tree = ExtentStatusTree::default();
         let mut rest = index;
-        for _ in 0..3 {
+        for _ in 0..4 {
             model.apply(&mut tree, steps[rest % steps.len()], ratio(1));
             rest /= steps.len();
             model.check(&tree, ratio(1));

@@ -302,9 +302,15 @@ impl LockedFolio {
     }
 
     /// The bytes of a frame, to change `place` in it. Content that `place` will replace is neither zeroed nor copied.
-    fn frame_mut<'a>(&self, inner: &'a mut Inner, frame: usize, place: &Range<usize>) -> &'a mut [u8] {
+    fn frame_mut<'a>(
+        &self,
+        inner: &'a mut Inner,
+        frame: usize,
+        place: &Range<usize>,
+    ) -> &'a mut [u8] {
         if self.is_useless(inner, frame, place) {
-            inner.frames[frame] = Some(self.folio.account().stale_frame(self.shape().frame_bytes()));
+            inner.frames[frame] =
+                Some(self.folio.account().stale_frame(self.shape().frame_bytes()));
         }
         inner.frames[frame].as_mut().expect("filled above").make_mut()
     }
