@@ -93,6 +93,8 @@ pub(super) struct Accounts {
     free: Counter,
     promised: Counter,
     metadata: i64,
+    /// Of `promised`, what is in the bitmaps already and about to be spent: it is missing from `free` as well.
+    placed: i64,
     uncommitted: i64,
     root_reserve: i64,
     pool: i64,
@@ -116,6 +118,7 @@ impl SpaceLedger {
             free: counter(signed(parameters.free)),
             promised: counter(0),
             metadata: 0,
+            placed: 0,
             uncommitted: 0,
             root_reserve: signed(parameters.root_reserve),
             pool: signed(parameters.pool),
@@ -174,9 +177,18 @@ impl SpaceLedger {
         Ok(Claim::new(Arc::clone(self), clusters))
     }
 
-    /// Notes that promised clusters were taken in the bitmaps; their reservation is spent apart ([`Reservation::spend`]).
+    /// Notes that promised clusters were taken in the bitmaps; their reservation is spent apart ([`Reservation::spend`]), and
+    /// until then they do not keep metadata from its space a second time.
     pub(crate) fn allocated(&self, clusters: ClusterCount) {
-        self.accounts.lock().free.add(-signed(clusters));
+        let mut accounts = self.accounts.lock();
+        accounts.free.add(-signed(clusters));
+        accounts.placed = (accounts.placed + signed(clusters)).min(accounts.promised.exact);
+    }
+
+    /// Notes that clusters reported by [`allocated`](Self::allocated) go back, and that their reservation will not be spent.
+    pub(crate) fn unplaced(&self, clusters: ClusterCount) {
+        let mut accounts = self.accounts.lock();
+        accounts.placed = (accounts.placed - signed(clusters)).max(0);
     }
 
     /// Notes that clusters were freed in the bitmaps by a transaction that will call [`committed`](Self::committed) (D10.10).
@@ -257,13 +269,18 @@ impl SpaceLedger {
         }
     }
 
-    /// Takes back promises: `allocated` of the data clusters because they were allocated.
-    pub(super) fn settle(&self, kept: Promise, allocated: ClusterCount) {
+    /// Takes back promises whose clusters were taken in the bitmaps, as [`allocated`](Self::allocated) was told.
+    pub(super) fn spend(&self, clusters: ClusterCount) {
+        let mut accounts = self.accounts.lock();
+        accounts.placed = (accounts.placed - signed(clusters)).max(0);
+        accounts.take_back(Promise::data(clusters));
+    }
+
+    /// Takes back promises, and notes that `allocated` clusters were taken in the bitmaps.
+    pub(super) fn settle(&self, promise: Promise, allocated: ClusterCount) {
         let mut accounts = self.accounts.lock();
         accounts.free.add(-signed(allocated));
-        accounts.promise(-signed(kept.clusters), -signed(kept.metadata));
-        let sound = accounts.promised.exact >= 0 && accounts.metadata >= 0;
-        assert!(sound, "more was taken back than promised");
+        accounts.take_back(promise);
     }
 }
 
@@ -291,7 +308,7 @@ impl Accounts {
         let kept = match privilege {
             Privilege::Ordinary => self.root_reserve + self.pool + self.excess(metadata),
             Privilege::Root => self.pool + self.excess(metadata),
-            Privilege::Metadata => 0, // the excess is promised to just these
+            Privilege::Metadata => -self.placed, // the excess is promised to just these
         };
         let free = self.free.exact - self.promised.exact - kept;
         if free >= clusters {
@@ -303,6 +320,15 @@ impl Accounts {
     fn promise(&mut self, clusters: i64, metadata: i64) {
         self.promised.add(clusters);
         self.metadata += metadata;
+    }
+
+    fn take_back(&mut self, promise: Promise) {
+        self.promise(-signed(promise.clusters), -signed(promise.metadata));
+        self.placed = self.placed.min(self.promised.exact);
+        assert!(
+            self.promised.exact >= 0 && self.metadata >= 0,
+            "more was taken back than promised"
+        );
     }
 
     /// What `more` metadata would make of the part that the pool does not cover.

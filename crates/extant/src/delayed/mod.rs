@@ -17,8 +17,9 @@
 //! # Source
 //! Kernel `fs/ext4/balloc.c`: `ext4_has_free_clusters`, `ext4_claim_free_clusters`; `inode.c`: `ext4_da_reserve_space`,
 //! `ext4_da_release_space`, `ext4_da_update_reserve_space`, `ext4_nonda_switch`; `extents_status.c`: pending reservations.
-//! Differs: counters are exact, and their slop is a parameter ([`LedgerParameters`]); data and metadata of a delayed extent are
-//! never counted twice in passing (D10.9), if [`Reservation::allocated`] is called before the extent is put into its tree.
+//! Differs: counters are exact, and their slop is a parameter ([`LedgerParameters`]). Data that is in the bitmaps while its
+//! promise still stands counts twice (D10.9) against all but metadata: else a long run could keep its own tree blocks from the
+//! space that was promised to them.
 
 mod claim;
 mod inode;

@@ -71,23 +71,23 @@ impl Reservation {
     ///
     /// Source: kernel `ext4_da_update_reserve_space`.
     pub(crate) fn spend(&mut self, clusters: ClusterCount) {
-        self.settle(clusters, ClusterCount::ZERO);
+        self.lower(clusters);
+        self.ledger.spend(clusters);
     }
 
     /// Notes that `clusters` of the data were taken in the bitmaps and have their place: free and promised fall together.
     pub(crate) fn allocated(&mut self, clusters: ClusterCount) {
-        self.settle(clusters, clusters);
+        self.lower(clusters);
+        self.ledger.settle(Promise::data(clusters), clusters);
     }
 
-    fn settle(&mut self, clusters: ClusterCount, allocated: ClusterCount) {
+    fn lower(&mut self, clusters: ClusterCount) {
         assert!(
             clusters <= self.promise.clusters,
             "{clusters} spent, {} promised",
             self.promise.clusters
         );
-        let part = Promise::data(clusters);
-        self.promise = minus(self.promise, part);
-        self.ledger.settle(part, allocated);
+        self.promise = minus(self.promise, Promise::data(clusters));
     }
 }
 

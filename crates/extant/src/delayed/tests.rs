@@ -160,6 +160,33 @@ fn d10_9_an_allocation_lowers_free_then_promised() {
 }
 
 #[test]
+fn d10_9_data_being_placed_does_not_keep_its_metadata_out() {
+    let ledger = ledger(10, 0, 2);
+    let mut held = ledger.reserve(data(8), Privilege::Ordinary).unwrap();
+    ledger.allocated(clusters(6));
+    assert!(
+        ledger.has_free(clusters(2), Privilege::Metadata)
+            && !ledger.has_free(clusters(3), Privilege::Metadata)
+    );
+    assert!(!ledger.has_free(clusters(1), Privilege::Root));
+    held.spend(clusters(4));
+    assert!(
+        ledger.has_free(clusters(2), Privilege::Metadata)
+            && !ledger.has_free(clusters(3), Privilege::Metadata)
+    );
+    ledger.unplaced(clusters(2)); // the rest could not be put into the tree
+    ledger.freed(clusters(2));
+    assert_eq!((ledger.counts().free, ledger.counts().promised), (6, 4));
+    assert!(
+        ledger.has_free(clusters(2), Privilege::Metadata)
+            && !ledger.has_free(clusters(3), Privilege::Metadata)
+    );
+    drop(held);
+    ledger.allocated(clusters(1)); // nothing is promised, so nothing is expected to be spent
+    assert!(!ledger.has_free(clusters(6), Privilege::Metadata));
+}
+
+#[test]
 fn d10_10_freed_space_counts_at_once() {
     let ledger = ledger(0, 0, 0);
     ledger.freed(clusters(2));

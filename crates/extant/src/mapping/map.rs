@@ -289,6 +289,9 @@ impl Mapper {
         flags: MapFlags,
     ) -> Result<(), Error> {
         refund(inode, self.geometry(), got.clusters.get());
+        if flags.contains(MapFlags::DELALLOC_RESERVED) {
+            self.ledger.unplaced(got.clusters);
+        }
         self.allocator.discard_preallocations(inode.number());
         let mut free = if self.data_kind(inode) == DataKind::Metadata {
             FreeFlags::METADATA
