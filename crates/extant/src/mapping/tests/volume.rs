@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use extant_device::{BlockDevice, MemoryDevice};
+use extant_device::{BlockDevice, Frame, MemoryDevice, Request};
 use extant_format::extent::{Extent, NodeMut};
 use extant_format::inode::{FileType, InodeFlags, InodeRecord};
 use extant_format::superblock::RawSuperblock;
@@ -16,7 +16,7 @@ use extant_format::{
 use crate::Error;
 use crate::allocator::Allocator;
 use crate::block_io::BlockIo;
-use crate::delayed::{LedgerParameters, SpaceLedger};
+use crate::delayed::{Claim, LedgerParameters, Privilege, SpaceLedger};
 use crate::extent_status::{BlockState, StatusAccount};
 use crate::extent_tree::ExtentTree;
 use crate::inode::Inode;
@@ -49,6 +49,7 @@ pub(crate) struct Volume {
     pub(crate) ledger: Arc<SpaceLedger>,
     pub(crate) mapper: Mapper,
     pub(crate) device: Arc<MemoryDevice>,
+    free: i64,
 }
 
 struct StoppedClock;
@@ -81,7 +82,7 @@ impl Volume {
             Arc::new(Transactions::new(io, geometry, Arc::new(StoppedClock), None, false));
         let allocator = Arc::new(Allocator::new(Arc::clone(&ledger), geometry, first_free));
         let tables = vec![PhysicalBlock::new(8); usize::try_from(geometry.group_count).unwrap()];
-        let account = CacheAccount::new(1 << 20);
+        let account = Arc::<CacheAccount>::default();
         let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), account, tables));
         let mapper = Mapper::new(
             Arc::clone(&transactions),
@@ -89,7 +90,8 @@ impl Volume {
             Arc::clone(&allocator),
             Arc::clone(&ledger),
         );
-        Self { transactions, allocator, inodes, ledger, mapper, device }
+        let free = ledger.counts().free;
+        Self { transactions, allocator, inodes, ledger, mapper, device, free }
     }
 
     /// An empty file.
@@ -127,6 +129,31 @@ impl Volume {
 
     pub(crate) fn tree<'a>(&'a self, inode: &'a Inode) -> ExtentTree<'a> {
         ExtentTree::new(&self.transactions, &self.allocator, &self.inodes, inode)
+    }
+
+    /// Blocks that are in use, those of the empty volume apart.
+    pub(crate) fn used_blocks(&self) -> u64 {
+        let clusters = u64::try_from(self.free - self.ledger.counts().free).unwrap();
+        clusters * u64::from(self.transactions.geometry().cluster_ratio())
+    }
+
+    /// Leaves no space but what is promised, until the answer is dropped.
+    pub(crate) fn refuse(&self) -> Claim {
+        let counts = self.ledger.counts();
+        let left = u64::try_from(counts.free).unwrap() - counts.promised;
+        self.ledger.claim(ClusterCount(left), Privilege::Metadata).unwrap()
+    }
+
+    /// The bytes of a device block.
+    pub(crate) fn bytes(&self, block: PhysicalBlock) -> Vec<u8> {
+        self.transactions.io().read_block(block).unwrap().as_slice().to_vec()
+    }
+
+    /// Fills a device block with `byte`.
+    pub(crate) fn fill(&self, block: PhysicalBlock, byte: u8) {
+        let frame = Frame::from(vec![byte; self.transactions.geometry().block_len()]);
+        let request = Request::write_frame(self.transactions.io().offset(block), frame);
+        self.transactions.io().run(&mut [request]).unwrap();
     }
 
     /// Maps all of `range`.
