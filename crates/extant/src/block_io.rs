@@ -85,7 +85,7 @@ impl BlockIo {
             }
         }
         self.device.run(batch);
-        batch.iter().try_for_each(|request| request.result.clone()).map_err(Error::Device)
+        batch.iter().try_for_each(|request| request.result).map_err(Error::Device)
     }
 
     /// One block's bytes.

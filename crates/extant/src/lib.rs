@@ -14,6 +14,8 @@ pub mod error;
 pub(crate) mod extent_status;
 pub(crate) mod inode;
 pub(crate) mod inode_table;
+pub(crate) mod extent_tree;
+pub(crate) mod mapping;
 pub mod namespace;
 pub(crate) mod page_cache;
 pub(crate) mod sync;

@@ -73,7 +73,8 @@ impl Fixture {
     fn cut(&self, blocks: LogicalRange) {
         let mut rest = Some(blocks);
         while let Some(range) = rest {
-            let cut = self.volume.tree(&self.file).cut(&mut self.volume.begin(), range, false).unwrap();
+            let cut =
+                self.volume.tree(&self.file).cut(&mut self.volume.begin(), range, false).unwrap();
             assert!(cut.rest.is_none_or(|rest| rest.end() < range.end()), "no progress");
             rest = cut.rest;
         }
@@ -145,7 +146,11 @@ fn a_single_leaf_of_four_moves_back_into_the_inode() {
     }
     assert_eq!(fixture.depth(), 1);
     fixture.insert(extent(10, 10, 110, Written)).unwrap();
-    assert_eq!((fixture.depth(), fixture.extents().len()), (1, 5), "removal and growth do not collapse, joining does");
+    assert_eq!(
+        (fixture.depth(), fixture.extents().len()),
+        (1, 5),
+        "removal and growth do not collapse, joining does"
+    );
     fixture.insert(extent(30, 10, 210, Written)).unwrap();
     fixture.cut(range(80, 10));
     assert_eq!((fixture.depth(), fixture.extents().len()), (1, 4));
@@ -173,11 +178,15 @@ fn without_space_for_a_node_the_tree_stays_as_it_was() {
     let claim = fixture.volume.refuse();
     let one_less = claim.clusters().get() - 1;
     drop(claim);
-    let claim = fixture.volume.ledger.claim(extant_format::ClusterCount(one_less), crate::delayed::Privilege::Metadata);
+    let claim = fixture
+        .volume
+        .ledger
+        .claim(extant_format::ClusterCount(one_less), crate::delayed::Privilege::Metadata);
     let tree = fixture.volume.tree(&fixture.file);
     let path = tree.find(LogicalBlock::new(5).unwrap()).unwrap();
     let fresh = extent(5, 1, 5000, Written);
-    let refused = tree.insert(&mut fixture.volume.begin(), &path, fresh, Joining::Now, NodeSpace::Reserved);
+    let refused =
+        tree.insert(&mut fixture.volume.begin(), &path, fresh, Joining::Now, NodeSpace::Reserved);
     assert!(matches!(refused, Err(Error::NoSpace { .. })));
     assert_eq!((fixture.extents(), fixture.volume.used_blocks()), (before, used));
     drop(claim);
@@ -194,17 +203,27 @@ fn trees_of_depth_three_keep_their_order() {
     assert_eq!(fixture.depth(), 3);
     assert_eq!(fixture.starts(), (0..count).map(|number| 2 * number).collect::<Vec<_>>());
     fixture.cut(range(1_001, 40_000));
-    let expected: Vec<_> = (0..count).map(|number| 2 * number).filter(|start| !(1_001..41_001).contains(start)).collect();
+    let expected: Vec<_> = (0..count)
+        .map(|number| 2 * number)
+        .filter(|start| !(1_001..41_001).contains(start))
+        .collect();
     assert_eq!(fixture.starts(), expected);
     fixture.cut(LogicalRange::ALL);
-    assert_eq!((fixture.depth(), fixture.volume.used_blocks(), fixture.file.core.lock().blocks), (0, 0, 0));
+    assert_eq!(
+        (fixture.depth(), fixture.volume.used_blocks(), fixture.file.core.lock().blocks),
+        (0, 0, 0)
+    );
 }
 
 #[test]
 fn a_cut_in_the_middle_of_an_extent_leaves_both_ends() {
     let fixture = Fixture::new();
     fixture.insert(extent(0, 30, 100, Unwritten)).unwrap();
-    let cut = fixture.volume.tree(&fixture.file).cut(&mut fixture.volume.begin(), range(10, 5), false).unwrap();
+    let cut = fixture
+        .volume
+        .tree(&fixture.file)
+        .cut(&mut fixture.volume.begin(), range(10, 5), false)
+        .unwrap();
     assert_eq!((cut.removed.as_slice(), cut.rest), (&[extent(10, 5, 110, Unwritten)][..], None));
     assert_eq!(fixture.extents(), [extent(0, 10, 100, Unwritten), extent(15, 15, 115, Unwritten)]);
 }
@@ -234,7 +253,8 @@ proptest! {
 /// One extent of three blocks, 10 to 12, in `state`, inside a file that ends at 20, with old bytes on the device.
 fn three_blocks(state: ExtentState, crowded: bool) -> (Fixture, PhysicalBlock) {
     let fixture = Fixture::new();
-    let flags = if state == Written { MapFlags::CREATE } else { MapFlags::CREATE | MapFlags::UNWRITTEN };
+    let flags =
+        if state == Written { MapFlags::CREATE } else { MapFlags::CREATE | MapFlags::UNWRITTEN };
     let mapped = fixture.volume.map(&fixture.file, range(10, 3), flags).unwrap();
     fixture.file.core.lock().size = 20 << 10;
     if crowded {
@@ -286,9 +306,14 @@ fn zeros_stand_in_for_a_split_without_space() {
             assert_eq!(fixture.extents()[0], extent(10, 3, start.get(), Written));
             check_states(&fixture, start, |_| Written);
             for block in (10..13).filter_map(LogicalBlock::new) {
-                let is_zeroed = if target.contains(block) { new == Unwritten } else { old == Unwritten };
+                let is_zeroed =
+                    if target.contains(block) { new == Unwritten } else { old == Unwritten };
                 let byte = if is_zeroed { 0 } else { 0xAA };
-                assert_eq!(fixture.volume.bytes(place_of(start, block)), vec![byte; 1024], "{old:?} {flags:?} {target} {block}");
+                assert_eq!(
+                    fixture.volume.bytes(place_of(start, block)),
+                    vec![byte; 1024],
+                    "{old:?} {flags:?} {target} {block}"
+                );
             }
         }
     }
@@ -317,7 +342,10 @@ fn short_neighbours_are_zeroed_rather_than_split_off() {
         (20, range(16, 4), vec![(0, 16, Unwritten), (16, 4, Written)]),
     ] {
         let fixture = Fixture::new();
-        fixture.volume.map(&fixture.file, range(0, len), MapFlags::CREATE | MapFlags::UNWRITTEN).unwrap();
+        fixture
+            .volume
+            .map(&fixture.file, range(0, len), MapFlags::CREATE | MapFlags::UNWRITTEN)
+            .unwrap();
         fixture.file.core.lock().size = 200 << 10;
         let _ = fixture.volume.map(&fixture.file, target, MapFlags::CREATE).unwrap();
         let found: Vec<_> = fixture
@@ -334,7 +362,11 @@ fn place_of(start: PhysicalBlock, block: LogicalBlock) -> PhysicalBlock {
 }
 
 /// Disk and memory agree that the three blocks are what `state` says, where they always were.
-fn check_states(fixture: &Fixture, start: PhysicalBlock, state: impl Fn(LogicalBlock) -> ExtentState) {
+fn check_states(
+    fixture: &Fixture,
+    start: PhysicalBlock,
+    state: impl Fn(LogicalBlock) -> ExtentState,
+) {
     let expected: Vec<_> = (10..13)
         .filter_map(LogicalBlock::new)
         .map(|block| match state(block) {
@@ -374,14 +406,20 @@ fn nodes_that_do_not_fit_their_parent_are_refused() {
         ("first block", leaf(extent(1, 1, 300, Written))),
         ("empty", crafted(1, |_| ())),
         ("outside", leaf(extent(0, 1, 1 << 40, Written))),
-        ("overlap", crafted(1, |node| {
-            push(node, extent(0, 5, 300, Written));
-            push(node, extent(4, 5, 400, Written));
-        })),
-        ("depth", crafted(1, |node| {
-            push(node, extent(0, 1, 300, Written));
-            node.set_depth(1);
-        })),
+        (
+            "overlap",
+            crafted(1, |node| {
+                push(node, extent(0, 5, 300, Written));
+                push(node, extent(4, 5, 400, Written));
+            }),
+        ),
+        (
+            "depth",
+            crafted(1, |node| {
+                push(node, extent(0, 1, 300, Written));
+                node.set_depth(1);
+            }),
+        ),
         ("circle", circle),
     ];
     for (what, fixture) in broken {

@@ -1,7 +1,7 @@
 //! Making holes delayed: what a buffered write does instead of allocating.
 
-use extant_format::inode::InodeFlags;
 use extant_format::LogicalRange;
+use extant_format::inode::InodeFlags;
 
 use super::look_up::Noting;
 use super::{Mapped, Mapper};

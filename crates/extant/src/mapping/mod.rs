@@ -66,13 +66,15 @@ pub(crate) struct Mapper {
 pub(crate) struct MapOptions {
     /// All data goes through the journal (`data=journal`).
     pub(crate) journal_data: bool,
+    /// Data may reach its place after the commit that makes it reachable (`data=writeback`).
+    pub(crate) unordered_data: bool,
     /// Pieces of unwritten extents up to this size are zeroed rather than split off (`extent_max_zeroout_kb`).
     pub(crate) max_zero_out_kib: u32,
 }
 
 impl Default for MapOptions {
     fn default() -> Self {
-        Self { journal_data: false, max_zero_out_kib: 32 }
+        Self { journal_data: false, unordered_data: false, max_zero_out_kib: 32 }
     }
 }
 

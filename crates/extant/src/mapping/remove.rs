@@ -206,7 +206,8 @@ impl Mapper {
     pub(super) fn free_flags(&self, inode: &Inode) -> FreeFlags {
         match self.data_kind(inode) {
             DataKind::Metadata => FreeFlags::METADATA | FreeFlags::FORGET,
-            DataKind::Journaled => FreeFlags::FORGET | FreeFlags::JOURNALED,
+            DataKind::Journaled => FreeFlags::FORGET,
+            DataKind::Plain if self.options.unordered_data => FreeFlags::UNORDERED,
             DataKind::Plain => FreeFlags::empty(),
         }
     }

@@ -2,11 +2,13 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
+use extant_format::cast::{u64_from, usize_from};
 use extant_format::extent::ExtentState;
 use extant_format::inode::InodeFlags;
-use extant_format::{ClusterCount, LogicalBlock};
+use extant_format::{ClusterCount, LogicalRange};
 
 use super::volume::{Shape, Volume, behind, range};
 use crate::delayed::Privilege;
@@ -60,113 +62,87 @@ impl Checked {
         let file = volume.file(flags);
         // Zeros may save splits only inside the file.
         file.core.lock().size = u64::from(BLOCKS / 2) << shape.block_bits;
-        Self { volume, file, model: vec![Kind::Hole; BLOCKS as usize] }
+        Self { volume, file, model: vec![Kind::Hole; usize_from(BLOCKS)] }
     }
 
     fn apply(&mut self, operation: Operation, start: u32, len: u32) {
         use Operation::*;
-        let len = len.min(BLOCKS - start);
-        let extents = self.file.flags().contains(InodeFlags::EXTENTS);
-        let whole = range(start, len);
-        let slots = start as usize..(start + len) as usize;
+        let (volume, file) = (&self.volume, Arc::clone(&self.file));
+        let whole = range(start, len.min(BLOCKS - start));
+        let slots = usize_from(start)..usize_from(whole.end());
+        let before = &self.model[slots.clone()];
+        let has_unwritten = file.flags().contains(InodeFlags::EXTENTS);
         match operation {
             Delay => {
                 let mut rest = Some(whole);
                 while let Some(range) = rest {
-                    let done = self
-                        .volume
-                        .mapper
-                        .delay(&self.file, range, Privilege::Ordinary)
-                        .unwrap()
-                        .blocks;
-                    rest = behind(range, done);
+                    let done = volume.mapper.delay(&file, range, Privilege::Ordinary).unwrap();
+                    rest = behind(range, done.blocks);
                 }
-                self.model[slots]
-                    .iter_mut()
-                    .filter(|kind| **kind == Kind::Hole)
-                    .for_each(|kind| *kind = Kind::Delayed);
+                self.change(slots, |kind| if kind == Kind::Hole { Kind::Delayed } else { kind });
             }
             Write => {
-                self.volume.map(&self.file, whole, MapFlags::CREATE).unwrap();
-                self.model[slots].fill(Kind::Written);
-                self.absorb_zeroed();
+                volume.map(&file, whole, MapFlags::CREATE).unwrap();
+                self.change(slots, |_| Kind::Written);
+                self.allow(|before, now| (before, now) == (Kind::Unwritten, Kind::Written));
             }
-            Preallocate if extents => {
-                self.volume.map(&self.file, whole, MapFlags::CREATE | MapFlags::UNWRITTEN).unwrap();
-                for kind in &mut self.model[slots] {
-                    if *kind != Kind::Written {
-                        *kind = Kind::Unwritten;
-                    }
-                }
-            }
-            Writeback if extents => {
-                self.volume.map(&self.file, whole, MapFlags::WRITEBACK).unwrap();
-                for kind in &mut self.model[slots] {
-                    if *kind != Kind::Written {
-                        *kind = Kind::Unwritten;
-                    }
-                }
+            Preallocate | Writeback if has_unwritten => {
+                let flags = MapFlags::CREATE | MapFlags::UNWRITTEN;
+                let flags =
+                    if matches!(operation, Writeback) { MapFlags::WRITEBACK } else { flags };
+                volume.map(&file, whole, flags).unwrap();
+                self.change(
+                    slots,
+                    |kind| if kind == Kind::Written { kind } else { Kind::Unwritten },
+                );
             }
             Convert
-                if extents
-                    && self.model[slots.clone()]
-                        .iter()
-                        .all(|kind| matches!(kind, Kind::Unwritten | Kind::Written)) =>
+                if before.iter().all(|kind| matches!(kind, Kind::Unwritten | Kind::Written)) =>
             {
-                self.volume.mapper.convert(&mut self.volume.begin(), &self.file, whole).unwrap();
-                self.model[slots].fill(Kind::Written);
+                volume.mapper.convert(&mut volume.begin(), &file, whole).unwrap();
+                self.change(slots, |_| Kind::Written);
             }
-            Unwrite
-                if extents
-                    && self.model[slots.clone()].iter().all(|kind| *kind == Kind::Written) =>
-            {
-                self.volume
-                    .map(&self.file, whole, MapFlags::CREATE | MapFlags::CONVERT_UNWRITTEN)
-                    .unwrap();
-                self.model[slots].fill(Kind::Unwritten);
+            Unwrite if has_unwritten && before.iter().all(|kind| *kind == Kind::Written) => {
+                volume.map(&file, whole, MapFlags::CREATE | MapFlags::CONVERT_UNWRITTEN).unwrap();
+                self.change(slots, |_| Kind::Unwritten);
             }
             Remove => {
-                self.volume.mapper.remove(&mut self.volume.begin(), &self.file, whole).unwrap();
-                self.model[slots].fill(Kind::Hole);
+                volume.mapper.remove(&mut volume.begin(), &file, whole).unwrap();
+                self.change(slots, |_| Kind::Hole);
             }
             Truncate => {
-                let all =
-                    extant_format::LogicalRange::from_block_on(LogicalBlock::new(start).unwrap());
-                self.volume.mapper.remove(&mut self.volume.begin(), &self.file, all).unwrap();
-                self.model[start as usize..].fill(Kind::Hole);
+                let rest = LogicalRange::from_block_on(whole.start());
+                volume.mapper.remove(&mut volume.begin(), &file, rest).unwrap();
+                self.change(slots.start..usize_from(BLOCKS), |_| Kind::Hole);
             }
-            Forget => Volume::forget_cached(&self.file),
+            Forget => Volume::forget_cached(&file),
             Refuse => {
-                // Whatever is asked for, a refusal changes nothing but states that zeros can stand for.
-                let claim = self.volume.refuse();
-                let _ = self.volume.map(&self.file, whole, MapFlags::WRITEBACK);
+                let claim = volume.refuse();
+                let _ = volume.map(&file, whole, MapFlags::WRITEBACK);
                 drop(claim);
-                let states = self.volume.states(&self.file, range(0, BLOCKS));
-                let shares_clusters = self.volume.transactions.geometry().cluster_bits > 0;
-                for (known, state) in self.model.iter_mut().zip(states) {
-                    use Kind::*;
-                    let now = kind(state);
-                    let allowed = match (*known, now) {
-                        // Zeros stand in for a split; the promise pays; a cluster is there already.
-                        (Unwritten, Written) | (Delayed, Unwritten | Written) => true,
-                        (Hole, Unwritten) => shares_clusters,
-                        (known, now) => known == now,
-                    };
-                    assert!(allowed, "{known:?} became {now:?}");
-                    *known = now;
-                }
+                let shares_clusters = volume.transactions.geometry().cluster_bits > 0;
+                self.allow(|before, now| match (before, now) {
+                    // Zeros stand in for a split; the promise pays; a cluster is there already.
+                    (Kind::Unwritten, Kind::Written)
+                    | (Kind::Delayed, Kind::Unwritten | Kind::Written) => true,
+                    (Kind::Hole, Kind::Unwritten) => shares_clusters,
+                    _ => false,
+                });
             }
-            _ => {}
+            Preallocate | Writeback | Convert | Unwrite => {}
         }
     }
 
-    /// Conversion may zero what is unwritten beside it and make it written.
-    fn absorb_zeroed(&mut self) {
+    fn change(&mut self, slots: Range<usize>, change: impl Fn(Kind) -> Kind) {
+        self.model[slots].iter_mut().for_each(|kind| *kind = change(*kind));
+    }
+
+    /// Takes over what the volume says, where it is as before or changed as `allows` says.
+    fn allow(&mut self, allows: impl Fn(Kind, Kind) -> bool) {
         let states = self.volume.states(&self.file, range(0, BLOCKS));
-        for (known, state) in self.model.iter_mut().zip(states) {
-            if *known == Kind::Unwritten && kind(state) == Kind::Written {
-                *known = Kind::Written;
-            }
+        for (known, now) in self.model.iter_mut().zip(states.into_iter().map(kind)) {
+            assert!(*known == now || allows(*known, now), "{known:?} became {now:?}");
+            *known = now;
         }
     }
 
@@ -179,13 +155,14 @@ impl Checked {
         let ratio = u64::from(volume.transactions.geometry().cluster_ratio());
         // Disk and memory agree.
         if file.flags().contains(InodeFlags::EXTENTS) {
-            let mut on_disk = vec![None; BLOCKS as usize];
+            let mut on_disk = vec![None; usize_from(BLOCKS)];
             for extent in volume.extents(file) {
-                for i in 0..extent.blocks.len() {
-                    let block = extent.blocks.start().checked_add(i).unwrap();
+                for block in
+                    (0..extent.blocks.len()).filter_map(|i| extent.blocks.start().checked_add(i))
+                {
                     let place = extent.map(block).unwrap();
                     assert_eq!(u64::from(block.get()) % ratio, place.get() % ratio);
-                    on_disk[block.get() as usize] = Some(match extent.state {
+                    on_disk[usize_from(block.get())] = Some(match extent.state {
                         ExtentState::Written => BlockState::Written(place),
                         ExtentState::Unwritten => BlockState::Unwritten(place),
                     });
@@ -200,13 +177,10 @@ impl Checked {
             states.iter().filter_map(|state| Some(state.place()?.get())).collect();
         places.sort_unstable();
         assert!(places.windows(2).all(|two| two[0] < two[1]), "one place, two blocks");
-        let used = volume.allocator.used.lock().len() as u64 - 64;
-        assert_eq!(
-            file.core.lock().blocks,
-            used << (volume.transactions.geometry().block_bits - 9)
-        );
+        let sectors = volume.used_blocks() << (volume.transactions.geometry().block_bits - 9);
+        assert_eq!(file.core.lock().blocks, sectors);
         // Promises.
-        let pending = file.reservations.lock().pending.iter().count() as u64;
+        let pending = u64_from(file.reservations.lock().pending.iter().count());
         let delayed = file.status.lock().recount_delayed(volume.mapper.ratio()).1;
         let promise = file.reservations.lock().promise();
         assert_eq!(promise.clusters, delayed.checked_sub(ClusterCount(pending)).unwrap());

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use extant_device::{BlockDevice, Frame, MemoryDevice, Request};
+use extant_format::cast::usize_from;
+use extant_format::descriptor::GroupFlags;
 use extant_format::extent::{Extent, NodeMut};
 use extant_format::inode::{FileType, InodeFlags, InodeRecord};
 use extant_format::superblock::RawSuperblock;
 use extant_format::timestamp::Timestamp;
 use extant_format::{
-    ClusterCount, Incompat, InodeNumber, LogicalBlock, LogicalRange, PhysicalBlock, RoCompat,
-    Superblock,
+    BlockGroup, ClusterCount, Geometry, GroupDescriptor, Incompat, InodeNumber, LogicalBlock,
+    LogicalRange, PhysicalBlock, RoCompat, Superblock, bitmap,
 };
 
 use crate::Error;
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, AllocatorOptions};
 use crate::block_io::BlockIo;
 use crate::delayed::{Claim, LedgerParameters, Privilege, SpaceLedger};
 use crate::extent_status::{BlockState, StatusAccount};
@@ -68,9 +70,10 @@ impl Volume {
         let superblock = superblock(shape);
         let geometry = *superblock.geometry();
         let device = Arc::new(MemoryDevice::new(shape.blocks << shape.block_bits));
-        let io = BlockIo::new(Arc::clone(&device) as Arc<dyn BlockDevice>, geometry.block_bits);
-        let first_free = 64;
-        let free = (shape.blocks - first_free) >> shape.cluster_bits;
+        let io = BlockIo::new(Arc::<MemoryDevice>::clone(&device), geometry.block_bits);
+        let mut descriptors = descriptors(&geometry);
+        write_descriptors(&io, &geometry, &mut descriptors);
+        let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
         let ledger = SpaceLedger::new(LedgerParameters {
             free: ClusterCount(free),
             root_reserve: ClusterCount(0),
@@ -80,10 +83,18 @@ impl Volume {
         });
         let transactions =
             Arc::new(Transactions::new(io, geometry, Arc::new(StoppedClock), None, false));
-        let allocator = Arc::new(Allocator::new(Arc::clone(&ledger), geometry, first_free));
-        let tables = vec![PhysicalBlock::new(8); usize::try_from(geometry.group_count).unwrap()];
-        let account = Arc::<CacheAccount>::default();
-        let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), account, tables));
+        let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
+        let allocator = Allocator::load(
+            Arc::clone(&transactions),
+            Arc::clone(&ledger),
+            &superblock,
+            descriptors,
+            &AllocatorOptions::default(),
+        );
+        let allocator = Arc::new(allocator.unwrap());
+        transactions.add_listener(Arc::<Allocator>::clone(&allocator));
+        let (account, status) = (Arc::<CacheAccount>::default(), Arc::<StatusAccount>::default());
+        let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), account, status, tables));
         let mapper = Mapper::new(
             Arc::clone(&transactions),
             Arc::clone(&inodes),
@@ -203,6 +214,47 @@ pub(crate) fn behind(range: LogicalRange, done: LogicalRange) -> Option<LogicalR
 
 pub(crate) fn range(start: u32, len: u32) -> LogicalRange {
     LogicalRange::new(start, len).unwrap()
+}
+
+/// Bitmaps from block 20 and 40 on, inode tables from block 64 on, bitmaps not there yet.
+fn descriptors(geometry: &Geometry) -> Vec<GroupDescriptor> {
+    assert!(geometry.group_count <= 16, "the tables have no room for more");
+    let table_end = 64 + 16 * geometry.itable_blocks();
+    let one = |group: BlockGroup| {
+        let base = geometry.base_meta_blocks(group);
+        let taken = if group.0 == 0 { table_end - geometry.first_data_block } else { base };
+        GroupDescriptor {
+            block_bitmap: PhysicalBlock::new((20 + group.0).into()),
+            inode_bitmap: PhysicalBlock::new((40 + group.0).into()),
+            inode_table: PhysicalBlock::new((64 + group.0 * geometry.itable_blocks()).into()),
+            free_clusters: geometry.clusters_in(group) - taken.div_ceil(geometry.cluster_ratio()),
+            free_inodes: geometry.inodes_per_group,
+            used_dirs: 0,
+            itable_unused: geometry.inodes_per_group,
+            flags: GroupFlags::INODE_UNINIT | GroupFlags::INODE_ZEROED,
+            block_bitmap_csum: 0,
+            inode_bitmap_csum: 0,
+        }
+    };
+    geometry.groups().map(one).collect()
+}
+
+/// Writes the block bitmaps and the descriptors, which get the bitmaps' checksums.
+fn write_descriptors(io: &BlockIo, geometry: &Geometry, descriptors: &mut [GroupDescriptor]) {
+    let mut table = vec![0; usize_from(geometry.desc_blocks) * geometry.block_len()];
+    let mut batch = Vec::new();
+    for (group, descriptor) in geometry.groups().zip(descriptors) {
+        let clusters = geometry.clusters_in(group);
+        let mut bits = vec![0; geometry.block_len()];
+        bitmap::set(&mut bits, 0..clusters - descriptor.free_clusters);
+        bitmap::set(&mut bits, clusters..8 * geometry.block_size);
+        descriptor.block_bitmap_csum = bitmap::block_bitmap_csum(geometry, &bits);
+        let (_, at) = geometry.descriptor_place(group);
+        descriptor.encode(&mut table[at..], geometry, group);
+        batch.push(Request::write_frame(io.offset(descriptor.block_bitmap), Frame::from(bits)));
+    }
+    batch.push(Request::write_frame(io.offset(geometry.descriptor_block(0)), Frame::from(table)));
+    io.run(&mut batch).unwrap();
 }
 
 fn superblock(shape: Shape) -> Superblock {
