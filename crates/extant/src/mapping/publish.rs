@@ -27,6 +27,15 @@ impl Mapper {
         }
     }
 
+    /// Forgets `range`, since delayed data in it is given up; its promise is given back (D15.13).
+    ///
+    /// # Locks
+    /// Takes `Inode::map` for writing.
+    pub(crate) fn forget_delayed(&self, inode: &Inode, range: LogicalRange) {
+        let _map = inode.map.write();
+        self.forget(inode, range);
+    }
+
     /// Forgets `range`; delayed blocks in it are gone, and their promise is given back.
     ///
     /// # Source
