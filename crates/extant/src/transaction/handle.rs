@@ -144,23 +144,17 @@ impl<'t> Handle<'t> {
     ) -> Result<R, Error> {
         let mut state = block.0.lock();
         if state.newest != Some(self.tid) {
-            self.spend()?;
+            if self.credits == 0 && self.is_journaled() {
+                drop(state); // more credits take the journal's lock, which comes before the block's
+                self.ensure_credits(1, 0)?;
+                state = block.0.lock();
+            }
+            self.credits = self.credits.saturating_sub(1);
             state.newest = Some(self.tid);
             self.changes.blocks.push((block.number(), BlockChange::Dirty));
         }
         state.referenced = true;
         Ok(change(state.frame_mut().make_mut()))
-    }
-
-    fn spend(&mut self) -> Result<(), Error> {
-        if !self.is_journaled() {
-            return Ok(());
-        }
-        if self.credits == 0 {
-            self.ensure_credits(1, 0)?;
-        }
-        self.credits -= 1;
-        Ok(())
     }
 
     /// A block that was just allocated: all zeroes, whatever the device holds, and part of this transaction.
