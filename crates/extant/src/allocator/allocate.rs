@@ -10,7 +10,6 @@ use super::normalize::{Goal, file_or_group, normalize};
 use super::preallocation::{last_group_needed, place};
 use super::request::{Allocation, AllocationFlags, AllocationRequest};
 use crate::Error;
-use crate::block_io::Tally;
 use crate::delayed::{Claim, Privilege};
 use crate::transaction::Handle;
 use alloc::vec::Vec;
@@ -36,7 +35,7 @@ impl Allocator {
         handle: &mut Handle<'_>,
         request: &AllocationRequest,
     ) -> Result<Allocation, Error> {
-        Tally::add(&self.transactions.io().tally.allocator_calls, 1);
+        self.transactions.io().tally.allocator_calls.fetch_add(1, Ordering::Relaxed);
         let (mut aligned, offset) = self.align(request);
         let mut claim = None;
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {

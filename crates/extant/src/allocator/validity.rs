@@ -30,20 +30,28 @@ impl SystemZones {
         descriptors: impl Iterator<Item = (BlockGroup, GroupDescriptor)>,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
+        // Each kind of structure mostly follows its neighbour's: joined at once, little is left to sort.
+        let mut open = [(0, 0); 4];
         for (group, descriptor) in descriptors {
-            let mut add = |start: PhysicalBlock, len: u32| {
-                if len > 0 {
-                    all.push((start.get(), start.get() + u64::from(len)));
-                }
-            };
             let start =
                 if group.0 == 0 { PhysicalBlock::new(0) } else { geometry.first_block_of(group) };
             let boot = if group.0 == 0 { geometry.first_data_block } else { 0 };
-            add(start, geometry.base_meta_blocks(group) + boot);
-            add(descriptor.block_bitmap, 1);
-            add(descriptor.inode_bitmap, 1);
-            add(descriptor.inode_table, geometry.itable_blocks());
+            let pieces = [
+                (start, geometry.base_meta_blocks(group) + boot),
+                (descriptor.block_bitmap, 1),
+                (descriptor.inode_bitmap, 1),
+                (descriptor.inode_table, geometry.itable_blocks()),
+            ];
+            for ((start, len), open) in pieces.into_iter().zip(&mut open) {
+                if len > 0 && open.1 == start.get() {
+                    open.1 += u64::from(len);
+                } else if len > 0 {
+                    all.push(core::mem::replace(open, (start.get(), start.get() + u64::from(len))));
+                }
+            }
         }
+        all.extend(open);
+        all.retain(|zone| zone.0 < zone.1);
         all.sort_unstable();
         let mut zones: Vec<(u64, u64)> = Vec::new();
         for (start, end) in all {

@@ -17,11 +17,12 @@ use extant_format::corruption::{Place, Rule};
 use extant_format::descriptor::GroupFlags;
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock, RawJournalSuperblock};
 use extant_journal::{Journal, JournalParameters};
+use extant_testkit::FaultDevice;
 use extant_testkit::oracle::{self, Scratch};
 
 /// A volume without layers above the allocator.
 struct Volume {
-    device: Arc<MemoryDevice>,
+    device: Arc<FaultDevice<MemoryDevice>>,
     transactions: Arc<Transactions>,
     ledger: Arc<SpaceLedger>,
     allocator: Arc<Allocator>,
@@ -61,7 +62,7 @@ impl Volume {
     ) -> Self {
         let superblock = Superblock::parse(&image[1024..2048]).unwrap();
         let geometry = *superblock.geometry();
-        let device = Arc::new(MemoryDevice::from_bytes(image));
+        let device = Arc::new(FaultDevice::new(MemoryDevice::from_bytes(image)));
         let io = BlockIo::new(device.clone(), geometry.block_bits);
         let descriptors: Vec<_> =
             geometry.groups().map(|group| descriptor(&geometry, image, group)).collect();
@@ -141,7 +142,7 @@ impl Volume {
         self.transactions.close_journal().unwrap();
         let scratch = Scratch::new("fsck");
         let path = scratch.path("image");
-        std::fs::write(&path, self.device.to_vec()).unwrap();
+        std::fs::write(&path, self.device.inner().to_vec()).unwrap();
         if let Err(words) = oracle::e2fsck(&path) {
             panic!("{words}");
         }

@@ -1,6 +1,8 @@
 //! Rule by rule: freeing, setting aside, inodes, trimming, memory.
 
 use super::*;
+use extant_device::OperationKind;
+use extant_testkit::{Effect, Fault};
 use std::collections::BTreeSet;
 
 #[test]
@@ -426,4 +428,96 @@ fn buddies_are_dropped_only_while_nothing_is_pinned() {
     assert_eq!(volume.allocator.shrink(u64::MAX), 0, "freed but not committed");
     volume.transactions.commit_running().unwrap();
     volume.check();
+}
+
+#[test]
+fn a_full_transaction_refuses_and_changes_nothing() {
+    let Some(image) = image(16 * MIB, &["-b", "1024"]) else { return };
+    let volume = Volume::open(&image, true);
+    let (start, len) = volume.get(data(FILE, 0, 20, 1, 20));
+    volume.allocator.discard_preallocations(FILE);
+    volume.transactions.commit_running().unwrap();
+    let before = (
+        volume.allocator.free_clusters(),
+        volume.allocator.free_inodes(),
+        volume.free_in_buddies(),
+    );
+    // Others have asked for all that a transaction may have but one block.
+    let all = (1..4096).rev().find(|&blocks| {
+        volume.transactions.begin(Credits { blocks, ..Credits::default() }).is_ok()
+    });
+    let others = Credits { blocks: all.unwrap() - 1, ..Credits::default() };
+    let others = volume.transactions.begin(others).unwrap();
+    let mut handle =
+        volume.transactions.begin(Credits { blocks: 1, ..Credits::default() }).unwrap();
+    let allocator = &volume.allocator;
+    let is_full = |outcome: Result<(), Error>| {
+        assert!(matches!(outcome, Err(Error::TransactionFull)), "{outcome:?}")
+    };
+    for flags in [AllocationFlags::empty(), AllocationFlags::HINT_DATA] {
+        is_full(
+            allocator
+                .allocate(&mut handle, &AllocationRequest { flags, ..data(FILE, 0, 20, 1, 20) })
+                .map(drop),
+        );
+        is_full(
+            allocator
+                .allocate(&mut handle, &AllocationRequest { flags, ..data(FILE, 0, 20, 1, 2000) })
+                .map(drop),
+        );
+    }
+    is_full(allocator.free(&mut handle, FILE, range(start, len), FreeFlags::empty()));
+    let parent = Parent { inode: InodeNumber::ROOT, last_group: None, is_top: false };
+    is_full(allocator.allocate_inode(&mut handle, parent, InodeKind::Other, None).map(drop));
+    drop((handle, others));
+    let after = (
+        volume.allocator.free_clusters(),
+        volume.allocator.free_inodes(),
+        volume.free_in_buddies(),
+    );
+    assert_eq!(after, before);
+    volume.check();
+}
+
+#[test]
+fn any_read_may_fail() {
+    let Some(image) = image(32 * MIB, &["-b", "1024", "-G", "2", "-O", "^has_journal"]) else {
+        return;
+    };
+    let parent = Parent { inode: InodeNumber::ROOT, last_group: None, is_top: true };
+    for nth in 1.. {
+        let volume = Volume::open(&image, true);
+        volume.device.add(Fault {
+            kind: Some(OperationKind::Read),
+            nth,
+            onwards: false,
+            effect: Effect::Fail,
+        });
+        let mut kept = Vec::new();
+        for goal in [1, 9000, 17000, 25000] {
+            let tree = AllocationRequest {
+                flags: AllocationFlags::empty(),
+                ..data(FILE, 0, 100, goal, 0)
+            };
+            for request in [tree, data(FILE, 0, 3, goal, 3), data(FILE, 50, 700, goal, 900)] {
+                kept.extend(volume.allocate(&request).map(|got| got.blocks));
+                volume.allocator.discard_preallocations(FILE);
+            }
+            let kind = InodeKind::Directory { name_hash: u32::try_from(goal).unwrap() };
+            let inode = volume.allocator.allocate_inode(&mut volume.begin(), parent, kind, None);
+            if let Ok(inode) = inode {
+                while volume.allocator.free_inode(&mut volume.begin(), inode, true).is_err() {}
+            }
+        }
+        for blocks in kept {
+            while volume.free(blocks.start().get(), blocks.len(), FreeFlags::empty()).is_err() {}
+        }
+        let struck = volume.device.struck();
+        volume.device.heal();
+        volume.check();
+        assert!(volume.allocator.take_findings().is_empty());
+        if struck == 0 {
+            return volume.e2fsck();
+        }
+    }
 }

@@ -91,3 +91,18 @@ fn trace_16_clusters() {
         "the first cluster went as a whole"
     );
 }
+
+#[test]
+fn trace_25_thirty_two_groups() {
+    let Some(image) = image(256 * MIB, &["-b", "1024"]) else { return };
+    let tunables = |layout: &Layout| Tunables { max_linear_groups: 4, ..Tunables::new(layout, 0) };
+    let volume = Volume::open_with(&image, true, AllocatorOptions::default(), tunables).warm();
+    assert!(volume.allocator.tunables().optimize_scan);
+    let third = InodeNumber::new(14).unwrap();
+    assert_eq!(volume.get(data(FILE, 0, 16, 8193, 16)), (9217, 16));
+    assert_eq!(volume.get(data(OTHER, 0, 1024, 8193, 1024)), (10241, 1024));
+    assert_eq!(volume.get(data(third, 0, 2048, 8193, 3072)), (12289, 2048));
+    assert_eq!(volume.get(after(data(third, 2048, 1024, 0, 3072), 2047, 14336)), (14337, 1024));
+    assert_eq!(volume.allocator.discard_preallocations(third), 1);
+    volume.check();
+}
