@@ -1,11 +1,11 @@
 //! Each image is checked by `e2fsck` and compared with what mke2fs makes of the same options.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
-use std::process::Command;
 
-use extant_device::{DeviceGeometry, FileDevice, MemoryDevice, Request};
+use extant_device::{BlockDeviceExt, DeviceGeometry, FileDevice, MemoryDevice, Request};
+use extant_testkit::RecordingDevice;
+use extant_testkit::oracle::{self, Scratch};
 
 use super::*;
 
@@ -30,61 +30,32 @@ fn options() -> MkfsOptions {
     }
 }
 
-/// Whether `program` is there; if not, says so in the report of skipped comparisons.
-fn has(program: &str, test: &str) -> bool {
-    let found = Command::new(program).arg("-V").output().is_ok();
-    if !found {
-        extant_testkit::skip(&format!("{test}: no {program} program"));
-    }
-    found
-}
-
-fn make(directory: &Path, mebibytes: u64, options: &MkfsOptions) -> std::path::PathBuf {
-    let path = directory.join("ours.img");
-    File::create(&path).unwrap().set_len(mebibytes << 20).unwrap();
-    mkfs(&FileDevice::open(&path).unwrap(), options).unwrap();
-    path
-}
-
-fn run(program: &str, arguments: &[&str], image: &Path) -> String {
-    let output =
-        Command::new(program).args(arguments).arg(image).env("TZ", "UTC").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
+fn make(path: &Path, mebibytes: u64, options: &MkfsOptions) {
+    mkfs(&FileDevice::create(path, mebibytes << 20).unwrap(), options).unwrap();
 }
 
 /// The header's lines as `dumpe2fs -h` prints them, by name.
-fn header(image: &Path) -> BTreeMap<String, String> {
-    let text = run("dumpe2fs", &["-h"], image);
+fn header(image: &Path) -> Option<BTreeMap<String, String>> {
+    let output = oracle::run("dumpe2fs", &["-h", image.to_str().unwrap()])?;
+    let text = String::from_utf8_lossy(&output.stdout);
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .filter(|(name, _)| !MAY_DIFFER.contains(name))
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect()
+    let lines = lines.filter(|(name, _)| !MAY_DIFFER.contains(name));
+    Some(lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
 }
 
-/// Makes an image of these options and checks it; compares it with one by mke2fs with `arguments`, if there are any.
-fn check(test: &str, mebibytes: u64, options: &MkfsOptions, arguments: &[&str]) {
-    if !has("e2fsck", test) {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let ours = make(directory.path(), mebibytes, options);
-    run("e2fsck", &["-fn"], &ours);
-    if arguments.is_empty() || !has("dumpe2fs", test) || !has("mke2fs", test) {
-        return;
-    }
-    let theirs = directory.path().join("theirs.img");
-    File::create(&theirs).unwrap().set_len(mebibytes << 20).unwrap();
+/// Makes an image of these options and checks it; compares it with one by mke2fs with `arguments`.
+fn check(mebibytes: u64, options: &MkfsOptions, arguments: &[&str]) {
+    let scratch = Scratch::new("mkfs");
+    let (ours, theirs) = (scratch.path("ours.img"), scratch.path("theirs.img"));
+    make(&ours, mebibytes, options);
+    oracle::e2fsck(&ours).unwrap();
     let seed = format!("hash_seed={HASH_SEED}");
-    let fixed = ["-q", "-F", "-t", "ext4", "-T", "default", "-U", UUID, "-E", &seed];
-    run("mke2fs", &[&fixed, arguments].concat(), &theirs);
-    let (ours, theirs) = (header(&ours), header(&theirs));
+    let fixed = ["-t", "ext4", "-T", "default", "-U", UUID, "-E", &seed];
+    if oracle::mkfs(&theirs, mebibytes << 20, &[&fixed, arguments].concat()).is_none() {
+        return;
+    }
+    let (Some(ours), Some(theirs)) = (header(&ours), header(&theirs)) else { return };
+    assert!(!theirs.is_empty());
     for (name, value) in &theirs {
         assert_eq!(ours.get(name), Some(value), "{name}, {mebibytes} MiB {arguments:?}");
     }
@@ -94,19 +65,14 @@ fn check(test: &str, mebibytes: u64, options: &MkfsOptions, arguments: &[&str]) 
 #[test]
 fn default_images_agree_with_mke2fs() {
     for mebibytes in [8, 16, 64, 128, 129, 256, 512, 1000, 2048, 4096] {
-        check("default_images_agree_with_mke2fs", mebibytes, &options(), &["-b", "4096"]);
+        check(mebibytes, &options(), &["-b", "4096"]);
     }
 }
 
 #[test]
 fn large_sparse_images_agree_with_mke2fs() {
     for gibibytes in [40, 1100] {
-        check(
-            "large_sparse_images_agree_with_mke2fs",
-            gibibytes << 10,
-            &options(),
-            &["-b", "4096"],
-        );
+        check(gibibytes << 10, &options(), &["-b", "4096"]);
     }
 }
 
@@ -114,12 +80,7 @@ fn large_sparse_images_agree_with_mke2fs() {
 fn every_block_size_agrees_with_mke2fs() {
     for block_size in [1024, 2048, 8192, 16384, 32768, 65536] {
         let options = MkfsOptions { block_size, ..options() };
-        check(
-            "every_block_size_agrees_with_mke2fs",
-            600,
-            &options,
-            &["-b", &block_size.to_string()],
-        );
+        check(600, &options, &["-b", &block_size.to_string()]);
     }
 }
 
@@ -140,7 +101,7 @@ fn every_switch_agrees_with_mke2fs() {
     for switch in switches {
         let mut options = options();
         options.features.apply(switch).unwrap();
-        check("every_switch_agrees_with_mke2fs", 600, &options, &["-O", switch]);
+        check(600, &options, &["-O", switch]);
     }
 }
 
@@ -156,9 +117,9 @@ fn sizes_and_label_agree_with_mke2fs() {
     };
     let arguments =
         ["-I", "512", "-i", "65536", "-m", "1", "-L", "sixteen bytes ok", "-J", "size=8"];
-    check("sizes_and_label_agree_with_mke2fs", 300, &all, &arguments);
+    check(300, &all, &arguments);
     let many = MkfsOptions { inode_size: 128, bytes_per_inode: 4096, ..options() };
-    check("sizes_and_label_agree_with_mke2fs", 300, &many, &["-I", "128", "-i", "4096"]);
+    check(300, &many, &["-I", "128", "-i", "4096"]);
 }
 
 #[test]
@@ -196,7 +157,7 @@ fn tables_are_left_for_later_where_zeroing_is_slow() {
     assert!(
         bytes.chunks(4096).filter(|block| block.iter().all(|byte| *byte == 0xA5)).count() > 100
     );
-    check_bytes("tables_are_left_for_later_where_zeroing_is_slow", &bytes);
+    check_bytes(&bytes);
 }
 
 #[test]
@@ -205,15 +166,31 @@ fn without_checksums_of_descriptors_every_table_is_zeroed() {
     let mut options = options();
     options.features.apply("^metadata_csum").unwrap();
     mkfs(&device, &options).unwrap();
-    check_bytes("without_checksums_of_descriptors_every_table_is_zeroed", &device.0.to_vec());
+    check_bytes(&device.0.to_vec());
 }
 
-fn check_bytes(test: &str, bytes: &[u8]) {
-    if has("e2fsck", test) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        run("e2fsck", &["-fn"], file.path());
-    }
+fn check_bytes(bytes: &[u8]) {
+    let scratch = Scratch::new("mkfs-bytes");
+    std::fs::write(scratch.path("image"), bytes).unwrap();
+    oracle::e2fsck(&scratch.path("image")).unwrap();
+}
+
+#[test]
+fn until_the_last_write_there_is_no_file_system() {
+    let old = MemoryDevice::new(64 << 20);
+    mkfs(&old, &MkfsOptions { label: b"old".to_vec(), ..options() }).unwrap();
+    let device = RecordingDevice::from_image(&old);
+    mkfs(&device, &options()).unwrap();
+    let log = device.log();
+    let label = |position| {
+        let bytes = log.image_at(position).read_vec(Superblock::OFFSET_BYTES, 1024).unwrap();
+        Superblock::parse(&bytes).ok().map(|superblock| superblock.label().to_vec())
+    };
+    let labels: Vec<_> = (0..=log.events().len()).map(label).collect();
+    assert_eq!(labels.first(), Some(&Some(b"old".to_vec())));
+    assert_eq!(labels.last(), Some(&Some(Vec::new())));
+    let (empty, whole) = (labels.iter().filter(|label| label.is_none()).count(), labels.len() - 1);
+    assert!(empty >= whole - 2, "{labels:?}");
 }
 
 #[test]
@@ -231,7 +208,7 @@ fn what_is_too_small_is_refused_before_anything_is_written() {
 fn without_a_journal_a_mebibyte_is_enough() {
     let mut options = options();
     options.features.apply("^has_journal").unwrap();
-    check("without_a_journal_a_mebibyte_is_enough", 1, &options, &["-O", "^has_journal"]);
+    check(1, &options, &["-O", "^has_journal"]);
 }
 
 #[test]
