@@ -173,4 +173,5 @@ rules! {
     FastCommitTag "fast commit record is malformed"
     BlockPlace "block lies outside the file system"
     CrossLinked "block is used by two structures"
+    OrphanList "list of orphans leads nowhere or in a circle"
 }

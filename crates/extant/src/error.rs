@@ -30,6 +30,7 @@ errnos! {
     NOENT = 2, "No such file or directory";
     INTR = 4, "Interrupted system call";
     IO = 5, "Input/output error";
+    TOOBIG = 7, "Argument list too long";
     BADF = 9, "Bad file descriptor";
     NOMEM = 12, "Cannot allocate memory";
     ACCES = 13, "Permission denied";
@@ -55,6 +56,7 @@ errnos! {
     STALE = 116, "Stale file handle";
     UCLEAN = 117, "Structure needs cleaning";
     DQUOT = 122, "Disk quota exceeded";
+    NOKEY = 126, "Required key not available";
 }
 
 /// Everything that an operation on a mounted file system can report.
@@ -146,6 +148,12 @@ pub enum Error {
     /// The caller's buffer, or the format's field, is too small.
     #[error("result too large")]
     Range,
+    /// A value of more than 64 KiB.
+    #[error("attribute value too long")]
+    ValueTooLong,
+    /// The names in this directory are encrypted.
+    #[error("required key not available")]
+    NoKey,
     /// The two names lie in different projects.
     #[error("cross-project link")]
     CrossDevice,
@@ -207,6 +215,8 @@ impl Error {
             Self::TooLarge => Errno::FBIG,
             Self::NoAttribute => Errno::NODATA,
             Self::Range => Errno::RANGE,
+            Self::ValueTooLong => Errno::TOOBIG,
+            Self::NoKey => Errno::NOKEY,
             Self::CrossDevice => Errno::XDEV,
             Self::Busy(_) => Errno::BUSY,
             Self::Stale(_) => Errno::STALE,

@@ -12,14 +12,15 @@ pub mod caller;
 pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
+pub(crate) mod extent_tree;
 pub(crate) mod inode;
 pub(crate) mod inode_table;
-pub(crate) mod extent_tree;
 pub(crate) mod mapping;
 pub mod namespace;
 pub(crate) mod page_cache;
 pub(crate) mod sync;
 pub mod time;
 pub(crate) mod transaction;
+pub(crate) mod xattr;
 
 pub use error::{Errno, Error};

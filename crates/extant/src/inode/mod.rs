@@ -10,6 +10,10 @@
 //! # Source
 //! Kernel `fs/ext4/ext4.h`, `struct ext4_inode_info`.
 
+mod new_record;
+
+pub(crate) use new_record::*;
+
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -54,6 +58,10 @@ pub(crate) struct Inode {
     pub(crate) writers: AtomicU32,
     /// On the orphan list.
     pub(crate) orphan: AtomicBool,
+    /// Made without a name, and may still get one (`I_LINKABLE`).
+    pub(crate) linkable: AtomicBool,
+    /// Of a directory: the group that its last new inode went to, or `u32::MAX` (`i_last_alloc_group`).
+    pub(crate) last_group: AtomicU32,
     /// In the queue of those with dirty data.
     pub(crate) queued: AtomicBool,
     /// Handles of users that keep it from being freed.
@@ -88,6 +96,8 @@ impl Inode {
             may_inline: AtomicBool::new(false),
             writers: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
+            linkable: AtomicBool::new(false),
+            last_group: AtomicU32::new(u32::MAX),
             queued: AtomicBool::new(false),
             references: AtomicU32::new(0),
         }

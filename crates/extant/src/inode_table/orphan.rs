@@ -1,0 +1,253 @@
+//! Inodes that a crash must not leave as they are: without a name but still in use, or being cut.
+//!
+//! # Invariants
+//! An orphan is in one place: a slot of the orphan file if the volume has one with a free slot, else the list that starts
+//! in the superblock and goes on through `i_dtime`. Without a journal there are none: nothing would find them in order.
+//! # Locking
+//! `Orphans` (72) around each change. Under it only metadata is read, and that is in memory: the superblock, the orphan
+//! file, the inodes of the list.
+//! # Not here
+//! What is done to an orphan (`file`).
+//! # Source
+//! Kernel `fs/ext4/orphan.c` (J9). Differs: with one CPU, the search for a free slot starts where the last one ended.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use extant_format::cast::{low_u32, u64_from, usize_from};
+use extant_format::corruption::{Place, Rule};
+use extant_format::{InodeNumber, LogicalRange, PhysicalBlock, Superblock, orphan};
+
+use super::InodeTable;
+use crate::Error;
+use crate::inode::Inode;
+use crate::mapping::Mapper;
+use crate::sync::{Mutex, Rank};
+use crate::transaction::{BlockKind, Handle, Transactions};
+
+/// The orphans of a volume.
+pub(crate) struct Orphans {
+    transactions: Arc<Transactions>,
+    inodes: Arc<InodeTable>,
+    mapper: Arc<Mapper>,
+    /// The orphan file's inode, if there is one.
+    file: Option<InodeNumber>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The list, its head last.
+    list: Vec<InodeNumber>,
+    slots: BTreeMap<InodeNumber, Slot>,
+    file: Option<OrphanFile>,
+    unused: Vec<InodeNumber>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    block: usize,
+    index: u32,
+}
+
+struct OrphanFile {
+    seed: u32,
+    blocks: Vec<PhysicalBlock>,
+    /// Where the next search starts.
+    next: usize,
+}
+
+impl Orphans {
+    /// The orphans of the volume that the others belong to; [`Self::at_mount`] reads them.
+    pub(crate) fn new(
+        transactions: Arc<Transactions>,
+        inodes: Arc<InodeTable>,
+        mapper: Arc<Mapper>,
+        superblock: &Superblock,
+    ) -> Self {
+        let state = Mutex::new(Rank::Orphans, State::default());
+        Self { transactions, inodes, mapper, file: superblock.orphan_file(), state }
+    }
+
+    /// Reads all orphans that an earlier mount has left, newest first; each has to be finished and removed.
+    ///
+    /// # Errors
+    /// The rule that the list or the file breaks, or of reading.
+    pub(crate) fn at_mount(&self) -> Result<Vec<InodeNumber>, Error> {
+        let list = self.read_list()?;
+        let (file, slots) = match self.file {
+            Some(number) => self.read_file(number)?,
+            None => (None, BTreeMap::new()),
+        };
+        let mut all: Vec<_> = list.iter().rev().copied().collect();
+        all.extend(slots.keys().filter(|number| !list.contains(number)));
+        *self.state.lock() = State { list, slots, file, unused: Vec::new() };
+        Ok(all)
+    }
+
+    /// Whether there is no orphan: a clean unmount says so in the superblock.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.list.is_empty() && state.slots.is_empty()
+    }
+
+    /// Notes that nobody uses an inode that has lost its last link otherwise than by a name: somebody has to free it.
+    pub(crate) fn note_unused(&self, inode: InodeNumber) {
+        self.state.lock().unused.push(inode);
+    }
+
+    /// Those that [`Self::note_unused`] has named since the last call.
+    pub(crate) fn take_unused(&self) -> Vec<InodeNumber> {
+        core::mem::take(&mut self.state.lock().unused)
+    }
+
+    /// Makes the inode an orphan, and stores it, unless it is one. Up to three blocks change.
+    ///
+    /// # Errors
+    /// Of the handle, or of storing the inode.
+    pub(crate) fn add(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        if !handle.is_journaled() {
+            return Ok(());
+        }
+        let number = inode.number();
+        let mut state = self.state.lock();
+        if state.slots.contains_key(&number) || state.list.contains(&number) {
+            return Ok(());
+        }
+        inode.orphan.store(true, Ordering::Release);
+        if let Some(slot) = self.take_slot(handle, &mut state, number)? {
+            state.slots.insert(number, slot);
+            return Ok(());
+        }
+        inode.core.lock().dtime = state.list.last().map_or(0, |head| head.get());
+        self.set_head(handle, Some(number))?;
+        state.list.push(number);
+        self.inodes.store(handle, inode)
+    }
+
+    /// Makes the inode no orphan, and stores it, if it is one. Up to three blocks change.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub(crate) fn remove(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        let number = inode.number();
+        let mut state = self.state.lock();
+        if let Some(slot) = state.slots.remove(&number)
+            && let Some(file) = &state.file
+        {
+            let block = self
+                .transactions
+                .read(file.blocks[slot.block], BlockKind::OrphanFile(file.seed))?;
+            handle.modify(&block, |bytes| orphan::set_slot(bytes, slot.index, None))?;
+        } else if let Some(at) = state.list.iter().position(|&listed| listed == number) {
+            let next = at.checked_sub(1).map(|next| state.list[next]);
+            match state.list.get(at + 1) {
+                None => self.set_head(handle, next)?,
+                Some(&before) => {
+                    let before = self.inodes.get(before)?;
+                    before.core.lock().dtime = next.map_or(0, InodeNumber::get);
+                    self.inodes.store(handle, &before)?;
+                }
+            }
+            inode.core.lock().dtime = 0;
+            self.inodes.store(handle, inode)?;
+            state.list.remove(at);
+        }
+        inode.orphan.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// A slot of the orphan file, taken; `None` if there is none.
+    fn take_slot(
+        &self,
+        handle: &mut Handle<'_>,
+        state: &mut State,
+        number: InodeNumber,
+    ) -> Result<Option<Slot>, Error> {
+        let Some(file) = &mut state.file else { return Ok(None) };
+        let count = file.blocks.len();
+        for at in (file.next..count).chain(0..file.next) {
+            let block =
+                self.transactions.read(file.blocks[at], BlockKind::OrphanFile(file.seed))?;
+            let free = block.with(|bytes| orphan::free_slot(bytes, self.transactions.geometry()));
+            if let Some(index) = free {
+                handle.modify(&block, |bytes| orphan::set_slot(bytes, index, Some(number)))?;
+                file.next = at;
+                return Ok(Some(Slot { block: at, index }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn set_head(&self, handle: &mut Handle<'_>, head: Option<InodeNumber>) -> Result<(), Error> {
+        let geometry = self.transactions.geometry();
+        let block = self.transactions.read(geometry.superblock_block(), BlockKind::Superblock)?;
+        let at = head_offset(geometry.block_len());
+        let head = head.map_or(0, InodeNumber::get).to_le_bytes();
+        handle.modify(&block, |bytes| bytes[at..at + 4].copy_from_slice(&head))
+    }
+
+    /// The list on disk, its head last.
+    fn read_list(&self) -> Result<Vec<InodeNumber>, Error> {
+        let geometry = self.transactions.geometry();
+        let block = self.transactions.read(geometry.superblock_block(), BlockKind::Superblock)?;
+        let at = head_offset(geometry.block_len());
+        let head = block.with(|bytes| {
+            bytes[at..at + 4].first_chunk().map_or(0, |head| u32::from_le_bytes(*head))
+        });
+        let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut next = InodeNumber::new(head);
+        while let Some(number) = next {
+            Place::Superblock.require(
+                number.get() <= geometry.inodes_count && seen.insert(number),
+                Rule::OrphanList,
+            )?;
+            list.push(number);
+            next = InodeNumber::new(self.inodes.get(number)?.core.lock().dtime);
+        }
+        list.reverse();
+        Ok(list)
+    }
+
+    fn read_file(
+        &self,
+        number: InodeNumber,
+    ) -> Result<(Option<OrphanFile>, BTreeMap<InodeNumber, Slot>), Error> {
+        let geometry = self.transactions.geometry();
+        let place = Place::Inode(number);
+        let inode = self.inodes.get(number)?;
+        let count = low_u32(inode.size() / u64_from(geometry.block_len()));
+        place.require((1..=orphan::MAX_BLOCKS).contains(&count), Rule::FileSize)?;
+        let mut file = OrphanFile { seed: inode.checksum_seed(), blocks: Vec::new(), next: 0 };
+        let mut rest = LogicalRange::new(0, count);
+        while let Some(range) = rest {
+            let run = self.mapper.look_up(&inode, range)?;
+            let start = run.state.place().ok_or_else(|| place.breaks(Rule::OrphanList))?;
+            file.blocks
+                .extend((0..u64::from(run.blocks.len())).filter_map(|i| start.checked_add(i)));
+            rest = run
+                .blocks
+                .last()
+                .checked_add(1)
+                .and_then(|next| LogicalRange::between(next, range.end()));
+        }
+        let mut slots = BTreeMap::new();
+        for (at, &number) in file.blocks.iter().enumerate() {
+            let block = self.transactions.read(number, BlockKind::OrphanFile(file.seed))?;
+            block.with(|bytes| {
+                let used = orphan::used_slots(bytes, geometry);
+                slots.extend(used.map(|(index, inode)| (inode, Slot { block: at, index })));
+            });
+        }
+        let sound = slots.keys().all(|number| number.get() <= geometry.inodes_count);
+        place.require(sound, Rule::OrphanList)?;
+        Ok((Some(file), slots))
+    }
+}
+
+/// Where the superblock's block says the head of the list.
+const fn head_offset(block_bytes: usize) -> usize {
+    (if block_bytes > 1024 { 1024 } else { 0 }) + usize_from(0xE8)
+}
