@@ -18,6 +18,7 @@ pub(crate) struct Tally {
     pub(crate) device_read_bytes: AtomicU64,
     pub(crate) device_writes: AtomicU64,
     pub(crate) device_write_bytes: AtomicU64,
+    /// Flushes, and writes that had to be durable at once.
     pub(crate) flushes: AtomicU64,
     pub(crate) journal_blocks: AtomicU64,
     pub(crate) commits: AtomicU64,
@@ -76,7 +77,8 @@ impl BlockIo {
                     Tally::add(&self.tally.device_reads, 1);
                     Tally::add(&self.tally.device_read_bytes, request.len());
                 }
-                Operation::Write { .. } => {
+                Operation::Write { fua, .. } => {
+                    Tally::add(&self.tally.flushes, u64::from(*fua));
                     Tally::add(&self.tally.device_writes, 1);
                     Tally::add(&self.tally.device_write_bytes, request.len());
                 }

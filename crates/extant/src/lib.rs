@@ -13,14 +13,27 @@ pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
 pub(crate) mod extent_tree;
+pub(crate) mod file;
+pub(crate) mod filesystem;
 pub(crate) mod inode;
 pub(crate) mod inode_table;
+pub mod library;
 pub(crate) mod mapping;
 pub mod namespace;
+pub mod options;
+pub(crate) mod orphans;
 pub(crate) mod page_cache;
+pub mod report;
 pub(crate) mod sync;
 pub mod time;
 pub(crate) mod transaction;
+pub(crate) mod writeback;
 pub(crate) mod xattr;
 
+pub use caller::Caller;
 pub use error::{Errno, Error};
+pub use library::{File, Filesystem, InodeHandle, OpenOptions};
+pub use options::{DataMode, MountOptions};
+pub use report::{
+    Counters, DirEntry, FileExtent, FileExtentState, Metadata, SetAttributes, Statfs,
+};

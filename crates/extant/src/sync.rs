@@ -38,6 +38,8 @@ pub(crate) enum Rank {
     Orphans = 72,
     /// A group preallocation across its search.
     LocalityGroup = 75,
+    /// What an open file remembers.
+    OpenFile = 79,
     /// A leaf: one structure for a few lines; never two of them.
     Leaf = 80,
     /// The journal's transactions.

@@ -18,8 +18,13 @@ use crate::writeback::OrderedFile;
 
 impl Files {
     /// Copies bytes from `offset` on, which lies before the end of file.
-    pub(super) fn read_inline(&self, inode: &Inode, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
-        let data = self.xattrs.inline_data(inode)?;
+    pub(super) fn read_inline(
+        &self,
+        inode: &Inode,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        let data = self.xattrs.read_inline(inode)?;
         let size = usize::try_from(inode.size()).unwrap_or(usize::MAX).min(data.len());
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
         let count = (size - start).min(buffer.len());
@@ -33,15 +38,16 @@ impl Files {
         if !inode.flags().contains(InodeFlags::INLINE_DATA) {
             return Ok(());
         }
-        let mut data = self.xattrs.inline_data(inode)?;
+        let mut data = self.xattrs.read_inline(inode)?;
         data.truncate(usize::try_from(inode.size()).unwrap_or(usize::MAX));
         let blocks = self.mapper.credits(inode, 1) + credits::XATTR + 2;
         let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
-        self.xattrs.remove_inline_data(&mut handle, inode)?;
+        self.xattrs.drop_inline(&mut handle, inode)?;
         if !data.is_empty() {
             let folio = inode.pages.find_or_create(PageIndex::ZERO, data.len(), 0);
             let bytes = 0..data.len();
-            let map = |range: LogicalRange| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
+            let map =
+                |range: LogicalRange| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
             self.prepare(inode, &folio, &bytes, map)?;
             folio.write_bytes(0, &data);
             folio.commit_write(&bytes);
@@ -61,10 +67,13 @@ impl Files {
             self.leave_inode(inode)?;
             return Ok(false);
         }
-        let mut data = self.xattrs.inline_data(inode)?;
-        data.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-        let mut handle = self.transactions.begin(Credits::blocks(2 + credits::XATTR, self.geometry()))?;
-        self.xattrs.set_inline_data(&mut handle, inode, &data)?;
+        let data = self.xattrs.read_inline(inode)?;
+        let kept = usize::try_from(size).unwrap_or(usize::MAX).min(data.len());
+        let mut handle =
+            self.transactions.begin(Credits::blocks(2 + credits::XATTR, self.geometry()))?;
+        // What is cut off must read as zeros if the file grows again.
+        let cut = data.len() - kept;
+        self.xattrs.write_inline(&mut handle, inode, kept, &alloc::vec![0; cut])?;
         inode.set_size(size);
         let now = self.transactions.clock().wall();
         {

@@ -11,7 +11,7 @@ use super::Files;
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
-use crate::library::{FileExtent, FileExtentState};
+use crate::report::{FileExtent, FileExtentState};
 
 impl Files {
     /// The runs of blocks that are no holes, neighbours joined.
@@ -33,8 +33,12 @@ impl Files {
                 BlockState::Unwritten(at) => (FileExtentState::Unwritten, Some(at.get())),
                 BlockState::Written(at) => (FileExtentState::Written, Some(at.get())),
             };
-            let extent =
-                FileExtent { logical: mapped.blocks.start().get(), physical, len: mapped.blocks.len(), state };
+            let extent = FileExtent {
+                logical: mapped.blocks.start().get(),
+                physical,
+                len: mapped.blocks.len(),
+                state,
+            };
             match extents.last_mut() {
                 Some(last) if joins(last, &extent) => last.len += extent.len,
                 _ => extents.push(extent),
@@ -47,7 +51,12 @@ impl Files {
     ///
     /// # Errors
     /// Of reading the block map.
-    pub(crate) fn seek(&self, inode: &Arc<Inode>, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+    pub(crate) fn seek(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: bool,
+    ) -> Result<Option<u64>, Error> {
         let size = inode.size();
         if offset >= size {
             return Ok(None);
@@ -58,7 +67,10 @@ impl Files {
         let bits = self.geometry().block_bits;
         let mut at = offset;
         while at < size {
-            let start = u32::try_from(at >> bits).ok().and_then(LogicalBlock::new).ok_or(Error::TooLarge)?;
+            let start = u32::try_from(at >> bits)
+                .ok()
+                .and_then(LogicalBlock::new)
+                .ok_or(Error::TooLarge)?;
             let mapped = self.mapper.look_up(inode, LogicalRange::from_block_on(start))?;
             let end = u64::from(mapped.blocks.end()) << bits;
             let is_data = match mapped.state {

@@ -34,10 +34,11 @@ use extant_format::{Geometry, InodeFlags};
 
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
-use crate::filesystem::MountOptions;
 use crate::inode::Inode;
-use crate::inode_table::{InodeTable, Orphans};
+use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::options::MountOptions;
+use crate::orphans::Orphans;
 use crate::page_cache::{ErrorPosition, Readahead};
 use crate::sync::{Mutex, Rank};
 use crate::transaction::Transactions;
@@ -81,7 +82,16 @@ pub(crate) struct OpenFile {
 impl Files {
     /// The files of a volume.
     pub(crate) fn new(layers: FileLayers, options: &MountOptions) -> Self {
-        let FileLayers { transactions, ledger, inodes, mapper, allocator, orphans, xattrs, writeback } = layers;
+        let FileLayers {
+            transactions,
+            ledger,
+            inodes,
+            mapper,
+            allocator,
+            orphans,
+            xattrs,
+            writeback,
+        } = layers;
         Self {
             transactions,
             ledger,
@@ -93,15 +103,15 @@ impl Files {
             writeback,
             delayed_allocation: options.delayed_allocation,
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
-            ordered: options.data_mode == crate::filesystem::DataMode::Ordered,
+            ordered: options.data_mode == crate::options::DataMode::Ordered,
         }
     }
 
     /// A file opened now.
     pub(crate) fn open(&self, inode: &Inode) -> OpenFile {
         OpenFile {
-            readahead: Mutex::new(Rank::Leaf, Readahead::default()),
-            errors: Mutex::new(Rank::Leaf, inode.pages.error_position()),
+            readahead: Mutex::new(Rank::OpenFile, Readahead::default()),
+            errors: Mutex::new(Rank::OpenFile, inode.pages.error_position()),
         }
     }
 

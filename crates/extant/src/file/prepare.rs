@@ -51,7 +51,12 @@ impl Files {
     ///
     /// # Errors
     /// Of the block map and of the device.
-    pub(super) fn read_blocks(&self, inode: &Inode, folio: &LockedFolio, blocks: Range<usize>) -> Result<(), Error> {
+    pub(super) fn read_blocks(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+        blocks: Range<usize>,
+    ) -> Result<(), Error> {
         let mut reads = Vec::new();
         self.plan_reads(inode, folio, blocks, &mut reads)?;
         self.run_reads(core::slice::from_ref(folio), reads)
@@ -77,8 +82,7 @@ impl Files {
                     reads.push(PlannedRead { folio: folio.shape().start(), blocks: run, request });
                 }
                 BlockState::Hole | BlockState::Delayed | BlockState::Unwritten(_) => {
-                    folio.zero(folio.shape().bytes_of(&run));
-                    folio.set_uptodate(run);
+                    folio.fill_hole(run);
                 }
             }
         }
@@ -86,7 +90,11 @@ impl Files {
     }
 
     /// Runs planned reads in one batch, and puts what came into the folios, all of which are locked.
-    pub(super) fn run_reads(&self, folios: &[LockedFolio], reads: Vec<PlannedRead>) -> Result<(), Error> {
+    pub(super) fn run_reads(
+        &self,
+        folios: &[LockedFolio],
+        reads: Vec<PlannedRead>,
+    ) -> Result<(), Error> {
         if reads.is_empty() {
             return Ok(());
         }

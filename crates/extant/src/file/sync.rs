@@ -15,7 +15,12 @@ impl Files {
     ///
     /// # Errors
     /// Of the device, also of earlier writeback that this open file has not been told of; [`Error::Aborted`].
-    pub(crate) fn sync(&self, inode: &Arc<Inode>, open: &OpenFile, data_only: bool) -> Result<(), Error> {
+    pub(crate) fn sync(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        data_only: bool,
+    ) -> Result<(), Error> {
         self.transactions.check_writable()?;
         // The outcome of this pass is kept with the file, where error_since finds it.
         let _ = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);

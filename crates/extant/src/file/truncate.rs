@@ -58,7 +58,8 @@ impl Files {
 
     /// Both sizes, with the inode on the orphan list until its blocks are gone (D22.1).
     fn set_both_sizes(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
-        let mut handle = self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle =
+            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
         self.orphans.add(&mut handle, inode)?;
         inode.set_size(size);
         self.touch(inode, size);
@@ -94,7 +95,8 @@ impl Files {
         if inode.core.lock().links == 0 {
             return Ok(());
         }
-        let mut handle = self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle =
+            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
         self.orphans.remove(&mut handle, inode)?;
         self.inodes.store(&mut handle, inode)?;
         handle.stop()
@@ -117,7 +119,8 @@ impl Files {
     pub(super) fn truncate_failed_write(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.write();
         inode.pages.invalidate(inode.size()..u64::MAX);
-        let mut handle = self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle =
+            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
         self.orphans.add(&mut handle, inode)?;
         handle.stop()?;
         self.cut_blocks(inode)
@@ -158,11 +161,12 @@ impl Files {
         }
         let blocks = credits::DATA + credits::XATTR + 8;
         let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
-        self.xattrs.remove_all(&mut handle, inode)?;
+        self.xattrs.release_all(&mut handle, inode)?;
         self.orphans.remove(&mut handle, inode)?;
         {
             let mut core = inode.core.lock();
-            core.dtime = u32::try_from(self.transactions.clock().wall().seconds).unwrap_or(u32::MAX);
+            core.dtime =
+                u32::try_from(self.transactions.clock().wall().seconds).unwrap_or(u32::MAX);
             core.size = 0;
         }
         self.inodes.store(&mut handle, inode)?;
@@ -175,7 +179,9 @@ impl Files {
     fn remove_all_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let core_type = inode.file_type();
         let mapped = match core_type {
-            FileType::Regular | FileType::Directory => !inode.flags().contains(InodeFlags::INLINE_DATA),
+            FileType::Regular | FileType::Directory => {
+                !inode.flags().contains(InodeFlags::INLINE_DATA)
+            }
             FileType::Symlink => inode.core.lock().blocks > 0,
             _ => false,
         };

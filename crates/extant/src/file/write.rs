@@ -40,7 +40,9 @@ impl Files {
         let _content = inode.content.write();
         let start = offset.unwrap_or(inode.size());
         let flags = inode.flags();
-        if flags.contains(InodeFlags::IMMUTABLE) || (flags.contains(InodeFlags::APPEND) && start < inode.size()) {
+        if flags.contains(InodeFlags::IMMUTABLE)
+            || (flags.contains(InodeFlags::APPEND) && start < inode.size())
+        {
             return Err(Error::NotPermitted);
         }
         if bytes.is_empty() {
@@ -66,7 +68,13 @@ impl Files {
     }
 
     /// As much of `bytes` as one folio takes.
-    fn write_chunk(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+    fn write_chunk(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
         let delays = self.delayed_allocation
             && match self.ledger.write_mode() {
                 WriteMode::StayDelayed => true,
@@ -98,10 +106,18 @@ impl Files {
     }
 
     /// Delayed: promises space for what has none, and starts no handle (D5).
-    fn write_delayed(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+    fn write_delayed(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
-        let prepared = self.prepare(inode, &folio, &part, |range| self.mapper.delay(inode, range, privilege(caller)));
+        let prepared = self.prepare(inode, &folio, &part, |range| {
+            self.mapper.delay(inode, range, privilege(caller))
+        });
         if let Err(error) = prepared {
             return Err(self.undo_failed(inode, folio, &part, error));
         }
@@ -128,7 +144,13 @@ impl Files {
     }
 
     /// The stored size follows at once only where the last block has its data's place already (D13.2).
-    fn raise_disk_size(&self, inode: &Inode, folio: &LockedFolio, part: &Range<usize>, end: u64) -> bool {
+    fn raise_disk_size(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+        part: &Range<usize>,
+        end: u64,
+    ) -> bool {
         let last = folio.shape().touched(part).end - 1;
         if folio.flags(last).intersects(BlockFlags::DELAY | BlockFlags::UNWRITTEN) {
             return false;
@@ -142,7 +164,13 @@ impl Files {
     }
 
     /// At once: allocates under a handle (D14).
-    fn write_placed(&self, caller: &Caller, inode: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<usize, Error> {
+    fn write_placed(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
         drop(folio);
@@ -151,7 +179,11 @@ impl Files {
         let mut handle = self.transactions.begin(credits)?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let mut part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
-        let mut flags = if self.unwritten_until_done { MapFlags::CREATE | MapFlags::UNWRITTEN } else { MapFlags::CREATE };
+        let mut flags = if self.unwritten_until_done {
+            MapFlags::CREATE | MapFlags::UNWRITTEN
+        } else {
+            MapFlags::CREATE
+        };
         if caller.privileged {
             flags |= MapFlags::ROOT_BLOCKS;
         }
@@ -161,7 +193,8 @@ impl Files {
             let mapped = self.mapper.map(&mut handle, inode, range, flags)?;
             if self.ordered && mapped.exposes_data() {
                 let bits = self.geometry().block_bits;
-                let range = u64::from(mapped.blocks.start().get()) << bits..u64::from(mapped.blocks.end()) << bits;
+                let range = u64::from(mapped.blocks.start().get()) << bits
+                    ..u64::from(mapped.blocks.end()) << bits;
                 handle.order(OrderedFile::new(self.writeback.own(), inode), range);
             }
             placed_to = Some(u64::from(mapped.blocks.end()) << self.geometry().block_bits);
@@ -199,7 +232,13 @@ impl Files {
 
     /// What a failed chunk has touched becomes zeros, and what it was promised behind the end of file is given back
     /// (D5.3, D8.8).
-    fn undo_failed(&self, inode: &Arc<Inode>, folio: LockedFolio, part: &Range<usize>, error: Error) -> Error {
+    fn undo_failed(
+        &self,
+        inode: &Arc<Inode>,
+        folio: LockedFolio,
+        part: &Range<usize>,
+        error: Error,
+    ) -> Error {
         folio.zero_new(part);
         let end = folio.shape().start() + u64_from(part.end);
         drop(folio);
@@ -236,7 +275,8 @@ impl Files {
         let block = folio.shape().touched(&part).start;
         let flags = folio.flags(block);
         if !flags.contains(BlockFlags::MAPPED) {
-            let mapped = self.mapper.look_up(inode, folio.shape().file_blocks(&(block..block + 1)))?;
+            let mapped =
+                self.mapper.look_up(inode, folio.shape().file_blocks(&(block..block + 1)))?;
             if !matches!(mapped.state, crate::extent_status::BlockState::Written(_)) {
                 if flags.contains(BlockFlags::UPTODATE) {
                     folio.zero(part);
@@ -261,7 +301,8 @@ impl Files {
         let changed = {
             let mut core = inode.core.lock();
             let tick = |nanoseconds: u32| nanoseconds / TIME_GRANULARITY_NANOS;
-            let same = (core.mtime.seconds, tick(core.mtime.nanoseconds)) == (now.seconds, tick(now.nanoseconds));
+            let same = (core.mtime.seconds, tick(core.mtime.nanoseconds))
+                == (now.seconds, tick(now.nanoseconds));
             let drops = !caller.privileged && core.mode & 0o6000 != 0;
             if drops {
                 crate::inode::drop_privilege_bits(&mut core);

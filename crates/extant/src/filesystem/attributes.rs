@@ -4,31 +4,14 @@
 
 use alloc::sync::Arc;
 
-use extant_format::{FileType, InodeFlags, InodeRecord, Timestamp};
+use extant_format::{FileType, InodeFlags, InodeRecord};
 
 use super::volume::Volume;
-use crate::caller::Caller;
-use crate::library::{InodeHandle, Metadata};
-use crate::inode::{Inode, drop_privilege_bits};
-use crate::transaction::{Credits, credits};
 use crate::Error;
-
-/// What to change; `None` leaves it as it is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SetAttributes {
-    /// Permission bits with set-user, set-group and sticky.
-    pub mode: Option<u16>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Owning group.
-    pub gid: Option<u32>,
-    /// Last access.
-    pub accessed: Option<Timestamp>,
-    /// Last change of the bytes.
-    pub modified: Option<Timestamp>,
-    /// The flags that users may change.
-    pub flags: Option<InodeFlags>,
-}
+use crate::caller::Caller;
+use crate::inode::{Inode, drop_privilege_bits};
+use crate::report::{Metadata, SetAttributes};
+use crate::transaction::{Credits, credits};
 
 impl Volume {
     /// Changes attributes, all in one transaction.
@@ -37,11 +20,17 @@ impl Volume {
     /// [`Error::NotPermitted`] if the caller does not own the file or the file is immutable; [`Error::ReadOnly`].
     /// # Locks
     /// Takes the inode's `content` for writing.
-    pub(crate) fn set_attributes(&self, caller: &Caller, handle: &InodeHandle, change: &SetAttributes) -> Result<(), Error> {
-        let inode = &handle.inode;
+    pub(crate) fn set_attributes(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        change: &SetAttributes,
+    ) -> Result<(), Error> {
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
-        let mut transaction = self.transactions.begin(Credits::blocks(1 + credits::XATTR, self.transactions.geometry()))?;
+        let mut transaction = self
+            .transactions
+            .begin(Credits::blocks(1 + credits::XATTR, self.transactions.geometry()))?;
         if let Some(mode) = change.mode {
             self.xattrs.set_mode(&mut transaction, inode, mode & 0o7777)?;
         }
@@ -60,7 +49,9 @@ impl Volume {
                 mode &= !0o2000;
             }
             core.mode = (core.mode & FileType::MODE_MASK) | mode;
-        } else if (change.uid.is_some() || change.gid.is_some()) && core.file_type() != Some(FileType::Directory) {
+        } else if (change.uid.is_some() || change.gid.is_some())
+            && core.file_type() != Some(FileType::Directory)
+        {
             drop_privilege_bits(&mut core);
         }
         core.uid = change.uid.unwrap_or(core.uid);
@@ -78,8 +69,8 @@ impl Volume {
         let promised = inode.reservations.lock().promise().clusters.get();
         let geometry = self.transactions.geometry();
         let core = inode.core.lock();
-        let kind = core.file_type().expect("an inode without a type is not handed out");
-        let promised_sectors = (promised * u64::from(geometry.cluster_ratio())) << (geometry.block_bits - 9);
+        let promised_sectors =
+            (promised * u64::from(geometry.cluster_ratio())) << (geometry.block_bits - 9);
         Metadata {
             inode: inode.number(),
             mode: core.mode,
@@ -88,7 +79,11 @@ impl Volume {
             links: core.links.into(),
             size: inode.size(),
             blocks: core.blocks + promised_sectors + inline_sectors(&core),
-            device: matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then(|| device_of(&core)),
+            device: matches!(
+                core.file_type(),
+                Some(FileType::CharacterDevice | FileType::BlockDevice)
+            )
+            .then(|| core.device()),
             accessed: core.atime,
             modified: core.mtime,
             changed: core.ctime,
@@ -115,17 +110,6 @@ fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<
 /// Inline data counts as space, as `ext4_file_getattr` has it.
 fn inline_sectors(core: &InodeRecord) -> u64 {
     if core.flags.contains(InodeFlags::INLINE_DATA) { core.size.div_ceil(512) } else { 0 }
-}
-
-/// The device number in `i_block`: 8 + 8 bits in the first word, or 12 + 20 in the second.
-///
-/// Source: kernel `include/linux/kdev_t.h`, `old_decode_dev`, `new_decode_dev`.
-fn device_of(core: &InodeRecord) -> (u32, u32) {
-    let word = |at: usize| u32::from_le_bytes([core.block[at], core.block[at + 1], core.block[at + 2], core.block[at + 3]]);
-    match word(0) {
-        0 => ((word(4) & 0xF_FF00) >> 8, (word(4) & 0xFF) | ((word(4) >> 12) & 0xF_FF00)),
-        old => ((old >> 8) & 0xFF, old & 0xFF),
-    }
 }
 
 /// The flags that `chattr` may change.

@@ -3,19 +3,19 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_format::{ClusterCount, GroupDescriptor, Superblock};
+use extant_format::{ClusterCount, GroupDescriptor, InodeNumber, PhysicalRange, Superblock};
 
-use super::options::MountOptions;
-use crate::allocator::{Allocator, Tunables};
+use crate::Error;
+use crate::allocator::{Allocator, AllocatorOptions};
 use crate::block_io::BlockIo;
 use crate::delayed::{LedgerParameters, SpaceLedger};
 use crate::extent_status::StatusAccount;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::options::MountOptions;
 use crate::page_cache::CacheAccount;
 use crate::time::Clock;
 use crate::transaction::{JournalState, Transactions};
-use crate::Error;
 
 /// Everything that knows blocks and inodes, and nothing of names.
 pub(crate) struct Layers {
@@ -37,6 +37,7 @@ impl Layers {
         superblock: &Superblock,
         descriptors: Vec<GroupDescriptor>,
         journal: Option<JournalState>,
+        journal_blocks: Vec<PhysicalRange>,
         options: &MountOptions,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Error> {
@@ -44,14 +45,36 @@ impl Layers {
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
         let ledger = SpaceLedger::new(ledger_parameters(superblock, free));
-        let transactions =
-            Arc::new(Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only));
-        let allocator =
-            Arc::new(Allocator::load(Arc::clone(&transactions), Arc::clone(&ledger), superblock, descriptors, Tunables::default())?);
+        let transactions = Arc::new(Transactions::new(
+            io,
+            geometry,
+            Arc::clone(clock),
+            journal,
+            options.read_only,
+        ));
+        let mut allocator = Allocator::load(
+            Arc::clone(&transactions),
+            Arc::clone(&ledger),
+            superblock,
+            descriptors,
+            &AllocatorOptions {
+                spread: !options.delayed_allocation,
+                ..AllocatorOptions::default()
+            },
+        )?;
+        for run in journal_blocks {
+            allocator.protect(InodeNumber::JOURNAL, run);
+        }
+        let allocator = Arc::new(allocator);
         transactions.add_listener(Arc::clone(&allocator) as _);
-        let account = CacheAccount::new(options.cache_bytes);
+        let account = Arc::new(CacheAccount::default());
         let status = Arc::new(StatusAccount::default());
-        let inodes = Arc::new(InodeTable::new(Arc::clone(&transactions), Arc::clone(&account), status, tables));
+        let inodes = Arc::new(InodeTable::new(
+            Arc::clone(&transactions),
+            Arc::clone(&account),
+            status,
+            tables,
+        ));
         let mapper = Arc::new(Mapper::new(
             Arc::clone(&transactions),
             Arc::clone(&inodes),
@@ -69,7 +92,9 @@ fn ledger_parameters(superblock: &Superblock, free: u64) -> LedgerParameters {
     let extents = geometry.incompat.contains(extant_format::Incompat::EXTENTS);
     LedgerParameters {
         free: ClusterCount(free),
-        root_reserve: ClusterCount(superblock.raw().reserved_blocks_count() >> geometry.cluster_bits),
+        root_reserve: ClusterCount(
+            superblock.raw().reserved_blocks_count() >> geometry.cluster_bits,
+        ),
         pool: LedgerParameters::kernel_pool(ClusterCount(clusters), extents),
         watermark,
         fold_batch,

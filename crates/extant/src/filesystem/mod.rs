@@ -13,10 +13,10 @@ mod attributes;
 mod layers;
 mod mount;
 mod operations;
-mod options;
 mod recovered_view;
+#[cfg(test)]
+mod tests;
 mod volume;
 
-pub use attributes::SetAttributes;
-pub use options::{DataMode, MountOptions};
+pub(crate) use mount::mount;
 pub(crate) use volume::Volume;

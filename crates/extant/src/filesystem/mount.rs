@@ -13,20 +13,22 @@ use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule, Unsupported};
 use extant_format::descriptor::GroupDescriptor;
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
-use extant_format::{BlockGroup, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock};
+use extant_format::{
+    BlockGroup, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock,
+};
 use extant_journal::{
     Journal, JournalParameters, LogBlock, LogRange, Recovered, Recovery, RecoveryMode, RecoveryStep,
 };
 
 use super::layers::Layers;
-use super::options::MountOptions;
 use super::recovered_view::RecoveredView;
 use super::volume::Volume;
+use crate::Error;
 use crate::block_io::BlockIo;
 use crate::extent_status::BlockState;
+use crate::options::MountOptions;
 use crate::time::{Clock, Entropy};
 use crate::transaction::{JournalState, LogMap};
-use crate::Error;
 
 /// Mounts the volume on `device`.
 pub(crate) fn mount(
@@ -43,10 +45,13 @@ pub(crate) fn mount(
 
     let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
     let found = open_journal(&superblock, &io, &options, &clock)?;
-    let (io, journal) = match found {
-        Opened::None => (io, None),
-        Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None),
-        Opened::Ready(state) => (io, Some(state)),
+    let (io, journal, journal_blocks) = match found {
+        Opened::None => (io, None, Vec::new()),
+        Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None, Vec::new()),
+        Opened::Ready(state) => {
+            let blocks = state.blocks();
+            (io, Some(state), blocks)
+        }
     };
     // Replay may have changed everything that was read so far.
     let mut superblock = read_superblock(&**io.device())?;
@@ -54,7 +59,8 @@ pub(crate) fn mount(
         mark_mounted(&mut superblock, &*device, &*clock, journal.is_some())?;
     }
     let descriptors = read_descriptors(&superblock, &io, options.read_only)?;
-    let layers = Layers::new(io, &superblock, descriptors, journal, &options, &clock)?;
+    let layers =
+        Layers::new(io, &superblock, descriptors, journal, journal_blocks, &options, &clock)?;
     let volume = Volume::new(layers, superblock, options, reason, clock, entropy);
     volume.finish_orphans()?;
     Ok(volume)
@@ -78,20 +84,27 @@ fn read_only_because(geometry: &Geometry) -> Option<String> {
     let unknown = geometry.ro_compat.difference(RoCompat::SUPPORTED);
     let kept_apart = RoCompat::QUOTA | RoCompat::PROJECT | RoCompat::VERITY | RoCompat::READONLY;
     let ro_compat = unknown | geometry.ro_compat.intersection(kept_apart);
-    let incompat = geometry.incompat.intersection(Incompat::ENCRYPT | Incompat::CASEFOLD | Incompat::MMP);
+    let incompat =
+        geometry.incompat.intersection(Incompat::ENCRYPT | Incompat::CASEFOLD | Incompat::MMP);
     let names = [alloc::format!("{ro_compat}"), alloc::format!("{incompat}")];
     let names: Vec<_> = names.into_iter().filter(|names| !names.is_empty()).collect();
     (!(ro_compat.is_empty() && incompat.is_empty())).then(|| names.join(" "))
 }
 
 /// Every group's descriptor; a wrong checksum matters only to a volume that is to be written.
-fn read_descriptors(superblock: &Superblock, io: &BlockIo, read_only: bool) -> Result<Vec<GroupDescriptor>, Error> {
+fn read_descriptors(
+    superblock: &Superblock,
+    io: &BlockIo,
+    read_only: bool,
+) -> Result<Vec<GroupDescriptor>, Error> {
     let geometry = superblock.geometry();
     let mut descriptors = Vec::with_capacity(usize_from(geometry.group_count));
     let record = usize_from(geometry.desc_size);
     for index in 0..geometry.desc_blocks {
         let block = io.read_block(geometry.descriptor_block(index))?;
-        for bytes in block.as_slice().chunks_exact(record).take(usize_from(geometry.desc_per_block())) {
+        for bytes in
+            block.as_slice().chunks_exact(record).take(usize_from(geometry.desc_per_block()))
+        {
             let number = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
             if number >= geometry.group_count {
                 break;
@@ -126,7 +139,9 @@ fn open_journal(
     let geometry = superblock.geometry();
     let Some(number) = superblock.journal_inode() else {
         if superblock.raw().journal_dev.get() != 0 && !options.read_only {
-            return Err(Unsupported::Needs("a journal on a device of its own", "that device").into());
+            return Err(
+                Unsupported::Needs("a journal on a device of its own", "that device").into()
+            );
         }
         return Ok(Opened::None);
     };
@@ -158,22 +173,31 @@ fn journal_map(
     let geometry = superblock.geometry();
     let reading = MountOptions { read_only: true, ..options.clone() };
     let descriptors = read_descriptors(superblock, io, true)?;
-    let layers = Layers::new(io.clone(), superblock, descriptors, None, &reading, clock)?;
+    let layers =
+        Layers::new(io.clone(), superblock, descriptors, None, Vec::new(), &reading, clock)?;
     let inode = layers.inodes.get(number)?;
     let at = Place::Inode(number);
-    let blocks = u32::try_from(inode.size() >> geometry.block_bits).map_err(|_| at.breaks(Rule::JournalSize))?;
+    let blocks = u32::try_from(inode.size() >> geometry.block_bits)
+        .map_err(|_| at.breaks(Rule::JournalSize))?;
     at.require(blocks > 1, Rule::JournalSize)?;
     let mut map = LogMap::default();
     while let Some(rest) = LogicalRange::new(map.len(), blocks - map.len()) {
         let mapped = layers.mapper.look_up(&inode, rest)?;
-        let BlockState::Written(start) = mapped.state else { return Err(at.breaks(Rule::JournalSize).into()) };
+        let BlockState::Written(start) = mapped.state else {
+            return Err(at.breaks(Rule::JournalSize).into());
+        };
         at.require(map.push(start, mapped.blocks.len()), Rule::JournalSize)?;
     }
     Ok(map)
 }
 
-fn journal_parameters(map: &LogMap, io: &BlockIo, geometry: &Geometry) -> Result<JournalParameters, Error> {
-    let block = map.block(LogBlock::SUPERBLOCK).ok_or(Place::Journal(0).breaks(Rule::JournalSize))?;
+fn journal_parameters(
+    map: &LogMap,
+    io: &BlockIo,
+    geometry: &Geometry,
+) -> Result<JournalParameters, Error> {
+    let block =
+        map.block(LogBlock::SUPERBLOCK).ok_or(Place::Journal(0).breaks(Rule::JournalSize))?;
     let superblock = JournalSuperblock::parse(io.read_block(block)?.as_slice())?;
     let at = Place::Journal(0);
     at.require(superblock.format().block_size == geometry.block_size, Rule::JournalSize)?;
@@ -184,17 +208,23 @@ fn journal_parameters(map: &LogMap, io: &BlockIo, geometry: &Geometry) -> Result
 /// The features that the kernel turns on for a journal that it is about to write.
 ///
 /// Source: kernel `fs/ext4/super.c`, `set_journal_csum_feature_set`, `ext4_load_and_init_journal`.
-fn with_features(parameters: JournalParameters, geometry: &Geometry) -> Result<JournalParameters, Error> {
+fn with_features(
+    parameters: JournalParameters,
+    geometry: &Geometry,
+) -> Result<JournalParameters, Error> {
     let mut superblock = parameters.superblock().clone();
     superblock.change(|raw| {
         let mut features = raw.incompat() | JournalIncompat::REVOKE;
-        features.remove(JournalIncompat::CSUM_V2 | JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT);
+        features.remove(
+            JournalIncompat::CSUM_V2 | JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT,
+        );
         features.set(JournalIncompat::CSUM_V3, geometry.has_metadata_csum());
         features.set(JournalIncompat::BIT64, geometry.incompat.contains(Incompat::BIT64));
         raw.set_incompat(features);
     });
-    let with_features = JournalParameters::new(superblock)?;
-    Ok(JournalParameters { commit_interval: parameters.commit_interval, ..with_features })
+    let mut with_features = JournalParameters::new(superblock)?;
+    with_features.commit_interval = parameters.commit_interval;
+    Ok(with_features)
 }
 
 fn read_through(
@@ -206,7 +236,9 @@ fn read_through(
     let recovered = recover(parameters, RecoveryMode::Map, &map, io, geometry)?;
     let mut copies = BTreeMap::new();
     for (block, replacement) in recovered.map.iter() {
-        let at = map.block(replacement.at).ok_or(Place::Journal(replacement.at.get()).breaks(Rule::JournalSize))?;
+        let at = map
+            .block(replacement.at)
+            .ok_or(Place::Journal(replacement.at.get()).breaks(Rule::JournalSize))?;
         copies.insert(io.offset(block), (io.offset(at), replacement));
     }
     let device = Arc::clone(io.device());
@@ -240,7 +272,12 @@ fn recover(
     }
 }
 
-fn read_log(map: &LogMap, io: &BlockIo, geometry: &Geometry, range: LogRange) -> Result<Vec<u8>, Error> {
+fn read_log(
+    map: &LogMap,
+    io: &BlockIo,
+    geometry: &Geometry,
+    range: LogRange,
+) -> Result<Vec<u8>, Error> {
     let block_len = geometry.block_len();
     let mut batch = Vec::new();
     for at in range.start.get()..range.start.get() + range.len {

@@ -6,7 +6,10 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_device::{BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, Frame, Operation, OperationKind, Request};
+use extant_device::{
+    BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, Frame, Operation, OperationKind,
+    Request,
+};
 use extant_format::cast::{u64_from, usize_from};
 use extant_journal::Replacement;
 
@@ -83,7 +86,10 @@ impl BlockDevice for RecoveredView {
                 }
                 OperationKind::Flush => {}
                 OperationKind::Write | OperationKind::Discard | OperationKind::WriteZeroes => {
-                    request.result = Err(DeviceError::ReadOnly { operation: request.kind(), offset: request.offset });
+                    request.result = Err(DeviceError::ReadOnly {
+                        operation: request.kind(),
+                        offset: request.offset,
+                    });
                 }
             }
         }

@@ -13,17 +13,18 @@ use extant_format::{Incompat, RawSuperblock, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layers::Layers;
-use super::options::MountOptions;
 use crate::Error;
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
 use crate::file::{FileLayers, Files};
 use crate::inode::Inode;
-use crate::inode_table::{InodeTable, Orphans};
-use crate::library::{Counters, Statfs};
+use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
 use crate::namespace::Namespace;
+use crate::options::MountOptions;
+use crate::orphans::Orphans;
 use crate::page_cache::CacheAccount;
+use crate::report::{Counters, Statfs};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
@@ -61,8 +62,20 @@ impl Volume {
         entropy: Arc<dyn Entropy>,
     ) -> Arc<Self> {
         let Layers { transactions, ledger, allocator, account, inodes, mapper } = layers;
-        let orphans = Arc::new(Orphans::new(Arc::clone(&transactions), Arc::clone(&inodes), Arc::clone(&mapper), &superblock));
-        let xattrs = Arc::new(Xattrs::new(Arc::clone(&inodes), Arc::clone(&mapper), Arc::clone(&allocator), Arc::clone(&clock)));
+        let orphans = Arc::new(Orphans::new(
+            Arc::clone(&transactions),
+            Arc::clone(&inodes),
+            Arc::clone(&mapper),
+            &superblock,
+        ));
+        let xattrs = Arc::new(Xattrs::new(
+            Arc::clone(&transactions),
+            Arc::clone(&inodes),
+            Arc::clone(&mapper),
+            Arc::clone(&allocator),
+            Arc::clone(&orphans),
+            Arc::clone(&clock),
+        ));
         let writeback = Writeback::new(
             Arc::clone(&transactions),
             Arc::clone(&inodes),
@@ -84,6 +97,7 @@ impl Volume {
             &options,
         );
         let namespace = Namespace::new(
+            Arc::clone(&transactions),
             Arc::clone(&inodes),
             Arc::clone(&mapper),
             Arc::clone(&allocator),
@@ -195,6 +209,11 @@ impl Volume {
         }
     }
 
+    /// Whether a file replaced by rename or truncate is written back early.
+    pub(super) fn auto_da_alloc(&self) -> bool {
+        self.options.auto_da_alloc && self.options.delayed_allocation
+    }
+
     /// Makes everything durable.
     pub(crate) fn sync_all(&self) -> Result<(), Error> {
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
@@ -234,9 +253,11 @@ impl Volume {
         let mut frame = block.frame();
         let bytes = frame.make_mut();
         let offset = if geometry.block_len() > 1024 { 1024 } else { 0 };
-        let (raw, _) = RawSuperblock::mut_from_prefix(&mut bytes[offset..]).expect("a block holds a superblock");
-        raw.set_free_blocks_count(self.allocator.free_clusters() << geometry.cluster_bits);
-        raw.free_inodes_count = u32::try_from(self.allocator.free_inodes()).unwrap_or(u32::MAX).into();
+        let (raw, _) = RawSuperblock::mut_from_prefix(&mut bytes[offset..])
+            .expect("a block holds a superblock");
+        raw.set_free_blocks_count(self.allocator.free_clusters().get() << geometry.cluster_bits);
+        raw.free_inodes_count =
+            u32::try_from(self.allocator.free_inodes()).unwrap_or(u32::MAX).into();
         raw.set_write_time(u64::try_from(self.clock.wall().seconds).unwrap_or(0));
         raw.feature_incompat = (raw.incompat() - Incompat::RECOVER).bits().into();
         raw.state = (raw.state.get() | 1).into();
@@ -251,7 +272,10 @@ impl Volume {
 }
 
 /// Writes the primary superblock and makes it durable; for a mount, before anything else is in memory.
-pub(super) fn write_superblock(superblock: &Superblock, device: &dyn BlockDevice) -> Result<(), Error> {
+pub(super) fn write_superblock(
+    superblock: &Superblock,
+    device: &dyn BlockDevice,
+) -> Result<(), Error> {
     // The sector may be larger than the superblock: whole pages are read and written.
     let mut bytes = device.read_vec(0, 4096)?;
     bytes[1024..2048].copy_from_slice(superblock.to_raw().as_bytes());

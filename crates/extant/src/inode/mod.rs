@@ -64,8 +64,15 @@ pub(crate) struct Inode {
     pub(crate) last_group: AtomicU32,
     /// In the queue of those with dirty data.
     pub(crate) queued: AtomicBool,
-    /// Handles of users that keep it from being freed.
-    pub(crate) references: AtomicU32,
+    /// Who uses it from outside; a leaf.
+    life: Mutex<Life>,
+}
+
+/// Who uses an inode from outside, and whether it is gone.
+#[derive(Debug, Default)]
+struct Life {
+    references: u32,
+    dead: bool,
 }
 
 impl Inode {
@@ -99,7 +106,7 @@ impl Inode {
             linkable: AtomicBool::new(false),
             last_group: AtomicU32::new(u32::MAX),
             queued: AtomicBool::new(false),
-            references: AtomicU32::new(0),
+            life: Mutex::new(Rank::Leaf, Life::default()),
         }
     }
 
@@ -136,6 +143,31 @@ impl Inode {
     /// Sets the size that users see; the caller holds `content` for writing.
     pub(crate) fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Release);
+    }
+
+    /// Counts one more user from outside; `false` if the inode is being deleted.
+    pub(crate) fn acquire(&self) -> bool {
+        let mut life = self.life.lock();
+        life.references += u32::from(!life.dead);
+        !life.dead
+    }
+
+    /// Counts one user less; `true` if that was the last.
+    pub(crate) fn release(&self) -> bool {
+        let mut life = self.life.lock();
+        life.references -= 1;
+        life.references == 0
+    }
+
+    /// Ends the life of an inode without names and users; `true` if it was this call that did.
+    pub(crate) fn retire(&self) -> bool {
+        if self.core.lock().links > 0 {
+            return false;
+        }
+        let mut life = self.life.lock();
+        let ends = life.references == 0 && !life.dead;
+        life.dead |= ends;
+        ends
     }
 
     /// Notes that transaction `tid` changed the inode, and whether `fdatasync` has to wait for it.

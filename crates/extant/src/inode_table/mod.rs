@@ -10,10 +10,6 @@
 //! # Source
 //! Kernel `fs/ext4/inode.c`: `__ext4_iget`, `ext4_do_update_inode`, `ext4_mark_iloc_dirty`.
 
-mod orphan;
-
-pub(crate) use orphan::Orphans;
-
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

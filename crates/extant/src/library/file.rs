@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use super::handle::InodeHandle;
-use super::metadata::{FileExtent, Metadata};
 use super::{Filesystem, path};
+use crate::Error;
 use crate::caller::Caller;
 use crate::file::OpenFile;
-use crate::Error;
+use crate::report::{FileExtent, Metadata};
 
 /// How a file is opened; as `std::fs::OpenOptions`.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,15 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read: false, write: false, append: false, truncate: false, create: false, create_new: false, mode: 0o644 }
+        Self {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            mode: 0o644,
+        }
     }
 }
 
@@ -72,12 +80,19 @@ pub struct File {
     handle: InodeHandle,
     open: OpenFile,
     options: OpenOptions,
-    #[cfg_attr(not(feature = "std"), expect(dead_code, reason = "only Read, Write and Seek move it"))]
+    #[cfg_attr(
+        not(feature = "std"),
+        expect(dead_code, reason = "only Read, Write and Seek move it")
+    )]
     position: u64,
 }
 
 impl File {
-    pub(super) fn open(filesystem: &Filesystem, path: &[u8], options: OpenOptions) -> Result<Self, Error> {
+    pub(super) fn open(
+        filesystem: &Filesystem,
+        path: &[u8],
+        options: OpenOptions,
+    ) -> Result<Self, Error> {
         let handle = Self::find_or_create(filesystem, path, options)?;
         let writes = options.write || options.append;
         if handle.is_dir() && writes {
@@ -91,7 +106,11 @@ impl File {
         Ok(file)
     }
 
-    fn find_or_create(filesystem: &Filesystem, path: &[u8], options: OpenOptions) -> Result<InodeHandle, Error> {
+    fn find_or_create(
+        filesystem: &Filesystem,
+        path: &[u8],
+        options: OpenOptions,
+    ) -> Result<InodeHandle, Error> {
         if !options.create && !options.create_new {
             return filesystem.resolve(path, path::Last::Follow);
         }
@@ -139,7 +158,7 @@ impl File {
     /// # Errors
     /// [`Error::TooLarge`], of the device.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
-        self.filesystem.volume.truncate(&Caller::ROOT, &self.handle.inode, size)
+        self.filesystem.volume.truncate(&self.handle.inode, size)
     }
 
     /// Makes bytes and attributes durable.
@@ -193,7 +212,9 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.filesystem.volume.close_file(&self.handle.inode, self.options.write || self.options.append);
+        self.filesystem
+            .volume
+            .close_file(&self.handle.inode, self.options.write || self.options.append);
     }
 }
 
@@ -222,7 +243,11 @@ mod std_io {
     impl io::Write for File {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let count = self.write_at(bytes, self.position)?;
-            self.position = if self.options.append { self.handle.inode.size() } else { self.position + u64_from(count) };
+            self.position = if self.options.append {
+                self.handle.inode.size()
+            } else {
+                self.position + u64_from(count)
+            };
             Ok(count)
         }
 
@@ -238,7 +263,8 @@ mod std_io {
                 io::SeekFrom::Current(offset) => (self.position, offset),
                 io::SeekFrom::End(offset) => (self.handle.inode.size(), offset),
             };
-            let at = base.checked_add_signed(offset).ok_or(Error::Invalid("seek before the start"))?;
+            let at =
+                base.checked_add_signed(offset).ok_or(Error::Invalid("seek before the start"))?;
             self.position = at;
             Ok(at)
         }

@@ -3,15 +3,16 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use extant_format::{FileType, InodeNumber};
 
-use super::metadata::{DirEntry, FileExtent, Metadata};
-use crate::caller::Caller;
-use crate::filesystem::{SetAttributes, Volume};
-use crate::inode::Inode;
+use super::ReadDir;
 use crate::Error;
+use crate::caller::Caller;
+use crate::filesystem::Volume;
+use crate::inode::Inode;
+use crate::report::SetAttributes;
+use crate::report::{FileExtent, Metadata};
 
 /// One inode in use: it stays usable while a handle exists, also after its last name is gone.
 pub struct InodeHandle {
@@ -20,9 +21,17 @@ pub struct InodeHandle {
 }
 
 impl InodeHandle {
-    pub(crate) fn new(volume: &Arc<Volume>, inode: Arc<Inode>) -> Self {
-        inode.references.fetch_add(1, Ordering::AcqRel);
-        Self { volume: Arc::clone(volume), inode }
+    /// A handle on an inode just found; `NotFound` if it was deleted meanwhile.
+    pub(crate) fn new(volume: &Arc<Volume>, inode: Arc<Inode>) -> Result<Self, Error> {
+        if inode.acquire() {
+            Ok(Self { volume: Arc::clone(volume), inode })
+        } else {
+            Err(Error::NotFound)
+        }
+    }
+
+    pub(super) fn volume(&self) -> &Arc<Volume> {
+        &self.volume
     }
 
     /// The inode's number.
@@ -58,15 +67,15 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NotPermitted`], [`Error::ReadOnly`].
     pub fn set_attributes(&self, change: &SetAttributes) -> Result<(), Error> {
-        self.volume.set_attributes(&Caller::ROOT, self, change)
+        self.volume.set_attributes(&Caller::ROOT, &self.inode, change)
     }
 
     /// The names in this directory, without `.` and `..`.
     ///
     /// # Errors
     /// [`Error::NotDirectory`].
-    pub fn read_dir(&self) -> Result<Vec<DirEntry>, Error> {
-        self.volume.read_directory(self)
+    pub fn read_dir(&self) -> Result<ReadDir, Error> {
+        ReadDir::new(self.clone())
     }
 
     /// Where its blocks lie.
@@ -80,7 +89,8 @@ impl InodeHandle {
 
 impl Clone for InodeHandle {
     fn clone(&self) -> Self {
-        Self::new(&self.volume, Arc::clone(&self.inode))
+        assert!(self.inode.acquire(), "an inode with a handle is not deleted");
+        Self { volume: Arc::clone(&self.volume), inode: Arc::clone(&self.inode) }
     }
 }
 
@@ -92,8 +102,8 @@ impl fmt::Debug for InodeHandle {
 
 impl Drop for InodeHandle {
     fn drop(&mut self) {
-        if self.inode.references.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.volume.release(&self.inode);
+        if self.inode.release() {
+            self.volume.dispose(&self.inode);
         }
     }
 }

@@ -14,28 +14,36 @@
 
 mod file;
 mod handle;
-mod metadata;
+mod mount;
 mod path;
+mod read_dir;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_format::{FileType, Timestamp};
+use extant_format::Timestamp;
 
 pub use file::{File, OpenOptions};
 pub use handle::InodeHandle;
-pub use metadata::{Counters, DirEntry, FileExtent, FileExtentState, Metadata, Statfs};
+pub use read_dir::ReadDir;
 
-use crate::caller::Caller;
-use crate::filesystem::{SetAttributes, Volume};
-use crate::namespace::RenameFlags;
 use crate::Error;
+use crate::caller::Caller;
+use crate::filesystem::Volume;
+use crate::namespace::{NodeKind, RenameFlags};
+use crate::report::{Counters, Metadata, SetAttributes, Statfs};
 
 /// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end: dropping it leaves the journal to
 /// be recovered.
 #[derive(Clone)]
 pub struct Filesystem {
     pub(crate) volume: Arc<Volume>,
+}
+
+impl core::fmt::Debug for Filesystem {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Filesystem").finish_non_exhaustive()
+    }
 }
 
 impl Filesystem {
@@ -72,7 +80,10 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Exists`], [`Error::NotFound`] for the parent, ...
     pub fn create_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.make(path.as_ref(), |parent, name| self.volume.make_directory(&Caller::ROOT, parent, name, 0o755)).map(drop)
+        self.make(path.as_ref(), |parent, name| {
+            self.volume.make_directory(&Caller::ROOT, parent, name, 0o755)
+        })
+        .map(drop)
     }
 
     /// Creates a directory and all its missing parents.
@@ -100,7 +111,7 @@ impl Filesystem {
     /// [`Error::NotFound`], [`Error::IsDirectory`].
     pub fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
         let (parent, name) = self.parent_of(path.as_ref())?;
-        self.volume.unlink(&Caller::ROOT, &parent, name)
+        self.volume.unlink(&Caller::ROOT, &parent.inode, name)
     }
 
     /// Removes an empty directory.
@@ -109,7 +120,7 @@ impl Filesystem {
     /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NotEmpty`].
     pub fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
         let (parent, name) = self.parent_of(path.as_ref())?;
-        self.volume.remove_directory(&Caller::ROOT, &parent, name)
+        self.volume.remove_directory(&Caller::ROOT, &parent.inode, name)
     }
 
     /// Removes a directory and everything below it.
@@ -122,6 +133,7 @@ impl Filesystem {
         while let Some(directory) = open.last().cloned() {
             let before = open.len();
             for entry in self.read_dir(&directory)? {
+                let entry = entry?;
                 let mut below = directory.clone();
                 below.push(b'/');
                 below.extend_from_slice(entry.name());
@@ -147,17 +159,26 @@ impl Filesystem {
         let (from_parent, from_name) = self.parent_of(from.as_ref())?;
         let (to_parent, to_name) = self.parent_of(to.as_ref())?;
         let flags = RenameFlags::default();
-        self.volume.rename(&Caller::ROOT, &from_parent, from_name, &to_parent, to_name, flags)
+        self.volume.rename(
+            &Caller::ROOT,
+            (&from_parent.inode, from_name),
+            (&to_parent.inode, to_name),
+            flags,
+        )
     }
 
     /// Gives the file at `original` another name.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::NotPermitted`] for a directory, [`Error::TooManyLinks`].
-    pub fn hard_link(&self, original: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Error> {
+    pub fn hard_link(
+        &self,
+        original: impl AsRef<[u8]>,
+        link: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
         let target = self.resolve(original.as_ref(), path::Last::Keep)?;
         let (parent, name) = self.parent_of(link.as_ref())?;
-        self.volume.link(&Caller::ROOT, &target, &parent, name)
+        self.volume.link(&Caller::ROOT, &target.inode, &parent.inode, name)
     }
 
     /// Makes a symbolic link at `link` that leads to `target`.
@@ -166,7 +187,10 @@ impl Filesystem {
     /// [`Error::Exists`], [`Error::NameTooLong`].
     pub fn symlink(&self, target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Error> {
         let target = target.as_ref();
-        self.make(link.as_ref(), |parent, name| self.volume.make_symlink(&Caller::ROOT, parent, name, target)).map(drop)
+        self.make(link.as_ref(), |parent, name| {
+            self.volume.make_symlink(&Caller::ROOT, parent, name, target)
+        })
+        .map(drop)
     }
 
     /// Where a symbolic link leads.
@@ -174,16 +198,16 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Invalid`] if it is none.
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
-        self.volume.read_link(&self.resolve(path.as_ref(), path::Last::Keep)?)
+        self.volume.read_link(&self.resolve(path.as_ref(), path::Last::Keep)?.inode)
     }
 
     /// Makes a device file, a pipe or a socket.
     ///
     /// # Errors
-    /// [`Error::Exists`]; [`Error::Invalid`] for a type that has a function of its own.
-    pub fn mknod(&self, path: impl AsRef<[u8]>, kind: FileType, mode: u16, device: (u32, u32)) -> Result<(), Error> {
+    /// [`Error::Exists`], [`Error::NotFound`] for the parent, ...
+    pub fn mknod(&self, path: impl AsRef<[u8]>, kind: NodeKind, mode: u16) -> Result<(), Error> {
         self.make(path.as_ref(), |parent, name| {
-            self.volume.make_node(&Caller::ROOT, parent, name, kind, mode, device)
+            self.volume.make_node(&Caller::ROOT, parent, name, kind, mode)
         })
         .map(drop)
     }
@@ -207,8 +231,8 @@ impl Filesystem {
     /// The names in a directory, without `.` and `..`, in the directory's own order.
     ///
     /// # Errors
-    /// [`Error::NotDirectory`], or of reading the directory.
-    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>, Error> {
+    /// [`Error::NotDirectory`]; while going through it, what is broken in the directory.
+    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir, Error> {
         self.resolve(path.as_ref(), path::Last::Follow)?.read_dir()
     }
 
@@ -225,7 +249,12 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotPermitted`].
-    pub fn set_owner(&self, path: impl AsRef<[u8]>, uid: Option<u32>, gid: Option<u32>) -> Result<(), Error> {
+    pub fn set_owner(
+        &self,
+        path: impl AsRef<[u8]>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<(), Error> {
         let change = SetAttributes { uid, gid, ..SetAttributes::default() };
         self.resolve(path.as_ref(), path::Last::Keep)?.set_attributes(&change)
     }
@@ -249,7 +278,8 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotFound`], or of reading them.
     pub fn list_xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>, Error> {
-        self.volume.list_xattrs(&self.resolve(path.as_ref(), path::Last::Keep)?)
+        self.volume
+            .list_xattrs(&Caller::ROOT, &self.resolve(path.as_ref(), path::Last::Keep)?.inode)
     }
 
     /// The value of one extended attribute.
@@ -257,7 +287,11 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NoAttribute`].
     pub fn xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
-        self.volume.xattr(&self.resolve(path.as_ref(), path::Last::Keep)?, name.as_ref())
+        self.volume.xattr(
+            &Caller::ROOT,
+            &self.resolve(path.as_ref(), path::Last::Keep)?.inode,
+            name.as_ref(),
+        )
     }
 
     /// Sets an extended attribute, new or not.
@@ -271,16 +305,20 @@ impl Filesystem {
         value: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
         let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
-        self.volume.set_xattr(&Caller::ROOT, &inode, name.as_ref(), Some(value.as_ref()))
+        self.volume.set_xattr(&Caller::ROOT, &inode.inode, name.as_ref(), Some(value.as_ref()))
     }
 
     /// Removes an extended attribute.
     ///
     /// # Errors
     /// [`Error::NoAttribute`].
-    pub fn remove_xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<(), Error> {
+    pub fn remove_xattr(
+        &self,
+        path: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
         let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
-        self.volume.set_xattr(&Caller::ROOT, &inode, name.as_ref(), None)
+        self.volume.set_xattr(&Caller::ROOT, &inode.inode, name.as_ref(), None)
     }
 
     /// Sizes and counts.

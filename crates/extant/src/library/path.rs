@@ -1,11 +1,13 @@
 //! From paths to inodes.
 
 use super::{Filesystem, InodeHandle};
-use crate::caller::Caller;
-use crate::Error;
-
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use crate::Error;
+use crate::caller::Caller;
+use crate::inode::Inode;
 
 /// Symbolic links that one path may lead through.
 ///
@@ -21,9 +23,9 @@ pub(super) enum Last {
     Keep,
 }
 
-/// The names in a path.
+/// The names in a path; "." leads nowhere.
 pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
 impl Filesystem {
@@ -32,7 +34,7 @@ impl Filesystem {
     /// # Errors
     /// Of reading its inode.
     pub fn root(&self) -> Result<InodeHandle, Error> {
-        self.volume.root().map(|inode| InodeHandle::new(&self.volume, inode))
+        InodeHandle::new(&self.volume, self.volume.root()?)
     }
 
     /// The inode that a path leads to.
@@ -43,14 +45,17 @@ impl Filesystem {
         let mut at = root.clone();
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
-            let found = self.volume.lookup(&Caller::ROOT, &at, &name)?;
+            let found = InodeHandle::new(
+                &self.volume,
+                self.volume.lookup(&Caller::ROOT, &at.inode, &name)?,
+            )?;
             let is_last = todo.is_empty();
             if found.is_symlink() && (!is_last || last == Last::Follow || wants_directory) {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(Error::LinkLoop);
                 }
-                let target = self.volume.read_link(&found)?;
+                let target = self.volume.read_link(&found.inode)?;
                 if target.is_empty() {
                     return Err(Error::NotFound);
                 }
@@ -89,10 +94,10 @@ impl Filesystem {
     pub(super) fn make(
         &self,
         path: &[u8],
-        make: impl FnOnce(&InodeHandle, &[u8]) -> Result<InodeHandle, Error>,
+        make: impl FnOnce(&Arc<Inode>, &[u8]) -> Result<Arc<Inode>, Error>,
     ) -> Result<InodeHandle, Error> {
         let (parent, name) = self.parent_of(path)?;
-        make(&parent, name)
+        InodeHandle::new(&self.volume, make(&parent.inode, name)?)
     }
 }
 

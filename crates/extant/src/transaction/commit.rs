@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_device::{Frame, Request};
-use extant_format::TransactionId;
+use extant_format::{PhysicalRange, TransactionId};
 use extant_journal::{
     Begin, CheckpointStep, CommitPlan, CommitTime, Extend, HandleRequest, Journal, JournalError,
     Lock, LogBlock, LogData, LogWrite, Progress, Reservation, SuperblockWrite, TailUpdate, Ticket,
@@ -56,6 +56,11 @@ impl JournalState {
     ) -> Self {
         let state = Mutex::new(Rank::Journal, Locked { journal, ordered: Vec::new() });
         Self { state, changed: Condvar::new(), io, separate, map, barriers }
+    }
+
+    /// Where the log lies, so that nobody else uses those blocks.
+    pub(crate) fn blocks(&self) -> Vec<PhysicalRange> {
+        if self.separate { Vec::new() } else { self.map.runs().collect() }
     }
 
     /// Gives up credits set aside.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use extant_format::PhysicalBlock;
+use extant_format::{PhysicalBlock, PhysicalRange};
 use extant_journal::LogBlock;
 
 /// The journal inode's block map, or a whole device: a few long runs.
@@ -26,6 +26,11 @@ impl LogMap {
     /// How many blocks.
     pub(crate) fn len(&self) -> u32 {
         self.runs.last().map_or(0, |&(start, _, len)| start + len)
+    }
+
+    /// The runs of blocks that hold it.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = PhysicalRange> {
+        self.runs.iter().filter_map(|&(_, at, len)| PhysicalRange::new(at, len.into()))
     }
 
     /// Where log block `at` lies.

@@ -21,7 +21,7 @@ mod handle;
 mod log_map;
 mod seal;
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use extant_device::{BlockDevice, Request};
@@ -47,7 +47,8 @@ pub(crate) struct Transactions {
     cache: MetadataCache,
     journal: Option<Arc<JournalState>>,
     clock: Arc<dyn Clock>,
-    listeners: Mutex<Vec<Arc<dyn CommitListener>>>,
+    /// They hold this as well, so it holds them weakly.
+    listeners: Mutex<Vec<Weak<dyn CommitListener>>>,
     state: Mutex<State>,
 }
 
@@ -122,11 +123,11 @@ impl Transactions {
 
     /// Tells `listener` of every commit from now on.
     pub(crate) fn add_listener(&self, listener: Arc<dyn CommitListener>) {
-        self.listeners.lock().push(listener);
+        self.listeners.lock().push(Arc::downgrade(&listener));
     }
 
     fn listeners(&self) -> Vec<Arc<dyn CommitListener>> {
-        self.listeners.lock().clone()
+        self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A metadata block, from the cache or from the device; its checksum was verified when it was read.

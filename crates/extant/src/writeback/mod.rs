@@ -29,10 +29,10 @@ use alloc::sync::{Arc, Weak};
 use core::time::Duration;
 
 use crate::Error;
-use crate::filesystem::MountOptions;
 use crate::inode::Inode;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::options::MountOptions;
 use crate::page_cache::CacheAccount;
 use crate::sync::{Mutex, Rank};
 use crate::transaction::Transactions;
@@ -86,7 +86,7 @@ impl Writeback {
             account,
             queue: Mutex::new(Rank::Leaf, Queue::default()),
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
-            ordered: options.data_mode == crate::filesystem::DataMode::Ordered,
+            ordered: options.data_mode == crate::options::DataMode::Ordered,
             cache_bytes: options.cache_bytes,
             background_bytes: share(options.dirty_background_percent),
             limit_bytes: share(options.dirty_percent),

@@ -42,7 +42,12 @@ impl Writeback {
     /// The first failure; it is kept with the file as well.
     /// # Locks
     /// None may be held of rank 45 or more.
-    pub(crate) fn write_inode(&self, inode: &Arc<Inode>, bytes: Range<u64>, purpose: Purpose) -> Result<(), Error> {
+    pub(crate) fn write_inode(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: Range<u64>,
+        purpose: Purpose,
+    ) -> Result<(), Error> {
         let outcome = self.run_passes(inode, &bytes, purpose, true);
         if purpose == Purpose::Integrity {
             inode.pages.wait_writeback(&bytes);
@@ -54,7 +59,12 @@ impl Writeback {
     ///
     /// # Errors
     /// Of the device.
-    pub(super) fn write_placed(&self, inode: &Arc<Inode>, bytes: Range<u64>, purpose: Purpose) -> Result<(), Error> {
+    pub(super) fn write_placed(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: Range<u64>,
+        purpose: Purpose,
+    ) -> Result<(), Error> {
         self.run_passes(inode, &bytes, purpose, false)
     }
 
@@ -65,7 +75,8 @@ impl Writeback {
         purpose: Purpose,
         may_place: bool,
     ) -> Result<(), Error> {
-        let (mut at, to) = (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
+        let (mut at, to) =
+            (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
         let mut tag = Tag::Dirty;
         if purpose == Purpose::Integrity {
             inode.pages.tag_for_write(at..to);
@@ -93,7 +104,11 @@ impl Writeback {
             match placed {
                 Ok(true) => at = next,
                 Ok(false) => continue,
-                Err(error) if error.is_no_space() && retries < MAX_SPACE_RETRIES && self.transactions.is_journaled() => {
+                Err(error)
+                    if error.is_no_space()
+                        && retries < MAX_SPACE_RETRIES
+                        && self.transactions.is_journaled() =>
+                {
                     retries += 1;
                     self.transactions.commit_running()?;
                     continue;
@@ -114,17 +129,27 @@ impl Writeback {
         let geometry = self.transactions.geometry();
         let per_folio = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
         let blocks = self.mapper.credits(inode, per_folio);
-        let reserved = if self.unwritten_until_done { credits::conversion(geometry, per_folio) } else { 0 };
+        let reserved =
+            if self.unwritten_until_done { credits::conversion(geometry, per_folio) } else { 0 };
         self.transactions.begin(Credits::blocks(blocks, geometry).with_reserved(reserved))
     }
 
     /// Whether the next dirty folio has blocks without a place.
     fn needs_place(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag) -> bool {
-        inode.pages.next_dirty(pages.start, pages.end, tag).is_some_and(|folio| has_unplaced(&folio))
+        inode
+            .pages
+            .next_dirty(pages.start, pages.end, tag)
+            .is_some_and(|folio| has_unplaced(&folio))
     }
 
     /// Locks neighbouring dirty folios, up to one extent's worth.
-    fn gather(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag, may_place: bool) -> Gathered {
+    fn gather(
+        &self,
+        inode: &Inode,
+        pages: Range<PageIndex>,
+        tag: Tag,
+        may_place: bool,
+    ) -> Gathered {
         let mut gathered = Gathered { next: pages.start, ..Gathered::default() };
         let mut blocks = 0;
         loop {
@@ -133,7 +158,8 @@ impl Writeback {
                 return gathered;
             };
             let shape = *folio.shape();
-            let follows = gathered.folios.last().is_none_or(|last| last.shape().end() == shape.start());
+            let follows =
+                gathered.folios.last().is_none_or(|last| last.shape().end() == shape.start());
             if !follows || (blocks > 0 && blocks + shape.blocks() > MAX_EXTENT_BLOCKS) {
                 return gathered;
             }
@@ -142,7 +168,9 @@ impl Writeback {
                 gathered.blocked = Some(folio);
                 return gathered;
             }
-            if locked.is_under_writeback(0..shape.blocks()) || !locked.any(BlockFlags::DIRTY, 0..shape.blocks()) {
+            if locked.is_under_writeback(0..shape.blocks())
+                || !locked.any(BlockFlags::DIRTY, 0..shape.blocks())
+            {
                 if !gathered.folios.is_empty() {
                     return gathered;
                 }
@@ -173,14 +201,21 @@ impl Writeback {
         // Unplaced runs are looked for over folio borders, so that neighbours get one extent.
         for run in dirty_runs(&gathered.folios, size) {
             let done = match (run.kind, handle.as_deref_mut()) {
-                (DirtyKind::Placed, _) => self.find_place(inode, &run, &gathered.folios, submission).map(|()| true),
+                (DirtyKind::Placed, _) => {
+                    self.find_place(inode, &run, &gathered.folios, submission).map(|()| true)
+                }
                 (DirtyKind::Delayed | DirtyKind::Unwritten, Some(handle)) => {
                     self.give_place(inode, handle, &run, &gathered.folios, submission)
                 }
-                (DirtyKind::Delayed | DirtyKind::Unwritten, None) | (DirtyKind::Unmapped, _) => Ok(true),
+                (DirtyKind::Delayed | DirtyKind::Unwritten, None) | (DirtyKind::Unmapped, _) => {
+                    Ok(true)
+                }
             };
             match done {
-                Ok(true) => end_of_placed = u64::from(run.blocks.end()) << self.transactions.geometry().block_bits,
+                Ok(true) => {
+                    end_of_placed =
+                        u64::from(run.blocks.end()) << self.transactions.geometry().block_bits
+                }
                 other => {
                     outcome = other;
                     break;
@@ -211,7 +246,13 @@ impl Writeback {
         while let Some(range) = rest {
             let mapped = self.mapper.look_up(inode, range)?;
             if let BlockState::Written(at) | BlockState::Unwritten(at) = mapped.state {
-                submission.add(folios, mapped.blocks, at, matches!(mapped.state, BlockState::Unwritten(_)), inode.size());
+                submission.add(
+                    folios,
+                    mapped.blocks,
+                    at,
+                    matches!(mapped.state, BlockState::Unwritten(_)),
+                    inode.size(),
+                );
             }
             rest = after(range, mapped.blocks);
         }
@@ -227,7 +268,11 @@ impl Writeback {
         folios: &[LockedFolio],
         submission: &mut Submission,
     ) -> Result<bool, Error> {
-        let flags = if self.unwritten_until_done { MapFlags::WRITEBACK } else { MapFlags::WRITEBACK_WRITTEN };
+        let flags = if self.unwritten_until_done {
+            MapFlags::WRITEBACK
+        } else {
+            MapFlags::WRITEBACK_WRITTEN
+        };
         let mut rest = Some(run.blocks);
         while let Some(range) = rest {
             let wanted = self.mapper.credits(inode, range.len());
@@ -248,7 +293,13 @@ impl Writeback {
             let (BlockState::Written(at) | BlockState::Unwritten(at)) = mapped.state else {
                 return Err(Error::Invalid("mapping gave no place"));
             };
-            submission.add(folios, mapped.blocks, at, matches!(mapped.state, BlockState::Unwritten(_)), inode.size());
+            submission.add(
+                folios,
+                mapped.blocks,
+                at,
+                matches!(mapped.state, BlockState::Unwritten(_)),
+                inode.size(),
+            );
             rest = after(range, mapped.blocks);
         }
         Ok(true)
@@ -305,7 +356,8 @@ fn dirty_runs(folios: &[LockedFolio], size: u64) -> Vec<DirtyRun> {
             match runs.last_mut() {
                 Some(last) if last.kind == kind && last.blocks.end() == range.start().get() => {
                     let len = last.blocks.len() + range.len();
-                    last.blocks = LogicalRange::new(last.blocks.start().get(), len).unwrap_or(last.blocks);
+                    last.blocks =
+                        LogicalRange::new(last.blocks.start().get(), len).unwrap_or(last.blocks);
                 }
                 _ => runs.push(DirtyRun { blocks: range, kind }),
             }

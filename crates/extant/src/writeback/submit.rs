@@ -36,7 +36,14 @@ impl Submission {
     }
 
     /// Takes `blocks`, which lie at `at`, from the locked folios.
-    pub(super) fn add(&mut self, folios: &[LockedFolio], blocks: LogicalRange, at: PhysicalBlock, unwritten: bool, size: u64) {
+    pub(super) fn add(
+        &mut self,
+        folios: &[LockedFolio],
+        blocks: LogicalRange,
+        at: PhysicalBlock,
+        unwritten: bool,
+        size: u64,
+    ) {
         let (mut data, mut guards) = (Vec::new(), Vec::new());
         for folio in folios {
             let shape = folio.shape();
@@ -56,7 +63,8 @@ impl Submission {
         match self.pieces.last_mut() {
             Some(last) if last.joins(blocks, at, unwritten) => {
                 let len = last.blocks.len() + blocks.len();
-                last.blocks = LogicalRange::new(last.blocks.start().get(), len).unwrap_or(last.blocks);
+                last.blocks =
+                    LogicalRange::new(last.blocks.start().get(), len).unwrap_or(last.blocks);
                 last.data.extend(data);
                 last.guards.extend(guards);
             }
@@ -89,11 +97,14 @@ impl Writeback {
         }
         let io = self.transactions.io();
         let mut pieces = submission.pieces;
-        let requests = pieces.iter_mut().map(|piece| io.write_request(piece.at, core::mem::take(&mut piece.data)));
+        let requests = pieces
+            .iter_mut()
+            .map(|piece| io.write_request(piece.at, core::mem::take(&mut piece.data)));
         let mut batch: Vec<Request> = requests.collect();
         // Every request has its own result.
         let _ = io.run(&mut batch);
-        let results: Vec<_> = batch.into_iter().map(|request| request.result.map_err(Error::Device)).collect();
+        let results: Vec<_> =
+            batch.into_iter().map(|request| request.result.map_err(Error::Device)).collect();
         let mut outcome = Ok(());
         let mut to_convert = Vec::new();
         for (piece, result) in pieces.into_iter().zip(results) {
@@ -113,7 +124,12 @@ impl Writeback {
         outcome
     }
 
-    fn convert(&self, inode: &Inode, pieces: &[Piece], reserved: Option<ReservedCredits>) -> Result<(), Error> {
+    fn convert(
+        &self,
+        inode: &Inode,
+        pieces: &[Piece],
+        reserved: Option<ReservedCredits>,
+    ) -> Result<(), Error> {
         let mut handle = match reserved {
             Some(reserved) => self.transactions.begin_reserved(reserved)?,
             None => self.begin_conversion(inode)?,
@@ -135,7 +151,8 @@ impl Writeback {
 
     fn begin_conversion(&self, inode: &Inode) -> Result<crate::transaction::Handle<'_>, Error> {
         let blocks = self.mapper.credits(inode, 1);
-        self.transactions.begin(crate::transaction::Credits::blocks(blocks, self.transactions.geometry()))
+        self.transactions
+            .begin(crate::transaction::Credits::blocks(blocks, self.transactions.geometry()))
     }
 }
 

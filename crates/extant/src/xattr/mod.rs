@@ -42,8 +42,9 @@ use shared::SharedBlocks;
 pub(crate) use store::{Key, SetHow};
 
 use crate::allocator::Allocator;
-use crate::inode_table::{InodeTable, Orphans};
+use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::orphans::Orphans;
 use crate::sync::{Mutex, Rank};
 use crate::time::Clock;
 use crate::transaction::Transactions;

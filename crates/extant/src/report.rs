@@ -1,4 +1,4 @@
-//! What a file is, to those who look at it from outside.
+//! What files and volumes look like to those who look at them from outside.
 
 use alloc::vec::Vec;
 
@@ -155,4 +155,21 @@ pub struct Counters {
     pub handles: u64,
     /// Calls of the block allocator.
     pub allocator_calls: u64,
+}
+
+/// What to change; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttributes {
+    /// Permission bits with set-user, set-group and sticky.
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Owning group.
+    pub gid: Option<u32>,
+    /// Last access.
+    pub accessed: Option<Timestamp>,
+    /// Last change of the bytes.
+    pub modified: Option<Timestamp>,
+    /// The flags that users may change.
+    pub flags: Option<InodeFlags>,
 }

@@ -1,13 +1,6 @@
 //! How a volume is mounted.
 
-use alloc::sync::Arc;
 use core::time::Duration;
-
-use extant_device::BlockDevice;
-
-use crate::library::Filesystem;
-use crate::time::{Clock, Entropy};
-use crate::Error;
 
 /// What to do with data before the transaction that makes it reachable commits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -121,28 +114,5 @@ impl MountOptions {
     #[must_use]
     pub fn cache_bytes(self, bytes: u64) -> Self {
         Self { cache_bytes: bytes.max(1 << 20), ..self }
-    }
-
-    /// Mounts the volume on `device` with the system's clock and random numbers.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`], [`Error::Unsupported`] or [`Error::Device`].
-    #[cfg(feature = "std")]
-    pub fn mount(self, device: impl BlockDevice + 'static) -> Result<Filesystem, Error> {
-        let clock = Arc::new(crate::time::SystemClock::default());
-        self.mount_with(Arc::new(device), clock, Arc::new(crate::time::SystemEntropy))
-    }
-
-    /// Mounts the volume on `device`, with time and random numbers from outside.
-    ///
-    /// # Errors
-    /// As [`Self::mount`].
-    pub fn mount_with(
-        self,
-        device: Arc<dyn BlockDevice>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Filesystem, Error> {
-        super::mount::mount(self, device, clock, entropy).map(Filesystem::new)
     }
 }

@@ -20,9 +20,9 @@ use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::corruption::{Place, Rule};
 use extant_format::{InodeNumber, LogicalRange, PhysicalBlock, Superblock, orphan};
 
-use super::InodeTable;
 use crate::Error;
 use crate::inode::Inode;
+use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
 use crate::sync::{Mutex, Rank};
 use crate::transaction::{BlockKind, Handle, Transactions};

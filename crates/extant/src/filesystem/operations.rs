@@ -1,0 +1,284 @@
+//! The engine by inode handle: bytes and names, with the caller's identity.
+//!
+//! Source: kernel `fs/ext4/file.c`, `namei.c`, as the VFS calls them.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
+
+use extant_format::InodeNumber;
+
+use super::volume::Volume;
+use crate::Error;
+use crate::caller::Caller;
+use crate::file::OpenFile;
+use crate::inode::Inode;
+use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
+use crate::report::FileExtent;
+use crate::writeback::Purpose;
+use crate::xattr::SetHow;
+
+impl Volume {
+    /// The root directory.
+    pub(crate) fn root(&self) -> Result<Arc<Inode>, Error> {
+        self.inodes.get(InodeNumber::ROOT)
+    }
+
+    /// Opens a file; `writes` counts it among its writers.
+    pub(crate) fn open_file(&self, inode: &Arc<Inode>, writes: bool) -> Result<OpenFile, Error> {
+        if writes {
+            self.transactions.check_writable()?;
+            inode.writers.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(self.files.open(inode))
+    }
+
+    /// Closes a file: what was truncated and written anew is written back now (D24.2), and the last writer gives back
+    /// what was set aside for it (D24.5).
+    pub(crate) fn close_file(&self, inode: &Arc<Inode>, writes: bool) {
+        if inode.allocate_on_close.swap(false, Ordering::AcqRel) && self.auto_da_alloc() {
+            // A failure is kept for the file's next fsync.
+            let _ = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Background);
+        }
+        if writes && inode.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let promised = inode.reservations.lock().promise().clusters.get();
+            if promised == 0 {
+                self.allocator.discard_preallocations(inode.number());
+            }
+        }
+    }
+
+    /// Copies bytes from `offset` on into `buffer`.
+    pub(crate) fn read_file(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        self.files.read(inode, open, offset, buffer)
+    }
+
+    /// Writes `bytes` from `offset` on, or at the end.
+    pub(crate) fn write_file(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        self.reclaim();
+        self.files.write(caller, inode, offset, bytes)
+    }
+
+    /// Cuts or grows a file.
+    pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
+        self.files.truncate(inode, size)
+    }
+
+    /// fsync, or fdatasync.
+    pub(crate) fn sync_file(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        data_only: bool,
+    ) -> Result<(), Error> {
+        self.files.sync(inode, open, data_only)
+    }
+
+    /// The next data or hole.
+    pub(crate) fn seek(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: bool,
+    ) -> Result<Option<u64>, Error> {
+        self.files.seek(inode, offset, data)
+    }
+
+    /// Where a file's blocks lie.
+    pub(crate) fn extents(&self, inode: &Arc<Inode>) -> Result<Vec<FileExtent>, Error> {
+        self.files.extents(inode)
+    }
+
+    /// Frees an inode if neither names nor users of it are left.
+    pub(crate) fn dispose(&self, inode: &Arc<Inode>) {
+        if self.transactions.check_writable().is_ok() && inode.retire() {
+            // What fails here stays on the orphan list, and the next mount finishes it.
+            let _ = self.files.evict(inode);
+        }
+    }
+
+    /// Frees the inodes of attribute values that nothing names any more.
+    fn dispose_values(&self) {
+        for number in self.orphans.take_unused() {
+            if let Ok(inode) = self.inodes.get(number) {
+                self.dispose(&inode);
+            }
+        }
+    }
+
+    /// The inode that `name` leads to.
+    pub(crate) fn lookup(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+    ) -> Result<Arc<Inode>, Error> {
+        self.namespace.lookup(caller, dir, name)
+    }
+
+    /// Hands names from `cursor` on to `sink`.
+    pub(crate) fn list(
+        &self,
+        dir: &Arc<Inode>,
+        cursor: DirCursor,
+        sink: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.namespace.read_dir(dir, cursor, sink)
+    }
+
+    /// Where a symbolic link leads.
+    pub(crate) fn read_link(&self, inode: &Arc<Inode>) -> Result<Vec<u8>, Error> {
+        self.namespace.read_link(inode)
+    }
+
+    /// Makes a regular file.
+    pub(crate) fn create_file(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        mode: u16,
+    ) -> Result<Arc<Inode>, Error> {
+        self.reclaim();
+        self.namespace.create(caller, dir, name, mode)
+    }
+
+    /// Makes a directory.
+    pub(crate) fn make_directory(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        mode: u16,
+    ) -> Result<Arc<Inode>, Error> {
+        self.namespace.make_directory(caller, dir, name, mode)
+    }
+
+    /// Makes a device file, a pipe or a socket.
+    pub(crate) fn make_node(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        kind: NodeKind,
+        mode: u16,
+    ) -> Result<Arc<Inode>, Error> {
+        self.namespace.make_node(caller, dir, name, mode, kind)
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn make_symlink(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<Arc<Inode>, Error> {
+        self.namespace.make_symlink(caller, dir, name, target)
+    }
+
+    /// Gives an inode another name.
+    pub(crate) fn link(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        dir: &Arc<Inode>,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        self.namespace.link(caller, inode, dir, name)
+    }
+
+    /// Removes a name of anything but a directory.
+    pub(crate) fn unlink(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        let inode = self.namespace.unlink(caller, dir, name)?;
+        self.dispose(&inode);
+        self.dispose_values();
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_directory(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        let inode = self.namespace.remove_directory(caller, dir, name)?;
+        self.dispose(&inode);
+        self.dispose_values();
+        Ok(())
+    }
+
+    /// Gives what one name leads to another name; what had that name before may be freed. A file that replaces another
+    /// is written back first (D24.3).
+    pub(crate) fn rename(
+        &self,
+        caller: &Caller,
+        (old_dir, old_name): (&Arc<Inode>, &[u8]),
+        (new_dir, new_name): (&Arc<Inode>, &[u8]),
+        flags: RenameFlags,
+    ) -> Result<(), Error> {
+        if self.auto_da_alloc() && self.namespace.lookup(caller, new_dir, new_name).is_ok() {
+            let moved = self.namespace.lookup(caller, old_dir, old_name)?;
+            // A failure is kept for the file's next fsync.
+            let _ = self.writeback.write_inode(&moved, 0..u64::MAX, Purpose::Background);
+        }
+        let replaced =
+            self.namespace.rename(caller, (old_dir, old_name), (new_dir, new_name), flags)?;
+        if let Some(inode) = replaced {
+            self.dispose(&inode);
+            self.dispose_values();
+        }
+        Ok(())
+    }
+
+    /// The names of an inode's extended attributes.
+    pub(crate) fn list_xattrs(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        self.xattrs.list(inode, caller)
+    }
+
+    /// The value of an extended attribute.
+    pub(crate) fn xattr(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        name: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.xattrs.get(inode, name, caller)
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub(crate) fn set_xattr(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        self.xattrs.set(inode, name, value, SetHow::Any, caller)?;
+        self.dispose_values();
+        Ok(())
+    }
+}
