@@ -38,7 +38,9 @@ fn names_bytes_and_attributes_reach_the_kernel() {
         fs.remove_dir_all("/e").unwrap();
         fs.unmount().unwrap();
         check();
-        let Some(kernel) = oracle::KernelMount::new(&image, &scratch.path("mnt"), "") else { continue };
+        let Some(kernel) = oracle::KernelMount::new(&image, &scratch.path("mnt"), "") else {
+            continue;
+        };
         assert_eq!(std::fs::read(kernel.root().join("d/file")).unwrap(), b"hello, world");
         assert_eq!(std::fs::read_link(kernel.root().join("d/short")).unwrap(), Path::new("file"));
         kernel.unmount().unwrap();

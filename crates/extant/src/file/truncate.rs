@@ -11,6 +11,7 @@ use super::Files;
 use crate::Error;
 use crate::inode::Inode;
 use crate::transaction::{Credits, credits};
+use crate::writeback::OrderedFile;
 
 impl Files {
     /// Cuts or grows the file to `size` bytes.
@@ -27,6 +28,11 @@ impl Files {
         }
         if size > self.max_bytes(inode) {
             return Err(Error::TooLarge);
+        }
+        let is_empty =
+            inode.size() == 0 && inode.core.lock().blocks == 0 && inode.pages.dirty_blocks() == 0;
+        if size == 0 && is_empty {
+            return Ok(());
         }
         if inode.flags().contains(InodeFlags::INLINE_DATA) && self.truncate_inline(inode, size)? {
             return Ok(());
@@ -87,6 +93,11 @@ impl Files {
             let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
             if let Some(first) = LogicalBlock::new(first) {
                 let mut handle = self.begin_truncate(inode)?;
+                if self.ordered {
+                    // The zeros behind the new end come with the cut.
+                    let tail = size..size.next_multiple_of(block);
+                    handle.order(OrderedFile::new(self.writeback.own(), inode), tail);
+                }
                 self.mapper.remove(&mut handle, inode, LogicalRange::from_block_on(first))?;
                 inode.note_transaction(handle.transaction_id(), true);
                 handle.stop()?;

@@ -14,7 +14,7 @@ use extant_format::corruption::{Place, Rule, Unsupported};
 use extant_format::descriptor::GroupDescriptor;
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
 use extant_format::{
-    BlockGroup, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock,
+    BlockGroup, Compat, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock,
 };
 use extant_journal::{
     Journal, JournalParameters, LogBlock, LogRange, Recovered, Recovery, RecoveryMode, RecoveryStep,
@@ -313,6 +313,9 @@ fn mark_mounted(
     raw.set_mount_time(now);
     raw.set_write_time(now);
     raw.mnt_count = raw.mnt_count.get().saturating_add(1).into();
+    if raw.compat().contains(Compat::ORPHAN_FILE) {
+        raw.feature_ro_compat = (raw.ro_compat() | RoCompat::ORPHAN_PRESENT).bits().into();
+    }
     if journaled {
         raw.feature_incompat = (raw.incompat() | Incompat::RECOVER).bits().into();
     } else {

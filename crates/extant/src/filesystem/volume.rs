@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
-use extant_format::{Incompat, RawSuperblock, Superblock};
+use extant_format::{Incompat, RawSuperblock, RoCompat, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layers::Layers;
@@ -29,6 +29,9 @@ use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
 use crate::xattr::Xattrs;
+
+/// How much of the cache's memory there is for each inode in memory.
+const BYTES_PER_INODE: u64 = 16 << 10;
 
 /// One mounted volume.
 pub(crate) struct Volume {
@@ -201,10 +204,12 @@ impl Volume {
 
     /// Keeps metadata and inodes in memory within bounds.
     pub(crate) fn reclaim(&self) {
+        self.inodes.shrink_to(
+            usize::try_from(self.options.cache_bytes / BYTES_PER_INODE).unwrap_or(usize::MAX),
+        );
         let limit = (self.options.cache_bytes / 4) >> self.transactions.geometry().block_bits;
         let cached = self.transactions.cached_blocks();
         if cached > limit {
-            self.inodes.shrink();
             self.transactions.shrink(cached - limit);
         }
     }
@@ -260,6 +265,9 @@ impl Volume {
             u32::try_from(self.allocator.free_inodes()).unwrap_or(u32::MAX).into();
         raw.set_write_time(u64::try_from(self.clock.wall().seconds).unwrap_or(0));
         raw.feature_incompat = (raw.incompat() - Incompat::RECOVER).bits().into();
+        if self.orphans.is_empty() {
+            raw.feature_ro_compat = (raw.ro_compat() - RoCompat::ORPHAN_PRESENT).bits().into();
+        }
         raw.state = (raw.state.get() | 1).into();
         let written = io.tally.device_write_bytes.load(Ordering::Relaxed) >> 10;
         raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();

@@ -13,6 +13,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
@@ -36,6 +37,10 @@ pub(crate) struct InodeTable {
     /// Where each group's table starts.
     tables: Vec<PhysicalBlock>,
     shards: Vec<Mutex<Shard>>,
+    /// Inodes in memory.
+    count: AtomicUsize,
+    /// From how many on it is worth looking for unused ones.
+    shrink_at: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -54,7 +59,15 @@ impl InodeTable {
         tables: Vec<PhysicalBlock>,
     ) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Rank::Leaf, Shard::default())).collect();
-        Self { transactions, account, status, tables, shards }
+        Self {
+            transactions,
+            account,
+            status,
+            tables,
+            shards,
+            count: AtomicUsize::new(0),
+            shrink_at: AtomicUsize::new(0),
+        }
     }
 
     fn geometry(&self) -> &Geometry {
@@ -81,7 +94,10 @@ impl InodeTable {
             let fresh = self.read(number)?;
             let mut shard = self.shard(number).lock();
             if shard.removals == removals {
-                let inode = shard.inodes.entry(number).or_insert(fresh);
+                let inode = shard.inodes.entry(number).or_insert_with(|| {
+                    self.count.fetch_add(1, Ordering::Relaxed);
+                    fresh
+                });
                 return Ok(Arc::clone(inode));
             }
         }
@@ -147,7 +163,9 @@ impl InodeTable {
         self.store(handle, &fresh)?;
         let mut shard = self.shard(number).lock();
         shard.removals += 1;
-        shard.inodes.insert(number, Arc::clone(&fresh));
+        if shard.inodes.insert(number, Arc::clone(&fresh)).is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(fresh)
     }
 
@@ -210,7 +228,9 @@ impl InodeTable {
         let unused = Arc::strong_count(inode) <= 2;
         if unused {
             shard.removals += 1;
-            shard.inodes.remove(&inode.number());
+            if shard.inodes.remove(&inode.number()).is_some() {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         unused
     }
@@ -221,11 +241,23 @@ impl InodeTable {
         if shard.inodes.get(&inode.number()).is_some_and(|known| Arc::ptr_eq(known, inode)) {
             shard.removals += 1;
             shard.inodes.remove(&inode.number());
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Takes inodes out of memory that nobody uses and that have nothing to be written.
-    pub(crate) fn shrink(&self) {
+    /// Takes inodes out of memory that nobody uses and that have nothing to be written, if there are more than `limit`.
+    pub(crate) fn shrink_to(&self, limit: usize) {
+        let count = self.count.load(Ordering::Relaxed);
+        if count <= limit.max(self.shrink_at.load(Ordering::Relaxed)) {
+            return;
+        }
+        self.shrink();
+        // Those that stay are in use: looking at them again at once would bring nothing.
+        let left = self.count.load(Ordering::Relaxed);
+        self.shrink_at.store(left + left / 2, Ordering::Relaxed);
+    }
+
+    fn shrink(&self) {
         for shard in &self.shards {
             let unused: Vec<_> = {
                 let shard = shard.lock();

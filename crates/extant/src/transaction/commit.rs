@@ -24,6 +24,9 @@ use crate::block_io::{BlockIo, Tally};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
 use crate::{Errno, Error};
 
+/// Committed blocks held in memory until they are home, in bytes.
+const MAX_PENDING_BYTES: usize = 32 << 20;
+
 /// What a transaction has to wait for before it commits.
 type Ordered = Vec<(Arc<dyn OrderedData>, Range<u64>)>;
 
@@ -291,7 +294,26 @@ impl Transactions {
             listener.committed(tid);
         }
         state.changed.notify_all();
+        self.limit_pending(state)?;
         Ok(state.state.lock())
+    }
+
+    /// Committed blocks that are not home yet are held in memory: no more of them than so many.
+    fn limit_pending(&self, state: &JournalState) -> Result<(), Error> {
+        let limit = MAX_PENDING_BYTES / self.geometry.block_len();
+        loop {
+            let (pending, wanted) = {
+                let locked = state.state.lock();
+                (locked.journal.pending_blocks(), locked.journal.parameters().max_transaction())
+            };
+            if pending <= limit {
+                return Ok(());
+            }
+            self.checkpoint(wanted)?;
+            if state.state.lock().journal.pending_blocks() >= pending {
+                return Ok(());
+            }
+        }
     }
 
     /// Data first, then the log, then the commit block behind a flush.
@@ -302,7 +324,8 @@ impl Transactions {
         ordered: &Ordered,
     ) -> Result<CommitPlan<Frame>, Error> {
         for (data, bytes) in ordered {
-            data.write_out(bytes.clone())?;
+            // A failure is kept with the file, whose fsync tells it; the journal goes on (`data_err=ignore`).
+            let _ = data.write_out(bytes.clone());
         }
         if let Some(superblock) = plan.superblock() {
             state.write_superblock(superblock, false)?;
