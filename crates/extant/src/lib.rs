@@ -32,6 +32,7 @@ pub(crate) mod xattr;
 
 pub use caller::Caller;
 pub use error::{Errno, Error};
+pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{

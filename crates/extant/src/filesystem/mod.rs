@@ -14,9 +14,11 @@ mod layers;
 mod mount;
 mod operations;
 mod recovered_view;
+mod support;
 #[cfg(test)]
 mod tests;
 mod volume;
 
 pub(crate) use mount::mount;
+pub use support::{Support, feature_support};
 pub(crate) use volume::Volume;

@@ -3,7 +3,6 @@
 //! Source: kernel `fs/ext4/super.c`, `__ext4_fill_super`, `ext4_load_and_init_journal`, `ext4_setup_super`.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -22,6 +21,7 @@ use extant_journal::{
 
 use super::layers::Layers;
 use super::recovered_view::RecoveredView;
+use super::support;
 use super::volume::Volume;
 use crate::Error;
 use crate::block_io::BlockIo;
@@ -40,7 +40,7 @@ pub(crate) fn mount(
     let superblock = read_superblock(&*device)?;
     let geometry = *superblock.geometry();
     check_device(&geometry, &*device)?;
-    let reason = read_only_because(&geometry);
+    let reason = support::read_only_because(&geometry);
     options.read_only |= reason.is_some() || device.geometry().read_only;
 
     let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
@@ -77,18 +77,6 @@ fn check_device(geometry: &Geometry, device: &dyn BlockDevice) -> Result<(), Err
     let wanted = geometry.blocks_count.checked_shl(geometry.block_bits);
     let fits = wanted.is_some_and(|bytes| bytes <= device.geometry().len_bytes);
     Ok(Place::Superblock.require(fits, Rule::BlocksCount)?)
-}
-
-/// The features that this engine cannot keep right yet, so that it does not write; as mke2fs names them.
-fn read_only_because(geometry: &Geometry) -> Option<String> {
-    let unknown = geometry.ro_compat.difference(RoCompat::SUPPORTED);
-    let kept_apart = RoCompat::QUOTA | RoCompat::PROJECT | RoCompat::VERITY | RoCompat::READONLY;
-    let ro_compat = unknown | geometry.ro_compat.intersection(kept_apart);
-    let incompat =
-        geometry.incompat.intersection(Incompat::ENCRYPT | Incompat::CASEFOLD | Incompat::MMP);
-    let names = [alloc::format!("{ro_compat}"), alloc::format!("{incompat}")];
-    let names: Vec<_> = names.into_iter().filter(|names| !names.is_empty()).collect();
-    (!(ro_compat.is_empty() && incompat.is_empty())).then(|| names.join(" "))
 }
 
 /// Every group's descriptor; a wrong checksum matters only to a volume that is to be written.
@@ -153,6 +141,7 @@ fn open_journal(
         return if dirty { read_through(parameters, map, io, geometry) } else { Ok(Opened::None) };
     }
     let recovered = recover(parameters.clone(), RecoveryMode::Replay, &map, io, geometry)?;
+    refuse_fast_commits(&recovered)?;
     if dirty {
         io.flush()?;
         write_log_block(&map, io, LogBlock::SUPERBLOCK, recovered.superblock.bytes())?;
@@ -227,6 +216,16 @@ fn with_features(
     Ok(with_features)
 }
 
+/// What was made durable by fast commits must not be lost; until they are replayed here, another has to do it.
+fn refuse_fast_commits(recovered: &Recovered) -> Result<(), Error> {
+    if recovered.fast_commits.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotSupported(
+        "the journal holds fast commits: mount the image once with Linux, or run e2fsck",
+    ))
+}
+
 fn read_through(
     parameters: JournalParameters,
     map: LogMap,
@@ -234,6 +233,7 @@ fn read_through(
     geometry: &Geometry,
 ) -> Result<Opened, Error> {
     let recovered = recover(parameters, RecoveryMode::Map, &map, io, geometry)?;
+    refuse_fast_commits(&recovered)?;
     let mut copies = BTreeMap::new();
     for (block, replacement) in recovered.map.iter() {
         let at = map
