@@ -353,4 +353,4 @@ fn is_sync(dir: &Inode) -> bool {
 const MAX_LINKS: u16 = 65_000;
 
 #[cfg(test)]
-mod directory_tests;
+mod tests;

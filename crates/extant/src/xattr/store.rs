@@ -7,6 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp;
 
+use extant_format::cast::u64_from;
 use extant_format::corruption::Place;
 use extant_format::inode::{CORE_BYTES, InodeFlags};
 use extant_format::xattr::{self, NameIndex, NewValue, XattrMut, XattrValue, XattrView};
@@ -53,7 +54,7 @@ impl Xattrs {
     /// Takes `attributes_lock` for reading.
     pub(crate) fn read(&self, inode: &Inode, key: Key<'_>) -> Result<Option<Vec<u8>>, Error> {
         let _attributes = inode.attributes_lock.read();
-        Ok(self.find(inode, key)?.map(|(_, value)| value))
+        Ok(self.find(inode, key)?.map(|held| held.value))
     }
 
     /// Calls `visit` with the stored name of every attribute, the hidden ones too.
@@ -92,22 +93,27 @@ impl Xattrs {
         match (&held, how) {
             (None, SetHow::Replace) => return Err(Error::NoAttribute),
             (Some(_), SetHow::Create) => return Err(Error::Exists),
-            (Some((_, old)), _) if Some(old.as_slice()) == value => return Ok(()),
+            (Some(held), _) if Some(held.value.as_slice()) == value => return Ok(()),
             (None, _) if value.is_none() => return Ok(()),
             _ => {}
         }
-        let held = held.map(|(home, _)| home);
+        let refund = held.as_ref().map_or(0, |held| self.charge(held.is_apart, held.value.len()));
+        let held = held.map(|held| held.home);
         match value {
             None => self.remove_from(handle, inode, held, key)?,
             Some(value) => {
-                let home = self.place(handle, inode, key, value)?;
+                let (home, is_apart) = self.place(handle, inode, key, value)?;
                 self.remove_from(handle, inode, held.filter(|&held| held != home), key)?;
+                let charge = self.charge(is_apart, value.len());
+                let mut core = inode.core.lock();
+                core.blocks = core.blocks.saturating_add(charge);
             }
         }
         self.note_feature(handle)?;
         let now = self.clock.wall();
         {
             let mut core = inode.core.lock();
+            core.blocks = core.blocks.saturating_sub(refund);
             core.ctime = now;
             core.version = core.version.wrapping_add(1);
         }
@@ -145,35 +151,45 @@ impl Xattrs {
         Credits::blocks(blocks, geometry)
     }
 
-    /// Where the attribute is, and its value.
-    fn find(&self, inode: &Inode, key: Key<'_>) -> Result<Option<(Home, Vec<u8>)>, Error> {
+    /// What an inode pays for a value in an inode of its own, whoever else does, in units of 512 bytes.
+    ///
+    /// Source: kernel `round_up_cluster`, `ext4_xattr_inode_alloc_quota`.
+    fn charge(&self, is_apart: bool, value_bytes: usize) -> u64 {
+        let geometry = self.geometry();
+        let cluster = u64::from(geometry.block_size) << geometry.cluster_bits;
+        if is_apart { u64_from(value_bytes).next_multiple_of(cluster) / 512 } else { 0 }
+    }
+
+    /// The attribute, if the inode has it.
+    fn find(&self, inode: &Inode, key: Key<'_>) -> Result<Option<Held>, Error> {
         let in_body =
             self.with_body(inode, |view| view.and_then(|view| Stored::find(view, key)))?;
         if let Some(stored) = in_body {
-            return Ok(Some((Home::Body, self.load(inode, key, stored)?)));
+            return self.load(inode, key, Home::Body, stored).map(Some);
         }
         let Some(block) = self.block_of(inode)? else { return Ok(None) };
         let in_block = self.with_block(inode, &block, |view| Stored::find(view, key))?;
-        in_block.map(|stored| Ok((Home::Block, self.load(inode, key, stored)?))).transpose()
+        in_block.map(|stored| self.load(inode, key, Home::Block, stored)).transpose()
     }
 
-    fn load(&self, inode: &Inode, key: Key<'_>, stored: Stored) -> Result<Vec<u8>, Error> {
-        match stored {
-            Stored::Here(value) => Ok(value),
-            Stored::Apart { inode: value, size, hash } => {
-                self.read_value(inode, key, value, size, hash)
+    fn load(&self, inode: &Inode, key: Key<'_>, home: Home, stored: Stored) -> Result<Held, Error> {
+        Ok(match stored {
+            Stored::Here(value) => Held { home, value, is_apart: false },
+            Stored::Apart { inode: apart, size, hash } => {
+                let value = self.read_value(inode, key, apart, size, hash)?;
+                Held { home, value, is_apart: true }
             }
-        }
+        })
     }
 
-    /// Puts a value where it fits, and says where.
+    /// Puts a value where it fits, and says where, and whether it has an inode of its own.
     fn place(
         &self,
         handle: &mut Handle<'_>,
         inode: &Inode,
         key: Key<'_>,
         value: &[u8],
-    ) -> Result<Home, Error> {
+    ) -> Result<(Home, bool), Error> {
         let large = self
             .geometry()
             .block_len()
@@ -209,7 +225,7 @@ impl Xattrs {
                 self.put_block(handle, inode, Some(block))?;
             }
         }
-        Ok(home)
+        Ok((home, apart))
     }
 
     fn remove_from(
@@ -356,6 +372,13 @@ impl Xattrs {
         }
         Ok(())
     }
+}
+
+/// An attribute that an inode has.
+struct Held {
+    home: Home,
+    value: Vec<u8>,
+    is_apart: bool,
 }
 
 /// An attribute, taken out of its area.

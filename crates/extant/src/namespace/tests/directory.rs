@@ -13,8 +13,8 @@ use extant_format::htree::{self, IndexRoot, IndexView};
 use extant_format::inode::FileType;
 use proptest::prelude::*;
 
-use super::directory::{Blocks, BlocksMut, Directory, Hashing, Shape};
-use super::read_dir::DirCursor;
+use super::super::directory::{Blocks, BlocksMut, Directory, Hashing, Shape};
+use super::super::read_dir::DirCursor;
 use crate::Error;
 
 #[derive(Debug)]

@@ -1,0 +1,4 @@
+mod attributes;
+mod directory;
+mod operations;
+mod volume;
