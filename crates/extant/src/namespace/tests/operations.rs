@@ -82,7 +82,7 @@ fn parent(model: &Model, path: &[&'static str]) -> Result<(), Errno> {
     Ok(())
 }
 
-fn below<'a>(model: &'a Model, path: &[&'static str]) -> Vec<Vec<&'static str>> {
+fn below(model: &Model, path: &[&'static str]) -> Vec<Vec<&'static str>> {
     model
         .keys()
         .filter(|other| other.len() > path.len() && other.starts_with(path))
@@ -152,44 +152,50 @@ fn expect(model: &mut Model, step: &Step, next_file: &mut u32) -> Result<(), Err
                 Some(_) => return Err(Errno::NOTDIR),
             };
         }
-        Step::Rename(from, to) | Step::Exchange(from, to) => {
-            let (from, to) = (names_of(from), names_of(to));
-            let exchange = matches!(step, Step::Exchange(..));
-            parent(model, &from)?;
-            parent(model, &to)?;
-            let old = model.get(&from).cloned().ok_or(Errno::NOENT)?;
-            let new = model.get(&to).cloned();
-            if exchange && new.is_none() {
-                return Err(Errno::NOENT);
-            }
-            if to.len() > from.len() && to.starts_with(&from) {
-                return Err(Errno::INVAL);
-            }
-            if from.len() > to.len() && from.starts_with(&to) {
-                return Err(if exchange { Errno::INVAL } else { Errno::NOTEMPTY });
-            }
-            if from == to || (old != Node::Dir && Some(&old) == new.as_ref()) {
-                return Ok(());
-            }
-            if exchange {
-                let mut moved = move_tree(model, &from, &to);
-                moved.extend(move_tree(model, &to, &from));
-                model.extend(moved);
-                return Ok(());
-            }
-            match (&old, &new) {
-                (_, None) => {}
-                (Node::Dir, Some(Node::Dir)) if below(model, &to).is_empty() => {}
-                (Node::Dir, Some(Node::Dir)) => return Err(Errno::NOTEMPTY),
-                (Node::Dir, Some(_)) => return Err(Errno::NOTDIR),
-                (_, Some(Node::Dir)) => return Err(Errno::ISDIR),
-                _ => {}
-            }
-            model.remove(&to);
-            let moved = move_tree(model, &from, &to);
-            model.extend(moved);
-        }
+        Step::Rename(from, to) => expect_move(model, &names_of(from), &names_of(to), false)?,
+        Step::Exchange(from, to) => expect_move(model, &names_of(from), &names_of(to), true)?,
     }
+    Ok(())
+}
+
+fn expect_move(
+    model: &mut Model,
+    from: &[&'static str],
+    to: &[&'static str],
+    exchange: bool,
+) -> Result<(), Errno> {
+    parent(model, from)?;
+    parent(model, to)?;
+    let old = model.get(from).cloned().ok_or(Errno::NOENT)?;
+    let new = model.get(to).cloned();
+    if exchange && new.is_none() {
+        return Err(Errno::NOENT);
+    }
+    if to.len() > from.len() && to.starts_with(from) {
+        return Err(Errno::INVAL);
+    }
+    if from.len() > to.len() && from.starts_with(to) {
+        return Err(if exchange { Errno::INVAL } else { Errno::NOTEMPTY });
+    }
+    if from == to || (old != Node::Dir && Some(&old) == new.as_ref()) {
+        return Ok(());
+    }
+    if exchange {
+        let mut moved = move_tree(model, from, to);
+        moved.extend(move_tree(model, to, from));
+        model.extend(moved);
+        return Ok(());
+    }
+    match (&old, &new) {
+        (Node::Dir, Some(Node::Dir)) if below(model, to).is_empty() => {}
+        (Node::Dir, Some(Node::Dir)) => return Err(Errno::NOTEMPTY),
+        (Node::Dir, Some(_)) => return Err(Errno::NOTDIR),
+        (_, Some(Node::Dir)) => return Err(Errno::ISDIR),
+        _ => {}
+    }
+    model.remove(to);
+    let moved = move_tree(model, from, to);
+    model.extend(moved);
     Ok(())
 }
 

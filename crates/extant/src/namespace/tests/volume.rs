@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use extant_device::{BlockDevice, BlockDeviceExt, MemoryDevice};
+use extant_device::{BlockDeviceExt, MemoryDevice};
 use extant_format::inode::InodeFlags;
 use extant_format::{
-    ClusterCount, FileType, GroupDescriptor, InodeNumber, LogicalRange, Superblock, Timestamp,
+    ClusterCount, FileType, Geometry, GroupDescriptor, InodeNumber, LogicalRange, Superblock,
+    Timestamp,
 };
 use extant_testkit::oracle;
 use zerocopy::IntoBytes;
@@ -20,8 +21,9 @@ use crate::block_io::BlockIo;
 use crate::caller::Caller;
 use crate::delayed::{LedgerParameters, SpaceLedger};
 use crate::inode::Inode;
-use crate::inode_table::{InodeTable, Orphans};
+use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::orphans::Orphans;
 use crate::time::{Clock, Entropy};
 use crate::transaction::{Credits, Transactions};
 use crate::xattr::Xattrs;
@@ -47,6 +49,15 @@ impl Entropy for Counter {
     fn draw(&self) -> u32 {
         self.drawn.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn descriptors(geometry: &Geometry, io: &BlockIo) -> Vec<GroupDescriptor> {
+    let read = |group| {
+        let (index, offset) = geometry.descriptor_place(group);
+        let block = io.read_block(geometry.descriptor_block(index)).unwrap();
+        GroupDescriptor::decode(&block.as_slice()[offset..], geometry, group).unwrap()
+    };
+    geometry.groups().map(read).collect()
 }
 
 /// A volume that has names and attributes.
@@ -82,14 +93,8 @@ impl Volume {
         let device = Arc::new(MemoryDevice::from_bytes(&std::fs::read(image).unwrap()));
         let superblock = Superblock::parse(&device.read_vec(1024, 1024).unwrap()).unwrap();
         let geometry = *superblock.geometry();
-        let io = BlockIo::new(Arc::clone(&device) as Arc<dyn BlockDevice>, geometry.block_bits);
-        let mut descriptors = Vec::new();
-        for group in geometry.groups() {
-            let (index, offset) = geometry.descriptor_place(group);
-            let block = io.read_block(geometry.descriptor_block(index)).unwrap();
-            let bytes = &block.as_slice()[offset..];
-            descriptors.push(GroupDescriptor::decode(bytes, &geometry, group).unwrap());
-        }
+        let io = BlockIo::new(Arc::<MemoryDevice>::clone(&device), geometry.block_bits);
+        let descriptors = descriptors(&geometry, &io);
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
         let ledger = SpaceLedger::new(LedgerParameters {
             free: ClusterCount(free),
@@ -101,7 +106,7 @@ impl Volume {
         let clock = Arc::new(Counter::default());
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let transactions =
-            Arc::new(Transactions::new(io, geometry, Arc::clone(&clock) as _, None, false));
+            Arc::new(Transactions::new(io, geometry, Arc::<Counter>::clone(&clock), None, false));
         let allocator = Allocator::load(
             Arc::clone(&transactions),
             Arc::clone(&ledger),
@@ -110,7 +115,7 @@ impl Volume {
             &Default::default(),
         );
         let allocator = Arc::new(allocator.unwrap());
-        transactions.add_listener(Arc::clone(&allocator) as _);
+        transactions.add_listener(Arc::<Allocator>::clone(&allocator));
         let inodes = Arc::new(InodeTable::new(
             Arc::clone(&transactions),
             Arc::default(),
@@ -135,7 +140,7 @@ impl Volume {
             Arc::clone(&mapper),
             Arc::clone(&allocator),
             Arc::clone(&orphans),
-            Arc::clone(&clock) as _,
+            Arc::<Counter>::clone(&clock),
         ));
         let namespace = Namespace::new(
             Arc::clone(&transactions),
@@ -144,7 +149,7 @@ impl Volume {
             Arc::clone(&allocator),
             Arc::clone(&orphans),
             Arc::clone(&xattrs),
-            Arc::clone(&clock) as _,
+            Arc::<Counter>::clone(&clock),
             clock,
             &superblock,
         );
