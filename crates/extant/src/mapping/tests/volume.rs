@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use extant_device::{BlockDevice, Frame, MemoryDevice, Request};
+use extant_device::{BlockDevice, BlockDeviceExt, Frame, MemoryDevice, Request};
 use extant_format::cast::usize_from;
 use extant_format::descriptor::GroupFlags;
 use extant_format::extent::{Extent, NodeMut};
 use extant_format::inode::{FileType, InodeFlags, InodeRecord};
+use extant_format::jbd2::{JournalIncompat, JournalSuperblock, RawJournalSuperblock};
 use extant_format::superblock::RawSuperblock;
 use extant_format::timestamp::Timestamp;
 use extant_format::{
@@ -26,7 +27,9 @@ use crate::inode_table::InodeTable;
 use crate::mapping::{MapFlags, Mapped, Mapper};
 use crate::page_cache::CacheAccount;
 use crate::time::Clock;
-use crate::transaction::{Credits, Handle, Transactions};
+use crate::transaction::{Credits, Handle, JournalState, LogMap, Transactions};
+use extant_journal::{Journal, JournalParameters};
+use zerocopy::IntoBytes;
 
 /// What a volume looks like.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +46,14 @@ impl Shape {
     pub(crate) const BIGALLOC: Self = Self { block_bits: 10, cluster_bits: 4, blocks: 32768 };
 }
 
-/// A volume without a journal.
+/// All layers up to the mapper.
 pub(crate) struct Volume {
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) allocator: Arc<Allocator>,
     pub(crate) inodes: Arc<InodeTable>,
     pub(crate) ledger: Arc<SpaceLedger>,
     pub(crate) mapper: Mapper,
-    pub(crate) device: Arc<MemoryDevice>,
+    pub(crate) device: Arc<dyn BlockDevice>,
     free: i64,
 }
 
@@ -66,13 +69,22 @@ impl Clock for StoppedClock {
 }
 
 impl Volume {
+    /// An empty volume without a journal.
     pub(crate) fn new(shape: Shape) -> Self {
-        let superblock = superblock(shape);
+        Self::open(Arc::new(blank(shape)), None)
+    }
+
+    /// An empty volume with a journal of `log_blocks` blocks on a device of its own.
+    pub(crate) fn journaled(shape: Shape, log_blocks: u32) -> Self {
+        Self::open(Arc::new(blank(shape)), Some(log_blocks))
+    }
+
+    /// The volume on `device`.
+    pub(crate) fn open(device: Arc<dyn BlockDevice>, log_blocks: Option<u32>) -> Self {
+        let superblock = Superblock::parse(&device.read_vec(1024, 1024).unwrap()).unwrap();
         let geometry = *superblock.geometry();
-        let device = Arc::new(MemoryDevice::new(shape.blocks << shape.block_bits));
-        let io = BlockIo::new(Arc::<MemoryDevice>::clone(&device), geometry.block_bits);
-        let mut descriptors = descriptors(&geometry);
-        write_descriptors(&io, &geometry, &mut descriptors);
+        let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
+        let descriptors = read_descriptors(&io, &geometry);
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
         let ledger = SpaceLedger::new(LedgerParameters {
             free: ClusterCount(free),
@@ -81,8 +93,9 @@ impl Volume {
             watermark: ClusterCount(0),
             fold_batch: 1,
         });
+        let journal = log_blocks.map(|blocks| journal(&geometry, blocks));
         let transactions =
-            Arc::new(Transactions::new(io, geometry, Arc::new(StoppedClock), None, false));
+            Arc::new(Transactions::new(io, geometry, Arc::new(StoppedClock), journal, false));
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let allocator = Allocator::load(
             Arc::clone(&transactions),
@@ -103,6 +116,23 @@ impl Volume {
         );
         let free = ledger.counts().free;
         Self { transactions, allocator, inodes, ledger, mapper, device, free }
+    }
+
+    /// Writes everything home, and into the superblock what is free; returns the image.
+    pub(crate) fn close(&self) -> Vec<u8> {
+        self.transactions.sync().unwrap();
+        let mut superblock = Superblock::parse(&self.device.read_vec(1024, 1024).unwrap()).unwrap();
+        let free = u64::try_from(self.ledger.counts().free).unwrap()
+            << self.transactions.geometry().cluster_bits;
+        superblock.raw_mut().set_free_blocks_count(free);
+        let bytes = superblock.to_raw();
+        let mut first = self.device.read_vec(0, 4096).unwrap();
+        first[1024..2048].copy_from_slice(bytes.as_bytes());
+        let mut batch = [Request::write_frame(0, Frame::from(first))];
+        self.device.run(&mut batch);
+        batch[0].result.unwrap();
+        let len = self.device.geometry().len_bytes;
+        self.device.read_vec(0, usize::try_from(len).unwrap()).unwrap()
     }
 
     /// An empty file.
@@ -214,6 +244,49 @@ pub(crate) fn behind(range: LogicalRange, done: LogicalRange) -> Option<LogicalR
 
 pub(crate) fn range(start: u32, len: u32) -> LogicalRange {
     LogicalRange::new(start, len).unwrap()
+}
+
+/// A device with the superblock, descriptors and block bitmaps of an empty volume.
+pub(crate) fn blank(shape: Shape) -> MemoryDevice {
+    let superblock = superblock(shape);
+    let geometry = *superblock.geometry();
+    let device = Arc::new(MemoryDevice::new(shape.blocks << shape.block_bits));
+    let io = BlockIo::new(Arc::<MemoryDevice>::clone(&device), geometry.block_bits);
+    write_descriptors(&io, &geometry, &mut descriptors(&geometry));
+    let at = 1024 % geometry.block_len();
+    let mut first = vec![0; geometry.block_len()];
+    first[at..at + 1024].copy_from_slice(superblock.to_raw().as_bytes());
+    let block = PhysicalBlock::new(u64::from(1024 / geometry.block_size));
+    io.run(&mut [Request::write_frame(io.offset(block), Frame::from(first))]).unwrap();
+    drop(io);
+    Arc::into_inner(device).unwrap()
+}
+
+/// A journal on a device of its own.
+fn journal(geometry: &Geometry, blocks: u32) -> JournalState {
+    let mut raw = RawJournalSuperblock::blank(geometry.block_size, blocks, [7; 16]);
+    raw.set_incompat(JournalIncompat::BIT64 | JournalIncompat::CSUM_V3 | JournalIncompat::REVOKE);
+    raw.set_checksum();
+    let parameters = JournalParameters::new(JournalSuperblock::try_from(&raw).unwrap()).unwrap();
+    let device = Arc::new(MemoryDevice::new(u64::from(blocks) << geometry.block_bits));
+    let mut map = LogMap::default();
+    assert!(map.push(PhysicalBlock::new(0), blocks));
+    let journal = Journal::new(parameters.clone(), parameters.clean_state());
+    JournalState::new(journal, BlockIo::new(device, geometry.block_bits), true, map, true)
+}
+
+fn read_descriptors(io: &BlockIo, geometry: &Geometry) -> Vec<GroupDescriptor> {
+    let one = |group| {
+        let (index, at) = geometry.descriptor_place(group);
+        let block = io.read_block(geometry.descriptor_block(index)).unwrap();
+        GroupDescriptor::decode(
+            &block.as_slice()[at..at + usize_from(geometry.desc_size)],
+            geometry,
+            group,
+        )
+        .unwrap()
+    };
+    geometry.groups().map(one).collect()
 }
 
 /// Bitmaps from block 20 and 40 on, inode tables from block 64 on, bitmaps not there yet.
