@@ -1,9 +1,10 @@
-//! What the inode itself counts and what the allocator wants to know of it.
+//! What the inode itself counts, what the allocator wants to know of it, and what freeing costs.
 
 use core::sync::atomic::Ordering;
 
-use extant_format::Geometry;
 use extant_format::inode::InodeFlags;
+use extant_format::{Geometry, PhysicalRange};
+use smallvec::SmallVec;
 
 use crate::allocator::FileHints;
 use crate::inode::Inode;
@@ -30,5 +31,29 @@ pub(crate) fn file_hints(inode: &Inode, geometry: &Geometry) -> FileHints {
         size_blocks: inode.size().div_ceil(geometry.block_size.into()),
         open_for_write: inode.writers.load(Ordering::Acquire) > 0,
         block_mapped: !inode.flags().contains(InodeFlags::EXTENTS),
+    }
+}
+
+/// The groups whose bitmap and descriptor one step of a removal changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TouchedGroups(SmallVec<[u32; 16]>);
+
+impl TouchedGroups {
+    /// More than this is left to the next step.
+    pub(crate) const MOST: u32 = 16;
+
+    /// Adds the groups of `blocks`; returns the credits for all so far, or `None` if they are too many.
+    pub(crate) fn add(&mut self, geometry: &Geometry, blocks: PhysicalRange) -> Option<u32> {
+        let last = blocks.end().checked_sub(1)?;
+        let (first, last) = (geometry.group_of(blocks.start())?, geometry.group_of(last)?);
+        for group in first.get()..=last.get() {
+            if !self.0.contains(&group) {
+                self.0.push(group);
+            }
+        }
+        u32::try_from(self.0.len())
+            .ok()
+            .filter(|&groups| groups <= Self::MOST)
+            .map(|groups| 2 * groups)
     }
 }

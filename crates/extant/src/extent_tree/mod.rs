@@ -38,7 +38,7 @@ mod splice;
 mod tests;
 mod window;
 
-pub(crate) use account::{charge, file_hints, refund};
+pub(crate) use account::{TouchedGroups, charge, file_hints, refund};
 pub(crate) use convert::{Conversion, Converted, ZeroOut};
 pub(crate) use insert::Joining;
 pub(crate) use nodes::NodeSpace;

@@ -2,13 +2,14 @@
 
 use core::ops::Range;
 
+use extant_format::corruption::{Place, Rule};
 use extant_format::extent::Extent;
 use extant_format::{LogicalRange, PhysicalBlock};
 use smallvec::SmallVec;
 
 use super::nodes::NodeSpace;
 use super::path::Node;
-use super::{ExtentTree, Path, window};
+use super::{ExtentTree, Path, TouchedGroups, window};
 use crate::Error;
 use crate::allocator::FreeFlags;
 use crate::transaction::Handle;
@@ -22,7 +23,7 @@ pub(crate) struct Cut {
     pub(crate) rest: Option<LogicalRange>,
 }
 
-/// A piece freed in one step crosses at most so many groups.
+/// A piece freed in one step has at most as many blocks as so many groups.
 const GROUPS_PER_PIECE: u32 = 8;
 /// Blocks that are revoked one by one, freed in one step.
 const REVOKES_PER_PIECE: u32 = 1024;
@@ -79,7 +80,8 @@ impl ExtentTree<'_> {
         };
         let levels = u32::try_from(path.levels.len()).expect("six at most");
         // The nodes on the path and those of a split; bitmap and descriptor of each that is taken or freed; the inode.
-        let (mut credits, mut revokes) = (4 * levels + 1, levels - 1);
+        let (nodes, mut revokes) = (4 * levels + 1, levels - 1);
+        let mut groups = TouchedGroups::default();
         let mut removed = SmallVec::new();
         let mut entries = last + 1..last + 1;
         for i in (0..=last).rev() {
@@ -89,11 +91,17 @@ impl ExtentTree<'_> {
             let tail =
                 LogicalRange::new(whole.blocks.end() - len, len).expect("a part of the extent");
             let piece = window::part(extent, tail).expect("a part of the extent");
-            credits += 2 * (len / per_group + 2);
+            let blocks = piece.device_blocks().expect("checked on the way down");
+            let owns = self.allocator.may_own(self.inode.number(), blocks);
+            Place::Inode(self.inode.number()).require(owns, Rule::ExtentPlace)?;
             revokes += if revoke_data { len } else { 0 };
-            match handle.ensure_credits(credits, revokes) {
+            let room = match groups.add(self.geometry(), blocks) {
+                Some(credits) => handle.ensure_credits(nodes + credits, revokes),
+                None => Err(Error::TransactionFull),
+            };
+            match room {
                 Err(Error::TransactionFull) if !removed.is_empty() => break,
-                outcome => outcome?,
+                room => room?,
             }
             removed.push(piece);
             entries.start = i;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{Array, Chain, IndirectMap};
 use crate::Error;
 use crate::allocator::FreeFlags;
-use crate::extent_tree::refund;
+use crate::extent_tree::{TouchedGroups, refund};
 use crate::mapping::DataKind;
 use crate::transaction::Handle;
 
@@ -17,8 +17,6 @@ use crate::transaction::Handle;
 const REVOKES_PER_PIECE: u32 = 1024;
 /// An array, those above it, the bitmaps and descriptors of those that become empty, the inode.
 const ARRAY_CREDITS: u32 = 1 + 3 + 2 * 3 + 1;
-/// Bitmaps and descriptors of a run, which is no longer than an array and so crosses one border of groups at most.
-const RUN_CREDITS: u32 = 4;
 
 impl IndirectMap<'_> {
     /// Removes the end of `range`: as much as one array has and the handle's credits allow. Stores the inode. Returns where
@@ -72,10 +70,11 @@ impl IndirectMap<'_> {
         let (array, last) = (chain.last_array(), chain.last_offset());
         let first = last - (part.len() - 1);
         let revokes_data = self.mapper.data_kind(self.inode) != DataKind::Plain;
-        let (mut credits, mut revokes) = (ARRAY_CREDITS, 3);
+        let mut revokes = 3;
+        let mut groups = TouchedGroups::default();
         let mut freed: SmallVec<[PhysicalRange; 8]> = SmallVec::new();
         let mut from = last + 1;
-        handle.ensure_credits(credits, revokes)?;
+        handle.ensure_credits(ARRAY_CREDITS, revokes)?;
         while from > first {
             let Some((run, skipped)) = self.run_before(array, first..from) else {
                 from = first;
@@ -86,13 +85,16 @@ impl IndirectMap<'_> {
             let start = PhysicalBlock::new(run.end().get() - len);
             let run = PhysicalRange::new(start, len).expect("the end of a run");
             let blocks = u32::try_from(len).expect("no longer than an array");
-            credits += RUN_CREDITS;
-            revokes += if revokes_data { blocks } else { 0 };
-            match handle.ensure_credits(credits, revokes) {
-                Err(Error::TransactionFull) if from <= last => break,
-                outcome => outcome?,
-            }
             self.mapper.check_place(self.inode, run)?;
+            revokes += if revokes_data { blocks } else { 0 };
+            let room = match groups.add(self.mapper.geometry(), run) {
+                Some(credits) => handle.ensure_credits(ARRAY_CREDITS + credits, revokes),
+                None => Err(Error::TransactionFull),
+            };
+            match room {
+                Err(Error::TransactionFull) if from <= last => break,
+                room => room?,
+            }
             freed.push(run);
             from -= skipped + blocks;
         }

@@ -1,0 +1,143 @@
+//! Full transactions and failing devices: afterwards the map is as before, or the journal is stopped.
+
+use std::sync::Arc;
+
+use extant_device::{BlockDevice, MemoryDevice, OperationKind};
+use extant_format::extent::Extent;
+use extant_format::inode::{FileType, InodeFlags};
+use extant_format::{InodeNumber, LogicalRange, PhysicalBlock};
+use extant_testkit::{Fault, FaultDevice};
+
+use super::volume::{Shape, Volume, blank, range};
+use crate::Error;
+use crate::inode::Inode;
+use crate::mapping::MapFlags;
+use crate::transaction::{BlockKind, Credits};
+
+/// Changes blocks of nobody until the running transaction has no room for more.
+fn fill_transaction(volume: &Volume) {
+    let mut handle = volume.transactions.begin(small_credits(0)).unwrap();
+    for block in 7000.. {
+        if handle.ensure_credits(1, 0).is_err() {
+            break;
+        }
+        handle.fresh(PhysicalBlock::new(block), BlockKind::Plain).unwrap();
+    }
+}
+
+/// Maps every other block up to `end`.
+fn fragment(volume: &Volume, file: &Inode, end: u32, flags: MapFlags) {
+    for block in (0..end).step_by(2) {
+        volume.map(file, range(block, 1), flags).unwrap();
+    }
+}
+
+fn small_credits(blocks: u32) -> Credits {
+    Credits { blocks, revokes: 8, reserved: 0 }
+}
+
+#[test]
+fn a_removal_restarts_its_handle_when_the_transaction_is_full() {
+    for flags in [InodeFlags::EXTENTS, InodeFlags::empty()] {
+        let volume = Volume::journaled(Shape::SMALL, 1024);
+        let file = volume.file(flags);
+        fragment(&volume, &file, 3000, MapFlags::CREATE);
+        volume.transactions.commit_running().unwrap();
+        let mut handle = volume.transactions.begin(small_credits(0)).unwrap();
+        fill_transaction(&volume);
+        let first = handle.transaction_id();
+        volume.mapper.remove(&mut handle, &file, range(100, 2900)).unwrap();
+        assert!(handle.transaction_id().is_after(first), "one transaction cannot hold all of it");
+        drop(handle);
+        let left =
+            volume.states(&file, range(0, 3000)).iter().filter(|state| state.is_mapped()).count();
+        assert_eq!(left, 50);
+        volume.mapper.remove(&mut volume.begin(), &file, LogicalRange::ALL).unwrap();
+        volume.transactions.commit_running().unwrap();
+        assert_eq!((volume.used_blocks(), file.core.lock().blocks), (0, 0));
+    }
+}
+
+#[test]
+fn freed_blocks_of_a_directory_are_revoked_in_pieces() {
+    for flags in [InodeFlags::EXTENTS, InodeFlags::empty()] {
+        let volume = Volume::journaled(Shape::SMALL, 1024);
+        let file = volume.file(flags);
+        file.core.lock().mode = FileType::Directory.mode_bits();
+        volume.map(&file, range(0, 2500), MapFlags::CREATE).unwrap();
+        volume.transactions.commit_running().unwrap();
+        let mut handle = volume.transactions.begin(small_credits(10)).unwrap();
+        volume.mapper.remove(&mut handle, &file, LogicalRange::ALL).unwrap();
+        drop(handle);
+        volume.transactions.commit_running().unwrap();
+        assert_eq!((volume.used_blocks(), file.core.lock().blocks), (0, 0));
+    }
+}
+
+#[test]
+fn a_full_transaction_refuses_before_anything_changes() {
+    let volume = Volume::journaled(Shape::SMALL, 1024);
+    let file = volume.file(InodeFlags::EXTENTS);
+    fragment(&volume, &file, 2 * 4 * 84, MapFlags::CREATE | MapFlags::UNWRITTEN);
+    volume.transactions.commit_running().unwrap();
+    let (before, used) = (volume.extents(&file), volume.used_blocks());
+    let cases = [
+        (range(101, 1), MapFlags::CREATE),
+        (range(101, 1), MapFlags::CREATE | MapFlags::UNWRITTEN),
+        (range(4000, 4), MapFlags::WRITEBACK),
+        (range(100, 1), MapFlags::END_OF_IO),
+    ];
+    for (blocks, flags) in cases {
+        let mut handle = volume.transactions.begin(small_credits(0)).unwrap();
+        // Somebody else takes all credits that are left.
+        let mut hog = volume.transactions.begin(small_credits(0)).unwrap();
+        while hog.ensure_credits(hog.credits() + 1, 0).is_ok() {}
+        let outcome = volume.mapper.map(&mut handle, &file, blocks, flags);
+        assert!(matches!(outcome, Err(Error::TransactionFull)), "{outcome:?}");
+        drop((handle, hog));
+        volume.transactions.check_writable().unwrap();
+        assert_eq!((volume.extents(&file), volume.used_blocks()), (before.clone(), used));
+    }
+}
+
+const FILE: InodeNumber = InodeNumber::new(12).unwrap();
+
+/// A volume at rest on which a file has a tree of depth 2, or a chain of indirect blocks.
+fn at_rest(flags: InodeFlags) -> (Arc<FaultDevice<MemoryDevice>>, Vec<Extent>) {
+    let device = Arc::new(FaultDevice::new(blank(Shape::SMALL)));
+    let volume = Volume::open(Arc::<FaultDevice<MemoryDevice>>::clone(&device), None);
+    let file = volume.file(flags);
+    fragment(&volume, &file, 2 * 5 * 84, MapFlags::CREATE);
+    let extents =
+        if flags.contains(InodeFlags::EXTENTS) { volume.extents(&file) } else { Vec::new() };
+    volume.close();
+    (device, extents)
+}
+
+#[test]
+fn after_a_failed_read_the_map_is_as_before_or_the_journal_is_stopped() {
+    for flags in [InodeFlags::EXTENTS, InodeFlags::empty()] {
+        for nth in 1.. {
+            let (device, before) = at_rest(flags);
+            let volume = Volume::open(Arc::<FaultDevice<MemoryDevice>>::clone(&device), None);
+            let file = volume.inodes.get(FILE).unwrap();
+            device.add(Fault::fail(
+                OperationKind::Read,
+                device.seen(Some(OperationKind::Read)) + nth,
+            ));
+            let outcome = volume.map(&file, range(301, 1), MapFlags::CREATE);
+            device.heal();
+            if device.struck() == 0 {
+                outcome.unwrap();
+                break;
+            }
+            if outcome.is_err() && volume.transactions.check_writable().is_ok() {
+                assert_eq!(volume.used_blocks(), 0, "read {nth}: a block is lost");
+                assert!(!volume.states(&file, range(301, 1))[0].is_mapped(), "read {nth}");
+                if flags.contains(InodeFlags::EXTENTS) {
+                    assert_eq!(volume.extents(&file), before, "read {nth}");
+                }
+            }
+        }
+    }
+}
