@@ -23,7 +23,7 @@
 //! # Not here
 //! Where data goes, what is known in memory, and freeing data (`mapping`).
 //! # Source
-//! Kernel `fs/ext4/extents.c`. Differs: splits are planned whole instead of one cut at a time, so there is nothing to
+//! Kernel `fs/ext4/extents.c`. Differs: a node that is full is halved unless it is appended to; splits are planned whole instead of one cut at a time, so there is nothing to
 //! undo; removal looks for its leaf anew after each leaf, instead of keeping a path.
 
 mod account;

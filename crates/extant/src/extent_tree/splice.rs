@@ -1,10 +1,10 @@
 //! Replacing entries of a leaf: the one way in which extents change.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_format::extent::{Extent, Index};
 use extant_format::{LogicalBlock, PhysicalBlock};
-use smallvec::SmallVec;
 
 use super::nodes::{NodeSpace, push};
 use super::path::Level;
@@ -17,13 +17,14 @@ impl ExtentTree<'_> {
     /// Replaces the entries at `old` in the path's leaf by `new`, of which there is at least one, and corrects the keys
     /// above. The path is true afterwards only if the number of entries did not grow beyond the leaf.
     ///
-    /// What does not fit goes to the next leaf, if it is behind all others here and the next leaf has room; else into a
-    /// new leaf, together with what is behind it. If no inner node on the path has room, the root moves down first.
+    /// What does not fit goes to the next leaf, if it is behind all others here and the next leaf has room; else the leaf is
+    /// split. If no inner node on the path has room for one more, the root moves down first.
     ///
     /// # Errors
     /// [`Error::NoSpace`] for new nodes, [`Error::TransactionFull`]; nothing has changed then.
     /// # Source
-    /// Kernel `ext4_ext_insert_extent`, `ext4_ext_create_new_leaf`, `ext4_ext_split` (D20.11).
+    /// Kernel `ext4_ext_insert_extent`, `ext4_ext_create_new_leaf`, `ext4_ext_split` (D20.11). Differs: the kernel cuts a full
+    /// node behind the new entry, wherever that is, and may leave one full and one nearly empty node.
     pub(super) fn splice(
         &self,
         handle: &mut Handle<'_>,
@@ -125,6 +126,9 @@ impl ExtentTree<'_> {
 
     /// [`Self::splice`] into a leaf that may have no room, when `nodes` has a block for each node on the path that is full
     /// below the first one (from the leaf) that is not.
+    ///
+    /// What is put behind everything else in a node gets a new node of its own, so that files that grow fill their nodes; so
+    /// do the first two of a file that grows towards its start. Else a full node is halved, which is what the promise for delayed data counts on.
     fn split(
         &self,
         handle: &mut Handle<'_>,
@@ -138,33 +142,39 @@ impl ExtentTree<'_> {
             return self.replace(handle, path, old, new);
         };
         let leaf = path.leaf();
-        // Everything new stays with what is left of it, as far as it fits.
-        let stay = leaf.capacity.min(old.start + new.len()) - old.start;
-        let mut moved: SmallVec<[Extent; 8]> = SmallVec::from_slice(&new[stay..]);
-        self.view(&leaf.node, |view| {
-            moved.extend((old.end..leaf.len).filter_map(|i| view.extent(i)))
-        });
-        let border = moved.first().expect("the leaf is too full").blocks.start();
+        let mut all = self.leaf_extents(path);
+        all.splice(old.clone(), new.iter().copied());
+        let stay = if old.end == leaf.len {
+            leaf.capacity.min(old.start + new.len())
+        } else if leaf.position.is_none() {
+            2 // before everything: what comes still earlier finds room
+        } else {
+            all.len().div_ceil(2)
+        };
+        let (left, right) = all.split_at(stay);
         self.fresh(handle, leaf_block, 0, |node| {
-            moved.iter().for_each(|&extent| push(node, extent))
+            right.iter().for_each(|&extent| push(node, extent))
         })?;
-        self.replace(handle, path, old.start..leaf.len, &new[..stay])?;
+        let kept = old.start.min(stay);
+        self.replace(handle, path, kept..leaf.len, &left[kept..])?;
 
-        let mut index = Index { first: border, child: leaf_block };
+        let mut index = Index { first: right[0].blocks.start(), child: leaf_block };
         let mut levels = path.levels[..path.depth()].iter().rev();
         for (&block, level) in inner_blocks.iter().rev().zip(levels.by_ref()) {
-            let behind = level.child() + 1;
-            let mut tail: SmallVec<[Index; 8]> = SmallVec::new();
-            self.view(&level.node, |view| {
-                tail.extend((behind..level.len).filter_map(|i| view.index(i)))
-            });
-            let depth = self.view(&level.node, |view| view.depth());
+            let at = level.child() + 1;
+            let (depth, mut all): (u16, Vec<Index>) =
+                self.view(&level.node, |view| (view.depth(), view.indexes().collect()));
+            all.insert(at, index);
+            let stay = if at == level.len { at } else { all.len() / 2 };
+            let right = &all[stay..];
             self.fresh(handle, block, depth, |node| {
-                push(node, index);
-                tail.iter().for_each(|&entry| push(node, entry));
+                right.iter().for_each(|&index| push(node, index))
             })?;
-            self.change(handle, &level.node, |mut node| node.remove(behind..level.len))?;
-            index = Index { first: border, child: block };
+            self.change(handle, &level.node, |mut node| {
+                node.remove(stay.min(at)..level.len);
+                all[stay.min(at)..stay].iter().for_each(|&index| push(&mut node, index));
+            })?;
+            index = Index { first: right[0].first, child: block };
         }
         let level = levels.next().expect("one inner node has room");
         let fits =

@@ -104,15 +104,15 @@ fn a_full_root_moves_into_a_block() {
 }
 
 #[test]
-fn a_new_leaf_takes_only_what_is_right_of_the_new_extent() {
+fn a_full_leaf_is_halved_unless_it_is_appended_to() {
     let appended = Fixture::new();
     appended.insert_apart(0..LEAF + 1);
     assert_eq!(appended.leaves(), [84, 1]);
 
     let middle = Fixture::new();
-    middle.insert_apart((0..LEAF + 1).filter(|&number| number != 40));
-    middle.insert_apart([40]);
-    assert_eq!(middle.leaves(), [41, 44]);
+    middle.insert_apart((0..LEAF + 1).filter(|&number| number != 4));
+    middle.insert_apart([4]);
+    assert_eq!(middle.leaves(), [43, 42]);
 
     let first = Fixture::new();
     first.insert_apart(1..LEAF + 1);

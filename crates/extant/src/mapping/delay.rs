@@ -71,7 +71,7 @@ impl Mapper {
         let plan = DelayedInsert::plan(blocks, ratio, |block| {
             self.cluster_content(inode, ratio.around(block))
         })?;
-        let promise = self.promise_for(inode, plan.clusters);
+        let promise = self.promise_for(inode, blocks, plan.clusters);
         let reservation = self.ledger.reserve(promise, caller)?;
         inode.status.lock().insert_delayed(blocks);
         let mut reservations = inode.reservations.lock();

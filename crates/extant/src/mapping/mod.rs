@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `flags.rs` | questions and answers |
 //! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs` | the operations |
-//! | `publish.rs` | what a change of state means for promises |
+//! | `promise.rs`, `publish.rs` | what delayed data is promised, and what becomes of promises |
 //! | `credits.rs` | how much a handle has to ask for |
 //! | `indirect/` | maps of indirect blocks |
 //!
@@ -31,6 +31,7 @@ mod flags;
 mod indirect;
 mod look_up;
 mod map;
+mod promise;
 mod publish;
 mod remove;
 #[cfg(test)]

@@ -2,12 +2,10 @@
 
 use core::sync::atomic::Ordering;
 
-use extant_format::extent::{NodeView, ROOT_CAPACITY};
-use extant_format::inode::InodeFlags;
 use extant_format::{ClusterCount, LogicalRange};
 
 use super::Mapper;
-use crate::delayed::{Promise, Reservation, TreeShape, metadata_bound};
+use crate::delayed::Reservation;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 
@@ -58,39 +56,5 @@ impl Mapper {
         if promised == ClusterCount::ZERO && inode.writers.load(Ordering::Acquire) == 0 {
             self.allocator.discard_preallocations(inode.number());
         }
-    }
-
-    /// How much metadata the inode's map could need for `clusters` delayed clusters.
-    pub(super) fn metadata_for(&self, inode: &Inode, clusters: ClusterCount) -> ClusterCount {
-        let core = inode.core.lock();
-        let per_block = if core.flags.contains(InodeFlags::EXTENTS) {
-            (self.geometry().block_size - 12) / 12
-        } else {
-            // A pointer for each block, and every pointer block on the way may be missing.
-            self.geometry().block_size / 4
-        };
-        let root =
-            NodeView::trusted(&core.block).filter(|_| core.flags.contains(InodeFlags::EXTENTS));
-        let (depth, used) = root.map_or((0, 0), |root| (u32::from(root.depth()), root.len()));
-        let root_free = u32::try_from(ROOT_CAPACITY.saturating_sub(used)).unwrap_or(0);
-        metadata_bound(clusters.get(), TreeShape { depth, root_free, per_block })
-    }
-
-    /// Gives back what is promised for metadata beyond what the delayed clusters that are left could need.
-    pub(super) fn lower_metadata(&self, inode: &Inode) {
-        let promise = inode.reservations.lock().promise();
-        if promise.metadata > ClusterCount::ZERO {
-            let bound = self.metadata_for(inode, promise.clusters);
-            let surplus = inode.reservations.lock().lower_metadata(bound);
-            drop(surplus);
-        }
-    }
-
-    /// What the promise for `clusters` more delayed clusters is.
-    pub(super) fn promise_for(&self, inode: &Inode, clusters: ClusterCount) -> Promise {
-        let held = inode.reservations.lock().promise();
-        let all = held.clusters.checked_add(clusters).expect("clusters of one file");
-        let metadata = self.metadata_for(inode, all).checked_sub(held.metadata).unwrap_or_default();
-        Promise { clusters, metadata }
     }
 }

@@ -3,7 +3,7 @@
 use extant_format::ClusterCount;
 use extant_format::inode::InodeFlags;
 
-use super::volume::{Shape, Volume, range};
+use super::volume::{Shape, Volume, behind, range};
 use crate::delayed::Privilege;
 use crate::extent_status::BlockState;
 use crate::mapping::MapFlags;
@@ -87,20 +87,43 @@ fn a_removed_delayed_block_gives_its_promise_back() {
 }
 
 #[test]
-fn delay_promises_a_part_when_not_all_fits() {
-    let volume = Volume::new(Shape { blocks: 1024, ..Shape::SMALL });
-    let file = volume.file(InodeFlags::EXTENTS);
-    let mut next = 0;
-    let refused = loop {
-        match volume.mapper.delay(&file, range(next, 5000), Privilege::Ordinary) {
-            Ok(mapped) => next = mapped.blocks.end(),
-            Err(error) => break error,
+fn what_was_promised_can_be_written_tree_and_all() {
+    let extents = InodeFlags::EXTENTS;
+    let clusters = Shape { blocks: 4096, ..Shape::BIGALLOC };
+    let small = Shape { blocks: 1024, ..Shape::SMALL };
+    for (shape, flags) in [(small, extents), (clusters, extents), (small, InodeFlags::empty())] {
+        // Runs of `len` blocks, `step` apart, until no more can be promised.
+        for (len, step) in [(5000, 5000), (1, 2), (3, 7), (1, 300), (40, 100)] {
+            let volume = Volume::new(shape);
+            let file = volume.file(flags);
+            let mut delayed = Vec::new();
+            let mut next = range(0, len);
+            let refused = loop {
+                match volume.mapper.delay(&file, next, Privilege::Ordinary) {
+                    Ok(mapped) => {
+                        delayed.push(mapped.blocks);
+                        let behind = behind(next, mapped.blocks);
+                        next = behind
+                            .unwrap_or_else(|| range(next.start().get() / step * step + step, len));
+                    }
+                    Err(error) => break error,
+                }
+            };
+            assert!(refused.is_no_space());
+            let free = volume.ledger.free_space().free.get();
+            let pool = volume.ledger.counts().free.unsigned_abs() / 25;
+            assert!(free <= pool + 20 || step > 100, "{len} of {step}: {free} clusters are left");
+            // Scattered, so that no two can be joined at once.
+            let pass =
+                if flags == extents { MapFlags::WRITEBACK } else { MapFlags::WRITEBACK_WRITTEN };
+            for odd in [1, 0] {
+                for run in delayed.iter().skip(odd).step_by(2) {
+                    let counts = volume.ledger.counts();
+                    let outcome = volume.map(&file, *run, pass);
+                    assert!(outcome.is_ok(), "{len} of {step}, {run}, {flags:?} {shape:?}: {outcome:?} {counts:?}");
+                }
+            }
+            assert_eq!((volume.ledger.counts().promised, volume.ledger.counts().metadata), (0, 0));
         }
-    };
-    assert!(refused.is_no_space());
-    assert_eq!(u64::from(next), volume.ledger.counts().promised);
-    assert!(next > 700);
-    // Everything that was promised can be written, tree and all.
-    volume.map(&file, range(0, next), MapFlags::WRITEBACK).unwrap();
-    assert_eq!(volume.ledger.counts().promised, 0);
+    }
 }
