@@ -94,12 +94,20 @@ impl File {
         options: OpenOptions,
     ) -> Result<Self, Error> {
         let handle = Self::find_or_create(filesystem, path, options)?;
+        Self::of(filesystem.clone(), handle, options)
+    }
+
+    pub(super) fn of(
+        filesystem: Filesystem,
+        handle: InodeHandle,
+        options: OpenOptions,
+    ) -> Result<Self, Error> {
         let writes = options.write || options.append;
         if handle.is_dir() && writes {
             return Err(Error::IsDirectory);
         }
         let open = filesystem.volume.open_file(&handle.inode, writes)?;
-        let file = Self { filesystem: filesystem.clone(), handle, open, options, position: 0 };
+        let file = Self { filesystem, handle, open, options, position: 0 };
         if options.truncate && writes {
             file.set_len(0)?;
         }

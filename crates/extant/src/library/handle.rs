@@ -6,11 +6,12 @@ use core::fmt;
 
 use extant_format::{FileType, InodeNumber};
 
-use super::ReadDir;
+use super::{File, Filesystem, OpenOptions, ReadDir};
 use crate::Error;
 use crate::caller::Caller;
 use crate::filesystem::Volume;
 use crate::inode::Inode;
+use crate::namespace::NodeKind;
 use crate::report::SetAttributes;
 use crate::report::{FileExtent, Metadata};
 
@@ -76,6 +77,116 @@ impl InodeHandle {
     /// [`Error::NotDirectory`].
     pub fn read_dir(&self) -> Result<ReadDir, Error> {
         ReadDir::new(self.clone())
+    }
+
+    /// Opens it, whatever its names are now; of `options`, those that are about names are ignored.
+    ///
+    /// # Errors
+    /// [`Error::IsDirectory`] to write a directory, [`Error::ReadOnly`].
+    pub fn open(&self, options: OpenOptions) -> Result<File, Error> {
+        File::of(Filesystem::new(Arc::clone(&self.volume)), self.clone(), options)
+    }
+
+    /// What has the name in this directory; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`].
+    pub fn lookup(&self, name: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let found = self.volume.lookup(&Caller::ROOT, &self.inode, name.as_ref())?;
+        Self::new(&self.volume, found)
+    }
+
+    /// Makes a regular file in this directory.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NameTooLong`], [`Error::NoSpace`], ...
+    pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u16) -> Result<Self, Error> {
+        let made = self.volume.create_file(&Caller::ROOT, &self.inode, name.as_ref(), mode)?;
+        Self::new(&self.volume, made)
+    }
+
+    /// Makes a directory in this directory.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    pub fn create_dir(&self, name: impl AsRef<[u8]>, mode: u16) -> Result<Self, Error> {
+        let made = self.volume.make_directory(&Caller::ROOT, &self.inode, name.as_ref(), mode)?;
+        Self::new(&self.volume, made)
+    }
+
+    /// Makes a symbolic link to `target` in this directory.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    pub fn symlink(&self, target: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let (name, target) = (name.as_ref(), target.as_ref());
+        let made = self.volume.make_symlink(&Caller::ROOT, &self.inode, name, target)?;
+        Self::new(&self.volume, made)
+    }
+
+    /// Makes a device file, a pipe or a socket in this directory.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    pub fn mknod(&self, name: impl AsRef<[u8]>, kind: NodeKind, mode: u16) -> Result<Self, Error> {
+        let made = self.volume.make_node(&Caller::ROOT, &self.inode, name.as_ref(), kind, mode)?;
+        Self::new(&self.volume, made)
+    }
+
+    /// Gives `original` a name in this directory.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotPermitted`] for a directory, [`Error::TooManyLinks`].
+    pub fn hard_link(&self, original: &Self, name: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.volume.link(&Caller::ROOT, &original.inode, &self.inode, name.as_ref())
+    }
+
+    /// Removes a name of anything but a directory from this directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::IsDirectory`].
+    pub fn remove_file(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.volume.unlink(&Caller::ROOT, &self.inode, name.as_ref())
+    }
+
+    /// Where this symbolic link leads.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is none.
+    pub fn read_link(&self) -> Result<Vec<u8>, Error> {
+        self.volume.read_link(&self.inode)
+    }
+
+    /// The names of its extended attributes, with their prefixes.
+    ///
+    /// # Errors
+    /// Of reading them.
+    pub fn list_xattrs(&self) -> Result<Vec<Vec<u8>>, Error> {
+        self.volume.list_xattrs(&Caller::ROOT, &self.inode)
+    }
+
+    /// The value of one extended attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`].
+    pub fn xattr(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        self.volume.xattr(&Caller::ROOT, &self.inode, name.as_ref())
+    }
+
+    /// Sets an extended attribute, new or not.
+    ///
+    /// # Errors
+    /// [`Error::NoAttributeSpace`], [`Error::NotSupported`] for a prefix that ext4 does not know.
+    pub fn set_xattr(&self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), Some(value.as_ref()))
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`].
+    pub fn remove_xattr(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), None)
     }
 
     /// Where its blocks lie.

@@ -176,7 +176,7 @@ impl Filesystem {
         original: impl AsRef<[u8]>,
         link: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        let target = self.resolve(original.as_ref(), path::Last::Keep)?;
+        let target = self.symlink_inode(original)?;
         let (parent, name) = self.parent_of(link.as_ref())?;
         self.volume.link(&Caller::ROOT, &target.inode, &parent.inode, name)
     }
@@ -198,7 +198,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Invalid`] if it is none.
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
-        self.volume.read_link(&self.resolve(path.as_ref(), path::Last::Keep)?.inode)
+        self.symlink_inode(path)?.read_link()
     }
 
     /// Makes a device file, a pipe or a socket.
@@ -217,7 +217,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata, Error> {
-        self.resolve(path.as_ref(), path::Last::Follow)?.metadata()
+        self.inode(path)?.metadata()
     }
 
     /// Attributes of the file at `path`, itself a symbolic link or not.
@@ -225,7 +225,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata, Error> {
-        self.resolve(path.as_ref(), path::Last::Keep)?.metadata()
+        self.symlink_inode(path)?.metadata()
     }
 
     /// The names in a directory, without `.` and `..`, in the directory's own order.
@@ -233,7 +233,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotDirectory`]; while going through it, what is broken in the directory.
     pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir, Error> {
-        self.resolve(path.as_ref(), path::Last::Follow)?.read_dir()
+        self.inode(path)?.read_dir()
     }
 
     /// Sets the permission bits of the file at `path`, set-user, set-group and sticky included.
@@ -242,7 +242,7 @@ impl Filesystem {
     /// [`Error::NotFound`], [`Error::NotPermitted`].
     pub fn set_permissions(&self, path: impl AsRef<[u8]>, mode: u16) -> Result<(), Error> {
         let change = SetAttributes { mode: Some(mode), ..SetAttributes::default() };
-        self.resolve(path.as_ref(), path::Last::Follow)?.set_attributes(&change)
+        self.inode(path)?.set_attributes(&change)
     }
 
     /// Sets owner and group of the file at `path`, itself a symbolic link or not.
@@ -256,7 +256,7 @@ impl Filesystem {
         gid: Option<u32>,
     ) -> Result<(), Error> {
         let change = SetAttributes { uid, gid, ..SetAttributes::default() };
-        self.resolve(path.as_ref(), path::Last::Keep)?.set_attributes(&change)
+        self.symlink_inode(path)?.set_attributes(&change)
     }
 
     /// Sets times of access and modification of the file at `path`, itself a symbolic link or not.
@@ -270,7 +270,7 @@ impl Filesystem {
         modified: Option<Timestamp>,
     ) -> Result<(), Error> {
         let change = SetAttributes { accessed, modified, ..SetAttributes::default() };
-        self.resolve(path.as_ref(), path::Last::Keep)?.set_attributes(&change)
+        self.symlink_inode(path)?.set_attributes(&change)
     }
 
     /// The names of a file's extended attributes, with their prefixes.
@@ -278,8 +278,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotFound`], or of reading them.
     pub fn list_xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>, Error> {
-        self.volume
-            .list_xattrs(&Caller::ROOT, &self.resolve(path.as_ref(), path::Last::Keep)?.inode)
+        self.symlink_inode(path)?.list_xattrs()
     }
 
     /// The value of one extended attribute.
@@ -287,11 +286,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NoAttribute`].
     pub fn xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
-        self.volume.xattr(
-            &Caller::ROOT,
-            &self.resolve(path.as_ref(), path::Last::Keep)?.inode,
-            name.as_ref(),
-        )
+        self.symlink_inode(path)?.xattr(name)
     }
 
     /// Sets an extended attribute, new or not.
@@ -304,8 +299,7 @@ impl Filesystem {
         name: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
-        self.volume.set_xattr(&Caller::ROOT, &inode.inode, name.as_ref(), Some(value.as_ref()))
+        self.symlink_inode(path)?.set_xattr(name, value)
     }
 
     /// Removes an extended attribute.
@@ -317,8 +311,7 @@ impl Filesystem {
         path: impl AsRef<[u8]>,
         name: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        let inode = self.resolve(path.as_ref(), path::Last::Keep)?;
-        self.volume.set_xattr(&Caller::ROOT, &inode.inode, name.as_ref(), None)
+        self.symlink_inode(path)?.remove_xattr(name)
     }
 
     /// Sizes and counts.

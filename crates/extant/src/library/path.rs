@@ -37,6 +37,22 @@ impl Filesystem {
         InodeHandle::new(&self.volume, self.volume.root()?)
     }
 
+    /// What is at `path`; a symbolic link is followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::LinkLoop`].
+    pub fn inode(&self, path: impl AsRef<[u8]>) -> Result<InodeHandle, Error> {
+        self.resolve(path.as_ref(), Last::Follow)
+    }
+
+    /// What is at `path`, itself a symbolic link or not.
+    ///
+    /// # Errors
+    /// As [`Self::inode`].
+    pub fn symlink_inode(&self, path: impl AsRef<[u8]>) -> Result<InodeHandle, Error> {
+        self.resolve(path.as_ref(), Last::Keep)
+    }
+
     /// The inode that a path leads to.
     pub(super) fn resolve(&self, path: &[u8], last: Last) -> Result<InodeHandle, Error> {
         let root = self.root()?;
