@@ -1,6 +1,7 @@
-//! Automation of the workspace: `cargo xtask ci`, `cargo xtask tidy`.
+//! Automation of the workspace: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask oracle`.
 
 mod ci;
+mod oracle;
 mod tidy;
 
 use std::path::PathBuf;
@@ -9,7 +10,9 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <command>
 
   ci      every check, as CI runs it; ends with `N passed, N failed, N skipped`
-  tidy    the rules of layout alone: arrows between layers, lengths, headers";
+  tidy    the rules of layout alone: arrows between layers, lengths, headers
+  oracle [TREE]
+          long comparisons with the kernel, on /usr/share or another tree; needs root";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +20,8 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["oracle"] => oracle::run(&root(), "/usr/share"),
+        ["oracle", tree] => oracle::run(&root(), tree),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -21,7 +21,7 @@ enum Layer {
 }
 
 /// The engine's folders and files. Active ranks follow one `write` downwards.
-const LAYERS: [(&str, Layer); 23] = [
+const LAYERS: [(&str, Layer); 26] = [
     ("lib", Layer::Root),
     ("filesystem", Layer::Active(0)),
     ("library", Layer::Face),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, Layer); 23] = [
     ("namespace", Layer::Active(10)),
     ("xattr", Layer::Active(20)),
     ("writeback", Layer::Active(50)),
+    ("orphans", Layer::Active(55)),
     ("mapping", Layer::Active(60)),
     ("extent_tree", Layer::Active(70)),
     ("indirect", Layer::Active(70)),
@@ -42,6 +43,8 @@ const LAYERS: [(&str, Layer); 23] = [
     ("block_io", Layer::Noun),
     ("caller", Layer::Noun),
     ("error", Layer::Noun),
+    ("options", Layer::Noun),
+    ("report", Layer::Noun),
     ("sync", Layer::Noun),
     ("time", Layer::Noun),
     ("trace", Layer::Noun),
