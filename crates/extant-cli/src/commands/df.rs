@@ -1,0 +1,62 @@
+//! `extant df`: how full images are.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::output::{print_json, size};
+use crate::volume;
+
+/// Show how full images are
+#[derive(Debug, clap::Args)]
+pub struct DfArgs {
+    /// Image files or block devices
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// Inodes instead of bytes
+    #[arg(short, long)]
+    inodes: bool,
+    /// For a program to read
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut values = Vec::new();
+    if !args.json {
+        let unit = if args.inodes { "inodes" } else { "size" };
+        writeln!(out, "{:>12} {:>12} {:>12} {:>5}  image", unit, "used", "available", "use%")?;
+    }
+    for image in &args.images {
+        let found = volume::open(image)?.statfs();
+        let block = u64::from(found.block_size);
+        let (all, free, available) = match args.inodes {
+            true => (found.inodes, found.free_inodes, found.free_inodes),
+            false => {
+                (found.blocks * block, found.free_blocks * block, found.available_blocks * block)
+            }
+        };
+        let used = all - free;
+        if args.json {
+            values.push(json!({
+                "image": image.display().to_string(), "block_size": block, "blocks": found.blocks,
+                "free_blocks": found.free_blocks, "available_blocks": found.available_blocks,
+                "inodes": found.inodes, "free_inodes": found.free_inodes,
+            }));
+            continue;
+        }
+        let show = |n: u64| if args.inodes { n.to_string() } else { size(n) };
+        let percent = (used * 100).div_ceil((used + available).max(1));
+        writeln!(
+            out,
+            "{:>12} {:>12} {:>12} {:>4}%  {}",
+            show(all),
+            show(used),
+            show(available),
+            percent,
+            image.display()
+        )?;
+    }
+    if args.json { print_json(out, &json!(values)) } else { Ok(()) }
+}

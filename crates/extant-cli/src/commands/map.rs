@@ -1,0 +1,140 @@
+//! `extant map`: where a file's blocks lie, or how full each part of an image is.
+
+use std::io::Write;
+
+use anyhow::Context;
+use extant::{FileExtent, FileExtentState};
+use extant_device::{BlockDeviceExt, FileDevice};
+use extant_format::bitmap;
+use serde_json::json;
+
+use super::info;
+use crate::address::ImagePath;
+use crate::output::{print_json, size};
+use crate::volume;
+
+/// Show where a file's blocks lie, or draw how full an image is
+#[derive(Debug, clap::Args)]
+pub struct MapArgs {
+    /// A file as IMAGE:/path, or an image
+    #[arg(value_parser = super::inside_or_root())]
+    at: ImagePath,
+    /// Characters in a line of the drawing
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    width: u32,
+    /// For a program to read
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    match args.at.name() {
+        Some(_) => map_file(args, out),
+        None => map_image(args, out),
+    }
+    .with_context(|| args.at.to_string())
+}
+
+fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let filesystem = volume::open(&args.at.image)?;
+    let extents = filesystem.inode(&args.at.path)?.extents()?;
+    if args.json {
+        let values = extents.iter().map(|extent| {
+            json!({
+                "logical": extent.logical, "physical": extent.physical, "len": extent.len,
+                "state": state_name(extent.state),
+            })
+        });
+        return print_json(out, &values.collect());
+    }
+    writeln!(out, "{:>12} {:>12} {:>12}  state", "file block", "on device", "blocks")?;
+    for FileExtent { logical, physical, len, state } in &extents {
+        let physical = physical.map_or("-".to_owned(), |block| block.to_string());
+        writeln!(out, "{logical:>12} {physical:>12} {len:>12}  {}", state_name(*state))?;
+    }
+    writeln!(out, "{} extents", extents.len())?;
+    Ok(())
+}
+
+fn state_name(state: FileExtentState) -> &'static str {
+    match state {
+        FileExtentState::Written => "written",
+        FileExtentState::Unwritten => "unwritten",
+        FileExtentState::Delayed => "delayed",
+    }
+}
+
+/// One line a group; each character stands for an equal share of its clusters.
+fn map_image(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let device = FileDevice::open_read_only(&args.at.image)?;
+    let superblock = info::read_superblock(&device)?;
+    let geometry = superblock.geometry();
+    let groups = info::read_groups(&device, &superblock)?;
+    if args.json {
+        let values = groups.iter().map(|(group, found)| {
+            json!({ "group": group.get(), "clusters": geometry.clusters_in(*group), "free": found.free_clusters })
+        });
+        return print_json(out, &values.collect());
+    }
+    let share = u64::from(geometry.clusters_per_group.div_ceil(args.width))
+        << geometry.cluster_bits
+        << geometry.block_bits;
+    writeln!(
+        out,
+        "each character is {}: `.` free, `-` less than half used, `+` more, `#` all used",
+        size(share)
+    )?;
+    for (group, found) in &groups {
+        let clusters = geometry.clusters_in(*group);
+        let bits = match found.block_bitmap_is_uninitialized(geometry) {
+            true => vec![0; geometry.block_len()],
+            false => device
+                .read_vec(found.block_bitmap.get() << geometry.block_bits, geometry.block_len())?,
+        };
+        writeln!(
+            out,
+            "{:>6} {} {:>3}% free",
+            group.get(),
+            draw(&bits, clusters, args.width),
+            percent(found.free_clusters, clusters)
+        )?;
+    }
+    Ok(())
+}
+
+fn percent(part: u32, all: u32) -> u64 {
+    u64::from(part) * 100 / u64::from(all.max(1))
+}
+
+/// How full each share of a bitmap is.
+fn draw(bits: &[u8], clusters: u32, width: u32) -> String {
+    let share = clusters.div_ceil(width).max(1);
+    let starts = (0..width).map(|n| n * share).take_while(|start| *start < clusters);
+    starts
+        .map(|start| {
+            let range = start..(start + share).min(clusters);
+            let (len, free) = (range.end - range.start, bitmap::count_zeros(bits, range));
+            match free {
+                0 => '#',
+                free if free == len => '.',
+                free if free > len / 2 => '-',
+                _ => '+',
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_share_shows_how_full_it_is() {
+        let mut bits = [0; 8];
+        bitmap::set(&mut bits, 0..17);
+        bitmap::set(&mut bits, 32..46);
+        assert_eq!(draw(&bits, 64, 4), "#-+.");
+        assert_eq!(draw(&bits, 40, 4), "#+.+");
+        assert_eq!(draw(&bits, 3, 8), "###");
+    }
+}

@@ -1,0 +1,118 @@
+//! A tree as a stream of items: what a source sends and a target takes, over a bounded channel.
+//!
+//! A directory's items stand between its `Enter` and its `Leave`, a file's bytes between its `File` and its `Close`. The
+//! name of the first item may be empty: then it is the target directory itself.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use extant::namespace::NodeKind;
+use extant_format::Timestamp;
+
+/// One step through a tree.
+#[derive(Debug)]
+pub enum Item {
+    /// A directory begins.
+    Enter(Entry),
+    /// The directory that began last ends.
+    Leave,
+    /// A regular file begins.
+    File(Entry),
+    /// Bytes of the file that began last, in rising order; what lies between is a hole.
+    Data { offset: u64, bytes: Vec<u8> },
+    /// The file that began last ends, with so many bytes.
+    Close { size: u64 },
+    /// A symbolic link.
+    Symlink { entry: Entry, target: Vec<u8> },
+    /// A device file, a pipe or a socket.
+    Special { entry: Entry, kind: NodeKind },
+    /// Another name of an earlier file, whose entry had this number.
+    Again { name: Vec<u8>, link: u64 },
+    /// Something that could not be read, in one line.
+    Failed(String),
+}
+
+/// A file's name and what is kept of its attributes.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: Vec<u8>,
+    pub attributes: Attributes,
+    /// Other names may follow, which refer to this number.
+    pub link: Option<u64>,
+}
+
+/// What is kept of a file's attributes.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u16,
+    /// User and group, if they are kept.
+    pub owner: Option<(u32, u32)>,
+    /// Times of access and modification, if they are kept.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// Extended attributes that are kept; access lists are among them.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a source shall read and keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Directories too.
+    pub recursive: bool,
+    /// Owner, times, extended attributes.
+    pub archive: bool,
+    /// Permission bits that are not given to copies; none where all are kept.
+    pub umask: u16,
+}
+
+/// The other end is gone, and knows why.
+#[derive(Debug)]
+pub struct Stopped;
+
+/// Where a source puts its items.
+#[derive(Debug)]
+pub struct Sink {
+    items: SyncSender<Item>,
+    spare: Receiver<Vec<u8>>,
+}
+
+/// Where a target gets its items.
+#[derive(Debug)]
+pub struct Stream {
+    items: Receiver<Item>,
+    spare: Sender<Vec<u8>>,
+}
+
+/// Both ends of a stream.
+pub fn stream() -> (Sink, Stream) {
+    let (items, taken) = sync_channel(ITEMS_ON_THE_WAY);
+    let (used, spare) = channel();
+    (Sink { items, spare }, Stream { items: taken, spare: used })
+}
+
+impl Sink {
+    pub fn send(&self, item: Item) -> Result<(), Stopped> {
+        self.items.send(item).map_err(|_| Stopped)
+    }
+
+    /// An empty buffer, which has been used before if there is such a one.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.spare.try_recv().unwrap_or_default()
+    }
+}
+
+impl Stream {
+    pub fn next(&self) -> Option<Item> {
+        self.items.recv().ok()
+    }
+
+    /// Gives a buffer back for the source to use again.
+    pub fn recycle(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        // A source that is done needs no buffers.
+        let _ = self.spare.send(buffer);
+    }
+}
+
+/// Bytes in an item: large enough that the calls do not matter, small enough to lie in the processor's cache.
+pub const CHUNK_BYTES: u64 = 512 << 10;
+const ITEMS_ON_THE_WAY: usize = 64;

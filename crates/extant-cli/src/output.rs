@@ -1,0 +1,215 @@
+//! How names, modes, times and sizes are shown.
+
+use std::io::{IsTerminal, Write};
+
+use extant::Metadata;
+use extant_format::{FileType, Timestamp};
+use serde_json::{Value, json};
+
+/// A name for people: on a terminal, bytes that could do something to it become question marks.
+pub fn name(bytes: &[u8]) -> Vec<u8> {
+    match std::io::stdout().is_terminal() {
+        true => {
+            bytes.iter().map(|byte| if byte.is_ascii_control() { b'?' } else { *byte }).collect()
+        }
+        false => bytes.to_vec(),
+    }
+}
+
+/// A name for programs; bytes that are no UTF-8 are told beside it.
+pub fn json_name(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "lossy": String::from_utf8_lossy(bytes), "hex": hex(bytes) }),
+    }
+}
+
+/// Two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Sixteen bytes as a UUID is written.
+pub fn uuid(bytes: &[u8; 16]) -> String {
+    let text = hex(bytes);
+    format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+}
+
+/// Prints one JSON value.
+pub fn print_json(out: &mut dyn Write, value: &Value) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    Ok(writeln!(out)?)
+}
+
+/// Type and permissions as ls(1) shows them.
+pub fn mode(mode: u16) -> String {
+    let kind = FileType::from_mode(mode).map_or('?', type_letter);
+    let bit = |mask: u16, letter: char| if mode & mask != 0 { letter } else { '-' };
+    let execute = |mask: u16, special: u16, both: char, alone: char| match (
+        mode & mask != 0,
+        mode & special != 0,
+    ) {
+        (true, true) => both,
+        (false, true) => alone,
+        (true, false) => 'x',
+        (false, false) => '-',
+    };
+    [
+        kind,
+        bit(0o400, 'r'),
+        bit(0o200, 'w'),
+        execute(0o100, 0o4000, 's', 'S'),
+        bit(0o040, 'r'),
+        bit(0o020, 'w'),
+        execute(0o010, 0o2000, 's', 'S'),
+        bit(0o004, 'r'),
+        bit(0o002, 'w'),
+        execute(0o001, 0o1000, 't', 'T'),
+    ]
+    .iter()
+    .collect()
+}
+
+/// The type in words.
+pub fn type_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "regular file",
+        FileType::Directory => "directory",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        FileType::Symlink => "symbolic link",
+    }
+}
+
+fn type_letter(kind: FileType) -> char {
+    match kind {
+        FileType::Regular => '-',
+        FileType::Directory => 'd',
+        FileType::CharacterDevice => 'c',
+        FileType::BlockDevice => 'b',
+        FileType::Fifo => 'p',
+        FileType::Socket => 's',
+        FileType::Symlink => 'l',
+    }
+}
+
+/// A moment in UTC, to the minute.
+pub fn short_time(time: Timestamp) -> String {
+    let (year, month, day) = date(time.seconds.div_euclid(86400));
+    let seconds = time.seconds.rem_euclid(86400);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3600, seconds / 60 % 60)
+}
+
+/// A moment in UTC, to the nanosecond.
+pub fn time(time: Timestamp) -> String {
+    format!("{}:{:02}.{:09} UTC", short_time(time), time.seconds.rem_euclid(60), time.nanoseconds)
+}
+
+/// Year, month and day of the `days`-th day since 1970, in the Gregorian calendar.
+fn date(days: i64) -> (i64, i64, i64) {
+    // Eras of 400 years, each year from March on, so that the leap day is the last one.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A size with a binary unit, as `df -h` shows it.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10 / 1024, 0);
+    while tenths >= 10 * 1024 {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// Everything that an inode tells.
+pub fn json_metadata(metadata: &Metadata) -> Value {
+    let moment =
+        |time: Timestamp| json!({ "seconds": time.seconds, "nanoseconds": time.nanoseconds });
+    json!({
+        "inode": metadata.inode.get(),
+        "type": type_name(metadata.file_type()),
+        "mode": format!("{:04o}", metadata.permissions()),
+        "uid": metadata.uid,
+        "gid": metadata.gid,
+        "links": metadata.links,
+        "size": metadata.size,
+        "sectors": metadata.blocks,
+        "device": metadata.device.map(|(major, minor)| json!([major, minor])),
+        "accessed": moment(metadata.accessed),
+        "modified": moment(metadata.modified),
+        "changed": moment(metadata.changed),
+        "created": metadata.created.map(moment),
+        "flags": format!("{:#x}", metadata.flags.bits()),
+        "generation": metadata.generation,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_look_as_in_ls() {
+        for (bits, text) in [
+            (0o100644, "-rw-r--r--"),
+            (0o040755, "drwxr-xr-x"),
+            (0o104755, "-rwsr-xr-x"),
+            (0o102644, "-rw-r-Sr--"),
+            (0o041777, "drwxrwxrwt"),
+            (0o041776, "drwxrwxrwT"),
+            (0o120777, "lrwxrwxrwx"),
+        ] {
+            assert_eq!(mode(bits), text);
+        }
+    }
+
+    #[test]
+    fn times_follow_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_400, "2000-02-29 00:00"),
+            (1_795_483_153, "2026-11-24 01:19"),
+            (-1, "1969-12-31 23:59"),
+            (4_107_542_400, "2100-03-01 00:00"),
+        ] {
+            assert_eq!(short_time(Timestamp { seconds, nanoseconds: 0 }), text);
+        }
+        assert_eq!(
+            time(Timestamp { seconds: 61, nanoseconds: 5 }),
+            "1970-01-01 00:01:01.000000005 UTC"
+        );
+    }
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536 << 20, "1.5 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_keep_their_bytes() {
+        assert_eq!(json_name(b"plain"), json!("plain"));
+        assert_eq!(json_name(b"\xFF")["hex"], json!("ff"));
+    }
+}
