@@ -328,8 +328,8 @@ impl ExtentStatusTree {
         tally
     }
 
-    /// The run around `block`.
-    fn around(&self, block: LogicalBlock) -> Option<StatusEntry> {
+    /// The run around `block`; neither counted nor marked.
+    pub(crate) fn around(&self, block: LogicalBlock) -> Option<StatusEntry> {
         let (&start, run) = self.runs.range(..=block).next_back()?;
         Some(run.at(start)).filter(|entry| entry.blocks.contains(block))
     }

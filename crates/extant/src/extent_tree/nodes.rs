@@ -17,6 +17,8 @@ use crate::transaction::{BlockKind, Handle, MetadataBlock};
 pub(crate) enum NodeSpace {
     /// Free space.
     Free,
+    /// What is kept for root too.
+    Root,
     /// The reserved pool too: the data was promised already (`METADATA_NOFAIL`).
     Reserved,
 }
@@ -88,6 +90,7 @@ impl ExtentTree<'_> {
     ) -> Result<PhysicalBlock, Error> {
         let pays = match space {
             NodeSpace::Free => AllocationFlags::empty(),
+            NodeSpace::Root => AllocationFlags::USE_ROOT_BLOCKS,
             NodeSpace::Reserved => AllocationFlags::USE_RESERVED,
         };
         let request = AllocationRequest {

@@ -30,6 +30,10 @@ impl Mapper {
     /// Kernel `ext4_map_blocks` without `CREATE` (D20.1).
     pub(crate) fn look_up(&self, inode: &Inode, range: LogicalRange) -> Result<Mapped, Error> {
         if let Some(known) = self.known(inode, range)? {
+            if self.options.check_status {
+                let _map = inode.map.read();
+                self.check_known(inode, range.start());
+            }
             return Ok(known);
         }
         let _map = inode.map.read();
@@ -49,6 +53,34 @@ impl Mapper {
             self.check_place(inode, places.expect("it was noted from a checked place"))?;
         }
         Ok(Some(Mapped { blocks: part.blocks, state: part.state, new: false }))
+    }
+
+    /// Panics if memory says something else of `block` than the map on disk; the caller holds `Inode::map`.
+    ///
+    /// Source: kernel `ext4_map_blocks_es_recheck`, `ext4_es_insert_extent_check` (D11.18).
+    pub(super) fn check_known(&self, inode: &Inode, block: LogicalBlock) {
+        let flags = inode.flags();
+        if flags.contains(InodeFlags::INLINE_DATA) {
+            return;
+        }
+        let single = LogicalRange::single(block);
+        let found = if flags.contains(InodeFlags::EXTENTS) {
+            let tree = self.tree(inode);
+            tree.find(block).map(|path| match tree.at(&path, block) {
+                Located::Extent(extent) => mapped(extent, single).state,
+                Located::Hole(_) => BlockState::Hole,
+            })
+        } else {
+            indirect::IndirectMap::new(self, inode).look_up(single).map(|found| found.state)
+        };
+        // A map that cannot be read says nothing.
+        let Ok(found) = found else { return };
+        let entry = inode.status.lock().around(block);
+        let agrees = entry.is_none_or(|entry| match entry.state_of(block) {
+            BlockState::Delayed => found == BlockState::Hole,
+            known => found == known,
+        });
+        assert!(agrees, "{} {block}: memory says {entry:?}, the disk {found}", inode.number());
     }
 
     /// Asks the map on disk; the caller holds `Inode::map`.

@@ -2,7 +2,7 @@
 
 use extant_format::extent::{Extent, ExtentState};
 use extant_format::inode::{FileType, InodeFlags};
-use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
+use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
 
 use super::look_up::{Noting, mapped, state_at};
 use super::{DataKind, MapFlags, Mapped, Mapper, indirect};
@@ -13,7 +13,7 @@ use crate::extent_tree::{
     Conversion, ExtentTree, Joining, Located, NodeSpace, Path, ZeroOut, charge, file_hints, refund,
 };
 use crate::inode::Inode;
-use crate::transaction::Handle;
+use crate::transaction::{Credits, Handle};
 
 impl Mapper {
     /// Makes the first run of `range` what `flags` ask for, and says what it is.
@@ -41,11 +41,17 @@ impl Mapper {
         let _map = inode.map.write();
         // Again, since others may have had the map. A delayed run is mapped with its promise, so it ends the request.
         let known = self.known(inode, range)?;
+        if self.options.check_status {
+            self.check_known(inode, range.start());
+        }
         if let Some(known) = known.filter(|known| is_done(known.state)) {
             return Ok(known);
         }
         if !flags.contains(MapFlags::CREATE) {
             return self.query(inode, range, Noting::Nothing);
+        }
+        if inode.flags().contains(InodeFlags::INLINE_DATA) {
+            return Err(Error::Invalid("blocks for data that is in the inode"));
         }
         let range = known.map_or(range, |known| known.blocks);
         let mut flags = flags;
@@ -69,10 +75,10 @@ impl Mapper {
         Ok(result)
     }
 
-    /// Makes all of `range`, whose I/O is done, written.
+    /// Makes all of `range`, whose I/O is done, written. May restart the handle between extents.
     ///
     /// # Errors
-    /// As [`Self::map`]; a part may be converted then.
+    /// As [`Self::map`], but for a full transaction; a part may be converted then.
     /// # Source
     /// Kernel `ext4_convert_unwritten_extents` (D16.3, D20.15).
     pub(crate) fn convert(
@@ -83,9 +89,16 @@ impl Mapper {
     ) -> Result<(), Error> {
         let mut rest = Some(range);
         while let Some(range) = rest {
-            let done = self.map(handle, inode, range, MapFlags::END_OF_IO)?.blocks;
-            rest = extant_format::LogicalBlock::new(done.end())
-                .and_then(|next| LogicalRange::between(next, range.end()));
+            match self.map(handle, inode, range, MapFlags::END_OF_IO) {
+                Ok(done) => {
+                    let next = LogicalBlock::new(done.blocks.end());
+                    rest = next.and_then(|next| LogicalRange::between(next, range.end()));
+                }
+                Err(Error::TransactionFull) => {
+                    handle.restart(Credits::blocks(self.credits(inode, 1), self.geometry()))?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -104,6 +117,9 @@ impl Mapper {
         let path = tree.find(range.start())?;
         let extent = match tree.at(&path, range.start()) {
             Located::Extent(extent) => extent,
+            Located::Hole(_) if flags.contains(MapFlags::CONVERT) => {
+                return Err(Error::Invalid("the end of I/O to a hole"));
+            }
             Located::Hole(_) => return self.allocate(handle, inode, &tree, &path, range, flags),
         };
         let found = mapped(extent, range);
@@ -192,6 +208,8 @@ impl Mapper {
         };
         let space = if flags.contains(MapFlags::METADATA_NOFAIL) {
             NodeSpace::Reserved
+        } else if flags.contains(MapFlags::ROOT_BLOCKS) {
+            NodeSpace::Root
         } else {
             NodeSpace::Free
         };

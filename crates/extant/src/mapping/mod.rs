@@ -69,13 +69,20 @@ pub(crate) struct MapOptions {
     pub(crate) journal_data: bool,
     /// Data may reach its place after the commit that makes it reachable (`data=writeback`).
     pub(crate) unordered_data: bool,
+    /// Every answer from memory is compared with the map on disk (`ES_AGGRESSIVE_TEST`, D11.18); on in the crate's own tests.
+    pub(crate) check_status: bool,
     /// Pieces of unwritten extents up to this size are zeroed rather than split off (`extent_max_zeroout_kb`).
     pub(crate) max_zero_out_kib: u32,
 }
 
 impl Default for MapOptions {
     fn default() -> Self {
-        Self { journal_data: false, unordered_data: false, max_zero_out_kib: 32 }
+        Self {
+            journal_data: false,
+            unordered_data: false,
+            check_status: cfg!(test),
+            max_zero_out_kib: 32,
+        }
     }
 }
 

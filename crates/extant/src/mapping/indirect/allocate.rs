@@ -87,7 +87,7 @@ impl IndirectMap<'_> {
             left: None,
             right: None,
             file: file_hints(self.inode, self.mapper.geometry()),
-            flags: data_flags & AllocationFlags::USE_RESERVED,
+            flags: data_flags & (AllocationFlags::USE_RESERVED | AllocationFlags::USE_ROOT_BLOCKS),
         };
         for _ in 0..chain.missing() {
             let array = self.allocate(handle, &request)?;

@@ -120,7 +120,10 @@ fn what_was_promised_can_be_written_tree_and_all() {
                 for run in delayed.iter().skip(odd).step_by(2) {
                     let counts = volume.ledger.counts();
                     let outcome = volume.map(&file, *run, pass);
-                    assert!(outcome.is_ok(), "{len} of {step}, {run}, {flags:?} {shape:?}: {outcome:?} {counts:?}");
+                    assert!(
+                        outcome.is_ok(),
+                        "{len} of {step}, {run}, {flags:?} {shape:?}: {outcome:?} {counts:?}"
+                    );
                 }
             }
             assert_eq!((volume.ledger.counts().promised, volume.ledger.counts().metadata), (0, 0));
