@@ -11,8 +11,8 @@ use crate::block_io::BlockIo;
 use crate::delayed::{LedgerParameters, SpaceLedger};
 use crate::extent_status::StatusAccount;
 use crate::inode_table::InodeTable;
-use crate::mapping::Mapper;
-use crate::options::MountOptions;
+use crate::mapping::{MapOptions, Mapper};
+use crate::options::{DataMode, MountOptions};
 use crate::page_cache::CacheAccount;
 use crate::time::Clock;
 use crate::transaction::{JournalState, Transactions};
@@ -75,12 +75,15 @@ impl Layers {
             status,
             tables,
         ));
-        let mapper = Arc::new(Mapper::new(
+        let mapper = Mapper::new(
             Arc::clone(&transactions),
             Arc::clone(&inodes),
             Arc::clone(&allocator),
             Arc::clone(&ledger),
-        ));
+        );
+        let unordered_data = options.data_mode == DataMode::Writeback;
+        let mapper = mapper.with_options(MapOptions { unordered_data, ..MapOptions::default() });
+        let mapper = Arc::new(mapper);
         Ok(Self { transactions, ledger, allocator, account, inodes, mapper })
     }
 }
