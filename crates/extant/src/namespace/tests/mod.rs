@@ -1,4 +1,5 @@
 mod attributes;
 mod directory;
 mod operations;
+mod rules;
 mod volume;

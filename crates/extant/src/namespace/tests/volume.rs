@@ -25,7 +25,7 @@ use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
 use crate::orphans::Orphans;
 use crate::time::{Clock, Entropy};
-use crate::transaction::{Credits, Transactions};
+use crate::transaction::{Credits, Handle, Transactions};
 use crate::xattr::Xattrs;
 
 /// A clock that goes on by a second each time it is asked, and numbers one after the other.
@@ -195,6 +195,14 @@ impl Volume {
 
     pub(super) fn make_file(&self, dir: &Inode, name: &str) -> Arc<Inode> {
         self.namespace.create(&Caller::ROOT, dir, name.as_bytes(), 0o644).unwrap()
+    }
+
+    /// Changes something under a handle.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Handle<'_>)) {
+        let credits = Credits::blocks(100, self.transactions.geometry());
+        let mut handle = self.transactions.begin(credits).unwrap();
+        change(&mut handle);
+        handle.stop().unwrap();
     }
 
     /// Frees an inode without names, as the layer of files does.
