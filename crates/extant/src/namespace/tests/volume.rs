@@ -60,6 +60,17 @@ fn descriptors(geometry: &Geometry, io: &BlockIo) -> Vec<GroupDescriptor> {
     geometry.groups().map(read).collect()
 }
 
+fn ledger(descriptors: &[GroupDescriptor]) -> Arc<SpaceLedger> {
+    let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
+    SpaceLedger::new(LedgerParameters {
+        free: ClusterCount(free),
+        root_reserve: ClusterCount(0),
+        pool: ClusterCount(0),
+        watermark: ClusterCount(0),
+        fold_batch: 1,
+    })
+}
+
 /// A volume that has names and attributes.
 pub(super) struct Volume {
     pub(super) namespace: Namespace,
@@ -95,14 +106,7 @@ impl Volume {
         let geometry = *superblock.geometry();
         let io = BlockIo::new(Arc::<MemoryDevice>::clone(&device), geometry.block_bits);
         let descriptors = descriptors(&geometry, &io);
-        let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
-        let ledger = SpaceLedger::new(LedgerParameters {
-            free: ClusterCount(free),
-            root_reserve: ClusterCount(0),
-            pool: ClusterCount(0),
-            watermark: ClusterCount(0),
-            fold_batch: 1,
-        });
+        let ledger = ledger(&descriptors);
         let clock = Arc::new(Counter::default());
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let transactions =
