@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use extant_format::cast::u64_from;
 use extant_format::crc::crc32c;
 use rustix::io::Errno;
 
@@ -51,7 +52,7 @@ pub struct Entry {
 /// # Errors
 /// The first file that cannot be read.
 pub fn read(root: &Path) -> io::Result<Tree> {
-    let mut tree = BTreeMap::new();
+    let mut tree = Tree::new();
     let mut seen = BTreeMap::new();
     let mut open = vec![OsString::new()];
     while let Some(relative) = open.pop() {
@@ -64,9 +65,17 @@ pub fn read(root: &Path) -> io::Result<Tree> {
             names.sort_by(|a, b| b.cmp(a));
             open.extend(names.into_iter().map(|name| join(&relative, name)));
         }
-        let same_as = seen.get(&metadata.ino()).cloned();
-        seen.entry(metadata.ino()).or_insert_with(|| relative.clone());
-        tree.insert(relative, entry(&path, &metadata, same_as)?);
+        let first = seen.entry(metadata.ino()).or_insert_with(|| relative.clone());
+        let entry = match tree.get(first) {
+            Some(known) if !metadata.is_dir() => {
+                Entry { same_as: Some(first.clone()), ..Entry::clone(known) }
+            }
+            _ => {
+                let with_path = |error| io::Error::other(format!("{}: {error}", path.display()));
+                entry(&path, &metadata).map_err(with_path)?
+            }
+        };
+        tree.insert(relative, entry);
     }
     Ok(tree)
 }
@@ -115,7 +124,7 @@ pub fn join(relative: &OsString, name: OsString) -> OsString {
     if relative.is_empty() { name } else { Path::new(relative).join(name).into_os_string() }
 }
 
-fn entry(path: &Path, metadata: &fs::Metadata, same_as: Option<OsString>) -> io::Result<Entry> {
+fn entry(path: &Path, metadata: &fs::Metadata) -> io::Result<Entry> {
     let kind = metadata.file_type();
     let (sum, data) = if kind.is_file() {
         sum_and_data(path)?
@@ -139,22 +148,33 @@ fn entry(path: &Path, metadata: &fs::Metadata, same_as: Option<OsString>) -> io:
         sparse: kind.is_file() && metadata.blocks() * 512 < metadata.size() / 2,
         data,
         xattrs: xattrs(path)?,
-        same_as: same_as.filter(|_| !is_dir),
+        same_as: None,
     })
 }
 
 fn sum_and_data(path: &Path) -> io::Result<(u32, Vec<(u64, u64)>)> {
-    let mut file = fs::File::open(path)?;
+    let file = fs::File::open(path)?;
     let data = data_ranges(&file)?;
-    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
     let mut buffer = vec![0; 1 << 20];
     let mut sum = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((sum, data)),
-            n => sum = crc32c(sum, &buffer[..n]),
+    for (mut at, end) in summed(file.metadata()?.len(), &data) {
+        while at < end {
+            let wanted = usize::try_from(end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+            match file.read_at(&mut buffer[..wanted], at)? {
+                0 => break,
+                n => {
+                    sum = crc32c(sum, &buffer[..n]);
+                    at += u64_from(n);
+                }
+            }
         }
     }
+    Ok((sum, data))
+}
+
+/// Which bytes of a file of `size` bytes go into [`Entry::sum`]: all, or of a very large file those that are data.
+pub fn summed(size: u64, data: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    if size > 256 << 20 { data.to_vec() } else { vec![(0, size)] }
 }
 
 fn data_ranges(file: &fs::File) -> io::Result<Vec<(u64, u64)>> {
