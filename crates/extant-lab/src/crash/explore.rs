@@ -1,0 +1,156 @@
+//! Many scripts and kinds of volumes by seed, and the oracles that look at a sample of what was recovered.
+
+use std::fmt;
+use std::fs;
+use std::sync::OnceLock;
+
+use extant::MountOptions;
+use extant_device::MemoryDevice;
+use extant_format::cast::u64_from;
+use extant_testkit::oracle::{self, KernelMount, Scratch};
+use extant_testkit::{CrashImage, CrashOptions, Fault, tree};
+
+use super::{Plan, Recorded, Recovered};
+use crate::bases::load;
+use crate::recipes::some;
+use crate::script::{Operation, known_scripts, random_script};
+
+/// What became of one seed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Images that were recovered and judged.
+    pub images: usize,
+    /// Of these, images that e2fsck looked at.
+    pub checked: usize,
+    /// Of these, images that the kernel recovered too.
+    pub compared: usize,
+    /// What went wrong.
+    pub failures: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, checked, compared) = (self.images, self.checked, self.compared);
+        write!(
+            f,
+            "{images} crash images, {checked} also by e2fsck, {compared} also by the kernel, {} failed",
+            self.failures.len()
+        )
+    }
+}
+
+/// Explores the script and the kind of volume that `seed` stands for, with at most `most_images` crash images.
+pub fn explore(seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report {
+    let (kind, name, script) = choose(seed);
+    let images = CrashOptions { seed, from: 0, all_subsets_up_to: 5, samples: 12, tears: 4 };
+    let plan = Plan { mount: mount_options(seed), images, most_images, sabotage };
+    let mut report = Report::default();
+    let fail = |report: &mut Report, what: String| {
+        report.failures.push(format!("seed {seed} ({}, {name}): {what}", KINDS[kind].0));
+    };
+    let Some(volume) = empty_volume(kind) else { return report };
+    let recorded = match Recorded::of(&volume, &plan, &script) {
+        Ok(recorded) => recorded,
+        Err(reason) => {
+            fail(&mut report, reason);
+            return report;
+        }
+    };
+    let scratch = Scratch::new("crash");
+    for (number, crash) in recorded.images(&plan).enumerate() {
+        report.images += 1;
+        match recorded.judge(&crash) {
+            Err(reason) => fail(&mut report, format!("{crash}: {reason}")),
+            Ok(recovered) if number % CHECKED == 0 => {
+                report.checked += 1;
+                let with_kernel = number % COMPARED == 0;
+                match oracles(&scratch, &crash, &recovered, with_kernel) {
+                    Ok(compared) => report.compared += usize::from(compared),
+                    Err(reason) => fail(&mut report, format!("{crash}: {reason}")),
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+    report
+}
+
+/// How often e2fsck looks, and how often the kernel.
+const CHECKED: usize = 5;
+const COMPARED: usize = 25;
+
+/// The kind of volume, the script's name, and the script.
+fn choose(seed: u64) -> (usize, String, Vec<Operation>) {
+    let at = |n: u64, len: usize| usize::try_from(n % u64_from(len)).expect("an index");
+    let kind = at(seed / 2, KINDS.len());
+    if seed % 2 == 1 {
+        return (kind, "random".to_owned(), random_script(seed, 30));
+    }
+    let known = known_scripts();
+    let (name, script) = known[at(seed / 2, known.len())].clone();
+    (kind, name.to_owned(), script)
+}
+
+fn mount_options(seed: u64) -> MountOptions {
+    let options = MountOptions::new();
+    match seed / 4 % 5 {
+        0 => options.delayed_allocation(false),
+        1 => options.unwritten_until_done(false),
+        2 => options.cache_bytes(1 << 20),
+        _ => options,
+    }
+}
+
+/// Kinds of volumes: name, options of mkfs.ext4.
+const KINDS: [(&str, &[&str]); 7] = [
+    ("4k", &["-b", "4096"]),
+    ("1k", &["-b", "1024"]),
+    ("no checksums", &["-b", "4096", "-O", "^metadata_csum"]),
+    ("indirect", &["-b", "1024", "-O", "^64bit,^extent"]),
+    ("inline data", &["-b", "4096", "-O", "inline_data"]),
+    ("1k, small inodes", &["-b", "1024", "-I", "128"]),
+    ("orphan file", &["-b", "1024", "-O", "orphan_file"]),
+];
+
+/// A fresh volume of 16 mebibytes; `None`, after a skip, where there is no mkfs.ext4. It is made once a run.
+fn empty_volume(kind: usize) -> Option<MemoryDevice> {
+    static MADE: [OnceLock<Option<MemoryDevice>>; KINDS.len()] =
+        [const { OnceLock::new() }; KINDS.len()];
+    let make = || {
+        let scratch = Scratch::new("empty");
+        let path = scratch.path("image");
+        let uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+        let fixed = ["-U", uuid, "-E", &format!("hash_seed={uuid},lazy_itable_init=0")];
+        oracle::mkfs(&path, 16 << 20, &[KINDS[kind].1, &fixed].concat())?;
+        Some(load(&path))
+    };
+    MADE[kind].get_or_init(make).as_ref().map(MemoryDevice::snapshot)
+}
+
+/// What e2fsck says of what the engine recovered and, if asked, whether the kernel recovers the same; whether it could.
+fn oracles(
+    scratch: &Scratch,
+    crash: &CrashImage,
+    recovered: &Recovered,
+    with_kernel: bool,
+) -> Result<bool, String> {
+    let path = scratch.path("image");
+    let store =
+        |image: &MemoryDevice| fs::write(&path, image.to_vec()).map_err(|error| error.to_string());
+    store(&recovered.image)?;
+    oracle::e2fsck(&path).map_err(|text| format!("e2fsck of what was recovered: {text}"))?;
+    if !with_kernel {
+        return Ok(false);
+    }
+    store(&crash.image)?;
+    let Some(mount) = KernelMount::new(&path, &scratch.path("mount"), "noatime") else {
+        return Ok(false);
+    };
+    let seen = tree::read(mount.root()).map_err(|error| error.to_string())?;
+    mount.unmount().map_err(|error| error.to_string())?;
+    let differences = tree::differences(&seen, &recovered.tree, |_, _| false);
+    match differences.is_empty() {
+        true => Ok(true),
+        false => Err(format!("the kernel recovers another tree: {}", some(&differences))),
+    }
+}

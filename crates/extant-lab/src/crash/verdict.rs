@@ -1,0 +1,166 @@
+//! Whether what is seen after recovery is what the model allows.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
+
+use extant::Filesystem;
+use extant_format::cast::u64_from;
+use extant_format::crc::crc32c;
+use extant_testkit::tree::{Entry, Tree};
+
+use crate::script::model::{Id, Model, Node, NodeKind, Promise, State};
+use crate::volume;
+
+/// All that is seen of a recovered volume.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// By path, without the root and `lost+found`.
+    pub entries: BTreeMap<Vec<u8>, Entry>,
+    /// The bytes of regular files, by path.
+    pub bytes: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// All of it, with the root and `lost+found`.
+    pub tree: Tree,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// What cannot be read.
+pub fn see(filesystem: &Filesystem) -> Result<Seen, String> {
+    let tree = volume::tree(filesystem)?;
+    let mut seen = Seen { tree: tree.clone(), ..Seen::default() };
+    for (path, entry) in tree {
+        let path = path.as_bytes().to_vec();
+        if path.is_empty() || path == b"lost+found" {
+            continue;
+        }
+        if entry.mode & 0xF000 == 0x8000 {
+            let bytes = volume::read(filesystem, &path)
+                .map_err(|error| format!("{}: {error}", show(&path)))?;
+            seen.bytes.insert(path.clone(), bytes);
+        }
+        seen.entries.insert(path, entry);
+    }
+    Ok(seen)
+}
+
+/// Checks that the tree is that of some moment from the promised one to the last begun operation, with the bytes that
+/// belong there.
+pub(super) fn check(
+    model: &Model,
+    promise: &Promise,
+    begun: usize,
+    seen: &Seen,
+) -> Result<(), String> {
+    let mut reasons = Vec::new();
+    // Later moments first: mostly it is the last.
+    for moment in (promise.operations..=begun).rev() {
+        let fits = check_names(&model.states[moment], seen)
+            .and_then(|()| check_bytes(model, &model.states[moment], promise, seen));
+        match fits {
+            Ok(()) => return Ok(()),
+            Err(reason) => reasons.push(format!("after operation {moment}: {reason}")),
+        }
+    }
+    Err(format!("no moment fits:\n  {}", reasons.join("\n  ")))
+}
+
+/// Names, kinds, links, permissions and attributes.
+fn check_names(state: &State, seen: &Seen) -> Result<(), String> {
+    if let Some(extra) = seen.entries.keys().find(|path| !state.names.contains_key(*path)) {
+        return Err(format!("{} is there", show(extra)));
+    }
+    for (path, id) in &state.names {
+        let Some(entry) = seen.entries.get(path) else {
+            return Err(format!("{} is missing", show(path)));
+        };
+        let wrong = |what: String| Err(format!("{}: {what}", show(path)));
+        let node = &state.nodes[id];
+        if entry.mode != mode_of(node) {
+            return wrong(format!("mode {:o} instead of {:o}", entry.mode, mode_of(node)));
+        }
+        if entry.xattrs != node.xattrs {
+            return wrong(format!(
+                "attributes {:?} instead of {:?}",
+                entry.xattrs.keys(),
+                node.xattrs.keys()
+            ));
+        }
+        if node.kind != NodeKind::Directory && entry.links != state.links(*id) {
+            return wrong(format!("{} links instead of {}", entry.links, state.links(*id)));
+        }
+        if let NodeKind::Symlink(target) = &node.kind
+            && (entry.size, entry.sum) != (u64_from(target.len()), crc32c(0, target))
+        {
+            return wrong("another target".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn mode_of(node: &Node) -> u32 {
+    let kind = match node.kind {
+        NodeKind::File => 0x8000,
+        NodeKind::Directory => 0x4000,
+        NodeKind::Symlink(_) => 0xA000,
+    };
+    kind | u32::from(node.mode)
+}
+
+/// Every byte of every file is that of some version since the last that was synced.
+fn check_bytes(model: &Model, state: &State, promise: &Promise, seen: &Seen) -> Result<(), String> {
+    for (path, id) in &state.names {
+        if let Some(bytes) = seen.bytes.get(path) {
+            let versions = allowed(model, promise, *id);
+            check_file(&versions, bytes).map_err(|reason| format!("{}: {reason}", show(path)))?;
+        }
+    }
+    Ok(())
+}
+
+fn allowed<'a>(model: &'a Model, promise: &Promise, id: Id) -> Vec<&'a [u8]> {
+    let synced = promise.versions.get(&id).copied().unwrap_or(0);
+    model.versions[&id][synced..].iter().map(Vec::as_slice).collect()
+}
+
+fn check_file(versions: &[&[u8]], bytes: &[u8]) -> Result<(), String> {
+    let lens = versions.iter().map(|version| version.len());
+    let range: RangeInclusive<usize> = lens.clone().min().unwrap_or(0)..=lens.max().unwrap_or(0);
+    if !range.contains(&bytes.len()) {
+        return Err(format!("{} bytes instead of {range:?}", bytes.len()));
+    }
+    let fits = |at: usize| {
+        versions.iter().any(|version| version.get(at).copied().unwrap_or(0) == bytes[at])
+    };
+    match (0..bytes.len()).find(|at| !fits(*at)) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "byte {at} of {} is {:#x}; the {} versions since the last sync have {:?}",
+            bytes.len(),
+            bytes[at],
+            versions.len(),
+            versions.iter().map(|version| version.get(at)).collect::<Vec<_>>()
+        )),
+    }
+}
+
+fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsynced_bytes_are_new_old_or_zero() {
+        let (old, new): (&[u8], &[u8]) = (&[1, 1], &[2, 2, 2]);
+        for bytes in [&[1, 1][..], &[2, 1], &[1, 2, 2], &[1, 1, 0]] {
+            assert_eq!(check_file(&[old, new], bytes), Ok(()), "{bytes:?}");
+        }
+        for bytes in [&[1][..], &[0, 1], &[1, 1, 3], &[2, 2, 2, 2]] {
+            assert!(check_file(&[old, new], bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The lab: suites that judge the engine from outside, by images that were damaged, cut off by a crash, or made and read by
+//! other programs.
+//!
+//! `cargo xtask damage`, `cargo xtask crash` and `cargo xtask oracle` run them at length; the tests of this crate are
+//! their bounded part.
+
+pub mod bases;
+pub mod counts;
+pub mod crash;
+pub mod damage;
+pub mod recipes;
+pub mod script;
+pub mod volume;

@@ -1,0 +1,147 @@
+//! Runs the suites that have no end of their own: damaged images and crash images, as many as are asked for.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use cap::Cap;
+use clap::{Args, Parser, Subcommand};
+use extant_device::OperationKind;
+use extant_lab::crash::{self, Report};
+use extant_lab::damage::{self, Case, Run, Watch};
+use extant_testkit::{Effect, Fault};
+
+/// Counts what is allocated, so that a case cannot take more than its share: past it, the process ends.
+#[global_allocator]
+static ALLOCATOR: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
+
+/// The most that an operation may allocate beyond what was there before.
+const MOST_BYTES: usize = 256 << 20;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Suite,
+}
+
+#[derive(Debug, Subcommand)]
+enum Suite {
+    /// Reads and writes damaged images
+    Damage(DamageArgs),
+    /// Does the work of `damage`, for it to survive what kills a process
+    #[command(hide = true)]
+    DamageWorker { seed: u64, first: u64, step: u64, count: u64 },
+    /// Recovers crash images of scripts
+    Crash(CrashArgs),
+}
+
+#[derive(Debug, Args)]
+struct CrashArgs {
+    /// How many seeds; each is a script on a kind of volume
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// At most so many images of each
+    #[arg(long, default_value_t = 1000)]
+    images: usize,
+    /// Drop every flush, and expect that to be found
+    #[arg(long)]
+    sabotage: bool,
+}
+
+#[derive(Debug, Args)]
+struct DamageArgs {
+    /// How many images
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// Decides all damage
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first image
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Only this image, step by step
+    #[arg(long)]
+    only: Option<u64>,
+    /// How many processes
+    #[arg(long)]
+    workers: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let passed = match Cli::parse().command {
+        Suite::Damage(DamageArgs { only: Some(number), seed, .. }) => replay(Case { seed, number }),
+        Suite::Damage(arguments) => run_damage(&arguments),
+        Suite::Crash(arguments) => run_crash(&arguments),
+        Suite::DamageWorker { seed, first, step, count } => {
+            damage::work(seed, first, step, count, limit_memory);
+            true
+        }
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn limit_memory() {
+    let limit = ALLOCATOR.allocated().saturating_add(MOST_BYTES);
+    // Refused only if more is in use already, which the line above rules out but for other threads.
+    let _ = ALLOCATOR.set_limit(limit);
+}
+
+fn run_damage(arguments: &DamageArgs) -> bool {
+    let start = Instant::now();
+    let cores =
+        std::thread::available_parallelism().map_or(1, |n| u64::try_from(n.get()).unwrap_or(1));
+    let workers = arguments.workers.unwrap_or(cores).max(1);
+    let run = Run { seed: arguments.seed, first: arguments.first, count: arguments.count, workers };
+    let program = std::env::current_exe().expect("this program has a file");
+    let worker = || {
+        let mut command = Command::new(&program);
+        command.arg("damage-worker");
+        command
+    };
+    let failures = damage::run(&run, worker).expect("this program can be started");
+    for failure in &failures {
+        let story = failure.case.build().map(|damaged| damaged.story).unwrap_or_default();
+        println!("FAILED {}: {}\n  {story}", failure.case, failure.end);
+    }
+    println!(
+        "{} damaged images, {} failed, {} s; replay one with `cargo xtask damage --seed {} --only NUMBER`",
+        run.count,
+        failures.len(),
+        start.elapsed().as_secs(),
+        run.seed
+    );
+    failures.is_empty()
+}
+
+/// Runs one case here, and tells each step.
+fn replay(case: Case) -> bool {
+    if let Some(damaged) = case.build() {
+        println!("{}", damaged.story);
+    }
+    let ended = damage::try_case(case, &Watch::new(true), limit_memory);
+    match &ended {
+        Ok(()) => println!("every step ended"),
+        Err(step) => println!("panicked in {step}"),
+    }
+    ended.is_ok()
+}
+
+fn run_crash(arguments: &CrashArgs) -> bool {
+    let start = Instant::now();
+    let fault =
+        Fault { kind: Some(OperationKind::Flush), nth: 1, onwards: true, effect: Effect::Ignore };
+    let sabotage = arguments.sabotage.then_some(fault);
+    let mut all = Report::default();
+    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
+        let report = crash::explore(seed, arguments.images, sabotage);
+        report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
+        all.images += report.images;
+        all.checked += report.checked;
+        all.compared += report.compared;
+        all.failures.extend(report.failures);
+    }
+    println!("{all}, {} s", start.elapsed().as_secs());
+    all.failures.is_empty() != arguments.sabotage
+}

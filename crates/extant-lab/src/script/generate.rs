@@ -1,0 +1,214 @@
+//! Scripts out of a seed, and a few that are known to be hard.
+
+use extant_format::cast::u64_from;
+use extant_testkit::Random;
+
+use super::model::{Model, NodeKind, State, is_removable};
+use super::text::parse;
+use super::{Operation, Target};
+
+/// A script of `len` operations, each of which is possible where it stands.
+pub fn random_script(seed: u64, len: usize) -> Vec<Operation> {
+    let mut random = Random::new(seed);
+    let mut model = Model::default();
+    let mut script = Vec::new();
+    let mut tag = 0;
+    while script.len() < len {
+        tag += 1;
+        let Some(operation) = choose(&model, &mut random, tag) else { continue };
+        if model.apply(&operation).is_ok() {
+            script.push(operation);
+        }
+    }
+    script
+}
+
+/// An operation on what exists by now; `None` if what was drawn has nothing to work on.
+fn choose(model: &Model, random: &mut Random, tag: u32) -> Option<Operation> {
+    let state = model.now();
+    let files = state.paths(|kind| *kind == NodeKind::File);
+    let directories = state.paths(|kind| *kind == NodeKind::Directory);
+    Some(match random.below(32) {
+        0..10 => contents(model, &files, random, tag)?,
+        10..22 => names(state, &files, &directories, random)?,
+        22 => {
+            let value = vec![b'v'; [3, 100, 700][index(random, 3)]];
+            let name = XATTRS[index(random, 2)].to_owned();
+            Operation::SetXattr { path: pick(random, &files)?, name, value }
+        }
+        23 => {
+            let name = XATTRS[index(random, 2)].to_owned();
+            Operation::RemoveXattr { path: pick(random, &files)?, name }
+        }
+        24 => {
+            let path = pick(random, &[files, directories].concat())?;
+            Operation::Chmod { path, mode: [0o600, 0o755][index(random, 2)] }
+        }
+        25..29 => Operation::Fsync { path: pick(random, &files)? },
+        29 => Operation::Fsync { path: pick(random, &directories).unwrap_or_default() },
+        30 => Operation::Sync,
+        _ => Operation::Tick { seconds: [1, 6, 40][index(random, 3)] },
+    })
+}
+
+/// A change of a file's bytes.
+fn contents(model: &Model, files: &[Vec<u8>], random: &mut Random, tag: u32) -> Option<Operation> {
+    let path = pick(random, files)?;
+    let size = model.versions[&model.now().names[&path]].last()?.len();
+    if random.below(5) == 0 {
+        let cut = index(random, size + 1);
+        let size = if random.coin() { cut } else { size + index(random, 30_000) };
+        return Some(Operation::Truncate { path, size: u64_from(size) });
+    }
+    let most = SIZES[index(random, SIZES.len())];
+    let len = 1 + index(random, most);
+    let offset = match random.below(4) {
+        0 | 1 => size,
+        2 => index(random, size + 1),
+        _ => index(random, size + 20_000),
+    };
+    Some(Operation::Write { path, offset: u64_from(offset), len, tag })
+}
+
+/// A change of names.
+fn names(
+    state: &State,
+    files: &[Vec<u8>],
+    directories: &[Vec<u8>],
+    random: &mut Random,
+) -> Option<Operation> {
+    let mut new = pick(random, directories).filter(|_| random.below(3) == 0).unwrap_or_default();
+    if !new.is_empty() {
+        new.push(b'/');
+    }
+    new.extend(NAMES[index(random, NAMES.len())].as_bytes());
+    let free = || Some(new.clone()).filter(|new| !state.names.contains_key(new));
+    Some(match random.below(12) {
+        0..4 => Operation::Create { path: free()?, mode: 0o640 },
+        4 => Operation::Mkdir { path: free()?, mode: 0o750 },
+        5 => {
+            let len = [5, 59, 60, 200][index(random, 4)];
+            Operation::Symlink { target: vec![b't'; len], path: free()? }
+        }
+        6 => Operation::Link { original: pick(random, files)?, path: free()? },
+        7..10 => {
+            let from = pick(random, &state.paths(|_| true))?;
+            let to = if random.coin() { free()? } else { pick(random, files)? };
+            let inside = to.starts_with(&[&from, b"/".as_slice()].concat());
+            let over = directories.contains(&from) && state.names.contains_key(&to);
+            if inside || over {
+                return None;
+            }
+            Operation::Rename { from, to }
+        }
+        _ => {
+            let path = pick(random, &state.paths(|_| true))?;
+            match directories.contains(&path) {
+                true if is_removable(state, &path) => Operation::Rmdir { path },
+                true => return None,
+                false => Operation::Unlink { path },
+            }
+        }
+    })
+}
+
+/// Scripts of the kinds that lose data where something is missing, by name.
+pub fn known_scripts() -> Vec<(&'static str, Vec<Operation>)> {
+    KNOWN.iter().map(|(name, text)| (*name, parse(text))).collect()
+}
+
+const KNOWN: [(&str, &str); 11] = [
+    ("synced", "create a, write a 0 10000, fsync a"),
+    (
+        "replaced by rename",
+        "create a, write a 0 9000, fsync a, create b, write b 0 12000, fsync b, rename b a, fsync /",
+    ),
+    (
+        "replaced unsynced",
+        "create a, write a 0 9000, sync, create b, write b 0 9000, rename b a, tick 6",
+    ),
+    (
+        "appended",
+        "create a, write a 0 100, fsync a, write a 100 5000, fsync a, write a 5100 100000, fsync a",
+    ),
+    (
+        "overwritten",
+        "create a, write a 0 40000, fsync a, write a 5000 20000, fsync a, write a 0 40000",
+    ),
+    (
+        "blocks of a removed file used again",
+        "create a, write a 0 60000, sync, unlink a, create b, write b 0 60000, fsync b, create c, \
+         write c 0 60000, sync",
+    ),
+    (
+        "cut and grown",
+        "create a, write a 0 30000, fsync a, truncate a 1001, fsync a, truncate a 20000, \
+         write a 15000 10000, fsync a",
+    ),
+    (
+        "metadata block freed and used for data",
+        "mkdir d, create d/x, sync, unlink d/x, rmdir d, create a, write a 0 80000, fsync a, \
+         write a 0 80000, sync",
+    ),
+    (
+        "attributes moved out of the inode",
+        "create a, xattr a user.one 20, fsync a, xattr a user.one 600, fsync a, xattr a user.one 900, \
+         write a 0 5000, fsync a, unxattr a user.one, sync",
+    ),
+    (
+        "holes filled backwards",
+        "create a, write a 90000 1000, write a 60000 1000, fsync a, write a 30000 1000, \
+         write a 0 1000, sync",
+    ),
+    (
+        "directory moved and synced",
+        "mkdir d, mkdir e, create d/x, write d/x 0 3000, fsync d/x, rename d e/f, fsync e, \
+         rename e/f/x x, sync",
+    ),
+];
+
+fn pick(random: &mut Random, from: &[Vec<u8>]) -> Option<Vec<u8>> {
+    (!from.is_empty()).then(|| from[index(random, from.len())].clone())
+}
+
+fn index(random: &mut Random, limit: usize) -> usize {
+    usize::try_from(random.below(u64_from(limit))).expect("below a usize")
+}
+
+const NAMES: [&str; 7] = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "a rather long name to make directory blocks fill up sooner than they would otherwise",
+];
+const XATTRS: [&str; 2] = ["user.one", "user.two"];
+const SIZES: [usize; 6] = [50, 1024, 4096, 4097, 20_000, 120_000];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::{DirectoryTarget, run};
+    use extant_testkit::oracle::Scratch;
+
+    #[test]
+    fn a_seed_gives_the_same_script() {
+        assert_eq!(random_script(3, 30), random_script(3, 30));
+        assert_ne!(random_script(3, 30), random_script(4, 30));
+    }
+
+    #[test]
+    fn every_script_runs_on_real_files() {
+        let random = (0..30).map(|seed| ("random", random_script(seed, 40)));
+        for (name, script) in known_scripts().into_iter().chain(random) {
+            let scratch = Scratch::new("script");
+            let root = scratch.path("root");
+            std::fs::create_dir(&root).unwrap();
+            run(&mut Model::default(), &script).unwrap();
+            run(&mut DirectoryTarget::new(&root), &script)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+}
