@@ -1,18 +1,22 @@
-//! Automation of the workspace: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask oracle`.
+//! Automation of the workspace: `cargo xtask ci` and its parts.
 
 mod ci;
 mod oracle;
 mod tidy;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
   ci      every check, as CI runs it; ends with `N passed, N failed, N skipped`
   tidy    the rules of layout alone: arrows between layers, lengths, headers
   oracle [TREE]
-          long comparisons with the kernel, on /usr/share or another tree; needs root";
+          long comparisons with the kernel, on /usr/share or another tree; needs root
+  damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
+  crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +26,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["oracle"] => oracle::run(&root(), "/usr/share"),
         ["oracle", tree] => oracle::run(&root(), tree),
+        ["damage" | "crash", ..] => {
+            cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -35,6 +42,13 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs `cargo`; whether it succeeded.
+fn cargo(command: &[&str], arguments: &[&str]) -> anyhow::Result<bool> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program).args(command).args(arguments).current_dir(root()).status();
+    Ok(status.context("cargo does not run")?.success())
 }
 
 /// The workspace's folder.

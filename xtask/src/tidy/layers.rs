@@ -58,7 +58,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("extant-journal", &["extant-format"]),
     ("extant", &["extant-journal", "extant-device", "extant-format"]),
     ("extant-image", &["extant", "extant-device", "extant-format"]),
-    ("extant-lab", &["extant", "extant-device", "extant-format"]),
+    ("extant-lab", &["extant", "extant-device", "extant-format", "extant-testkit"]),
     ("extant-fuse", &["extant", "extant-device", "extant-format", "extant-sys"]),
     (
         "extant-cli",
