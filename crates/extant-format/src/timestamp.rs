@@ -39,6 +39,17 @@ impl Timestamp {
         (word, cast::low_u32(epoch.cast_unsigned()) & 3 | self.nanoseconds.min(999_999_999) << 2)
     }
 
+    /// The moment as an inode with or without extra words will give it back: no later or earlier than can be stored, and
+    /// whole seconds at those ends and where no extra word is.
+    ///
+    /// Source: kernel `fs/inode.c`, `timestamp_truncate`.
+    pub fn truncated(self, has_extra: bool) -> Self {
+        let last = if has_extra { Self::MAX.seconds } else { i32::MAX.into() };
+        let seconds = self.seconds.clamp(Self::MIN.seconds, last);
+        let whole = !has_extra || seconds == last || seconds == Self::MIN.seconds;
+        Self { seconds, nanoseconds: if whole { 0 } else { self.nanoseconds } }
+    }
+
     /// The one word of an inode that has no extra one; seconds out of range become the nearest that fits.
     pub fn encode_short(self) -> u32 {
         cast::low_u32(self.seconds.clamp(i32::MIN.into(), i32::MAX.into()).cast_unsigned())
@@ -49,6 +60,16 @@ impl Timestamp {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn times_are_truncated_to_what_can_be_stored() {
+        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        assert_eq!(at(5, 6).truncated(true), at(5, 6));
+        assert_eq!(at(5, 6).truncated(false), at(5, 0));
+        assert_eq!(at(-0x8000_0000, 5).truncated(true), Timestamp::MIN);
+        assert_eq!(at(i64::MAX, 5).truncated(true), Timestamp::MAX);
+        assert_eq!(at(0x1_0000_0000, 5).truncated(false), at(0x7FFF_FFFF, 0));
+    }
 
     #[test]
     fn the_kernels_table_of_times() {

@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 
-use extant_format::{FileType, InodeFlags, InodeRecord};
+use extant_format::{FileType, InodeFlags, InodeRecord, Timestamp};
 
 use super::volume::Volume;
 use crate::Error;
@@ -41,6 +41,8 @@ impl Volume {
 
     fn apply(&self, caller: &Caller, inode: &Inode, change: &SetAttributes) {
         let now = self.clock.wall();
+        let has_extra = self.transactions.geometry().inode_size > 128;
+        let stored = |time: Timestamp| time.truncated(has_extra);
         let mut core = inode.core.lock();
         if let Some(mode) = change.mode {
             let mut mode = mode & 0o7777;
@@ -56,8 +58,8 @@ impl Volume {
         }
         core.uid = change.uid.unwrap_or(core.uid);
         core.gid = change.gid.unwrap_or(core.gid);
-        core.atime = change.accessed.unwrap_or(core.atime);
-        core.mtime = change.modified.unwrap_or(core.mtime);
+        core.atime = change.accessed.map_or(core.atime, stored);
+        core.mtime = change.modified.map_or(core.mtime, stored);
         if let Some(flags) = change.flags {
             core.flags = (core.flags - USER_FLAGS) | (flags & USER_FLAGS);
         }
