@@ -170,9 +170,18 @@ impl KernelMount {
         if !core::mem::take(&mut self.mounted) {
             return Ok(());
         }
-        let output = run("umount", &[text_of(&self.point)])
-            .ok_or_else(|| io::Error::other("no umount program"))?;
-        if output.status.success() { Ok(()) } else { Err(io::Error::other(text(&output))) }
+        let mut said = String::new();
+        for _ in 0..100 {
+            let output = run("umount", &[text_of(&self.point)])
+                .ok_or_else(|| io::Error::other("no umount program"))?;
+            if output.status.success() {
+                return Ok(());
+            }
+            // Another thread's child has our open files until it runs its own program.
+            said = text(&output);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Err(io::Error::other(said))
     }
 }
 
