@@ -22,7 +22,8 @@ pub fn change<T>(
 ) -> anyhow::Result<T> {
     let device = FileDevice::open(image)?;
     let name = || image.display().to_string();
-    let filesystem = MountOptions::new().mount(device).with_context(name)?;
+    let filesystem =
+        MountOptions::new().cache_bytes(CACHE_BYTES).mount(device).with_context(name)?;
     let outcome = match filesystem.read_only_because() {
         Some(features) => Err(OnlyReadable(features.to_owned()).into()),
         None => work(&filesystem),
@@ -44,3 +45,6 @@ pub fn change_each(
     }
     Ok(())
 }
+
+/// A command writes each file once and looks back at nothing, so more would only take memory from others.
+const CACHE_BYTES: u64 = 128 << 20;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Context;
 use extant::namespace::NodeKind;
 use extant::{Error, File, InodeHandle, Metadata, OpenOptions};
-use extant_format::cast::{u64_from, usize_from};
+use extant_format::cast::u64_from;
 use extant_format::{FileType, InodeNumber};
 
 use super::stream::{Attributes, CHUNK_BYTES, Entry, Item, Settings, Sink, Stopped};
@@ -27,7 +27,7 @@ pub struct ImageSource {
 struct Walk<'a> {
     source: &'a ImageSource,
     settings: Settings,
-    sink: &'a Sink,
+    sink: &'a mut Sink,
     links: HashMap<InodeNumber, u64>,
     /// Where it is, below the source.
     path: Vec<Vec<u8>>,
@@ -53,7 +53,7 @@ impl From<Error> for Trouble {
 
 impl ImageSource {
     /// Sends the whole tree.
-    pub fn walk(&self, settings: Settings, sink: &Sink) -> Result<(), Stopped> {
+    pub fn walk(&self, settings: Settings, sink: &mut Sink) -> Result<(), Stopped> {
         let mut walk =
             Walk { source: self, settings, sink, links: HashMap::new(), path: Vec::new() };
         let mut stack = Vec::new();
@@ -62,7 +62,7 @@ impl ImageSource {
             let Some(name) = left.next() else {
                 stack.pop();
                 walk.path.pop();
-                sink.send(Item::Leave)?;
+                walk.sink.send(Item::Leave)?;
                 continue;
             };
             let found = directory.lookup(&name);
@@ -146,7 +146,11 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn enter(&self, handle: &InodeHandle, entry: Entry) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
+    fn enter(
+        &mut self,
+        handle: &InodeHandle,
+        entry: Entry,
+    ) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
         if self.source.avoid == Some(handle.number()) {
             return Err(Error::Invalid("a directory cannot be copied into itself").into());
         }
@@ -158,7 +162,7 @@ impl Walk<'_> {
     }
 
     /// Sends the runs that hold data; holes are looked for only where there must be some.
-    fn send_bytes(&self, file: &File, metadata: &Metadata) -> Result<(), Trouble> {
+    fn send_bytes(&mut self, file: &File, metadata: &Metadata) -> Result<(), Trouble> {
         let size = metadata.size;
         if metadata.blocks.saturating_mul(512) >= size {
             return self.send_run(file, 0, size);
@@ -172,12 +176,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn send_run(&self, file: &File, start: u64, end: u64) -> Result<(), Trouble> {
+    fn send_run(&mut self, file: &File, start: u64, end: u64) -> Result<(), Trouble> {
         let mut offset = start;
         while offset < end {
-            let wanted = u32::try_from((end - offset).min(CHUNK_BYTES)).unwrap_or(u32::MAX);
-            let mut bytes = self.sink.buffer();
-            bytes.resize(usize_from(wanted), 0);
+            let wanted = usize::try_from(end - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            let mut bytes = self.sink.buffer(wanted);
+            bytes.resize(wanted, 0);
             let count = file.read_at(&mut bytes, offset)?;
             if count == 0 {
                 break;
@@ -189,7 +193,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn fail(&self, error: Error) -> Result<(), Stopped> {
+    fn fail(&mut self, error: Error) -> Result<(), Stopped> {
         let below = self.path.iter().map(|name| format!("/{}", String::from_utf8_lossy(name)));
         let address = format!("{}{}", self.source.address, below.collect::<String>());
         let error = Err::<(), _>(error).context(address).expect_err("it is one");

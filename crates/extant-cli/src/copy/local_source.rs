@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use extant::namespace::NodeKind;
 use extant_format::Timestamp;
-use extant_format::cast::{low_u16, u64_from, usize_from};
+use extant_format::cast::{low_u16, u64_from};
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use walkdir::{DirEntry, WalkDir};
@@ -29,7 +29,7 @@ pub struct LocalSource {
 
 impl LocalSource {
     /// Sends the whole tree.
-    pub fn walk(&self, settings: Settings, sink: &Sink) -> Result<(), Stopped> {
+    pub fn walk(&self, settings: Settings, sink: &mut Sink) -> Result<(), Stopped> {
         let mut links = HashMap::new();
         let mut depth = 0;
         let walk = WalkDir::new(&self.path)
@@ -71,7 +71,7 @@ impl LocalSource {
         metadata: &Metadata,
         settings: Settings,
         links: &mut HashMap<(u64, u64), u64>,
-        sink: &Sink,
+        sink: &mut Sink,
     ) -> Result<(), Stopped> {
         let path = entry.path();
         let key = (metadata.dev(), metadata.ino());
@@ -131,7 +131,7 @@ fn send_contents(
     metadata: &Metadata,
     entry: Entry,
     settings: Settings,
-    sink: &Sink,
+    sink: &mut Sink,
 ) -> Result<(), Trouble> {
     let kind = metadata.file_type();
     if kind.is_symlink() {
@@ -162,7 +162,7 @@ fn send_contents(
 }
 
 /// Sends the runs that hold data; holes are looked for only where there must be some.
-fn send_bytes(mut file: File, metadata: &Metadata, sink: &Sink) -> Result<(), Trouble> {
+fn send_bytes(mut file: File, metadata: &Metadata, sink: &mut Sink) -> Result<(), Trouble> {
     let size = metadata.len();
     if metadata.blocks().saturating_mul(512) >= size {
         return send_run(&mut file, 0, size, sink);
@@ -181,12 +181,11 @@ fn send_bytes(mut file: File, metadata: &Metadata, sink: &Sink) -> Result<(), Tr
     Ok(())
 }
 
-fn send_run(file: &mut File, start: u64, end: u64, sink: &Sink) -> Result<(), Trouble> {
+fn send_run(file: &mut File, start: u64, end: u64, sink: &mut Sink) -> Result<(), Trouble> {
     let mut offset = start;
     while offset < end {
-        let wanted = (end - offset).min(CHUNK_BYTES);
-        let mut bytes = sink.buffer();
-        bytes.reserve(usize_from(u32::try_from(wanted).unwrap_or(u32::MAX)));
+        let wanted = (end - offset).min(u64_from(CHUNK_BYTES));
+        let mut bytes = sink.buffer(usize::try_from(wanted).unwrap_or(CHUNK_BYTES));
         let count = u64_from(file.take(wanted).read_to_end(&mut bytes)?);
         if count == 0 {
             break; // it became shorter meanwhile

@@ -95,7 +95,7 @@ enum Source {
 }
 
 impl Source {
-    fn walk(&self, settings: Settings, sink: &Sink) -> Result<(), Stopped> {
+    fn walk(&self, settings: Settings, sink: &mut Sink) -> Result<(), Stopped> {
         match self {
             Self::Local(source) => source.walk(settings, sink),
             Self::Image(source) => source.walk(settings, sink),
@@ -234,11 +234,11 @@ impl Job<'_> {
                 return Err(Usage(problem).into());
             }
         }
-        let (sink, items) = stream();
+        let (mut sink, mut items) = stream();
         std::thread::scope(|scope| {
             // A walk that was stopped has nothing to say: the target stopped it and tells why.
-            scope.spawn(move || source.walk(self.settings, &sink));
-            let taken = take_all(&items, target, to, &self.progress);
+            scope.spawn(move || source.walk(self.settings, &mut sink).and_then(|()| sink.flush()));
+            let taken = take_all(&mut items, target, to, &self.progress);
             drop(items);
             taken
         })

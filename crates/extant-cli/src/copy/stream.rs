@@ -68,51 +68,85 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Stopped;
 
-/// Where a source puts its items.
+/// Where a source puts its items. They travel in batches, since waking the other end for each small file would cost more
+/// than the file.
 #[derive(Debug)]
 pub struct Sink {
-    items: SyncSender<Item>,
+    batches: SyncSender<Vec<Item>>,
+    batch: Vec<Item>,
+    batch_bytes: usize,
     spare: Receiver<Vec<u8>>,
 }
 
 /// Where a target gets its items.
 #[derive(Debug)]
 pub struct Stream {
-    items: Receiver<Item>,
+    batches: Receiver<Vec<Item>>,
+    batch: std::vec::IntoIter<Item>,
     spare: Sender<Vec<u8>>,
 }
 
 /// Both ends of a stream.
 pub fn stream() -> (Sink, Stream) {
-    let (items, taken) = sync_channel(ITEMS_ON_THE_WAY);
+    let (batches, taken) = sync_channel(BATCHES_ON_THE_WAY);
     let (used, spare) = channel();
-    (Sink { items, spare }, Stream { items: taken, spare: used })
+    let sink = Sink { batches, batch: Vec::new(), batch_bytes: 0, spare };
+    (sink, Stream { batches: taken, batch: Vec::new().into_iter(), spare: used })
 }
 
 impl Sink {
-    pub fn send(&self, item: Item) -> Result<(), Stopped> {
-        self.items.send(item).map_err(|_| Stopped)
+    pub fn send(&mut self, item: Item) -> Result<(), Stopped> {
+        if let Item::Data { bytes, .. } = &item {
+            self.batch_bytes += bytes.len();
+        }
+        self.batch.push(item);
+        if self.batch.len() < BATCH_ITEMS && self.batch_bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        self.flush()
     }
 
-    /// An empty buffer, which has been used before if there is such a one.
-    pub fn buffer(&self) -> Vec<u8> {
-        self.spare.try_recv().unwrap_or_default()
+    /// Sends what is waiting; to be called at the end.
+    pub fn flush(&mut self) -> Result<(), Stopped> {
+        self.batch_bytes = 0;
+        self.batches.send(std::mem::take(&mut self.batch)).map_err(|_| Stopped)
+    }
+
+    /// An empty buffer with room for `len` bytes; a large one has been used before if there is such a one.
+    pub fn buffer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = match len {
+            LARGE_BUFFER.. => self.spare.try_recv().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        buffer.reserve(len);
+        buffer
     }
 }
 
 impl Stream {
-    pub fn next(&self) -> Option<Item> {
-        self.items.recv().ok()
+    pub fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.batch.next() {
+                return Some(item);
+            }
+            self.batch = self.batches.recv().ok()?.into_iter();
+        }
     }
 
     /// Gives a buffer back for the source to use again.
     pub fn recycle(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        // A source that is done needs no buffers.
-        let _ = self.spare.send(buffer);
+        if buffer.capacity() >= LARGE_BUFFER {
+            buffer.clear();
+            // A source that is done needs no buffers.
+            let _ = self.spare.send(buffer);
+        }
     }
 }
 
 /// Bytes in an item: large enough that the calls do not matter, small enough to lie in the processor's cache.
-pub const CHUNK_BYTES: u64 = 512 << 10;
-const ITEMS_ON_THE_WAY: usize = 64;
+pub const CHUNK_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = 512 << 10;
+const BATCH_ITEMS: usize = 256;
+const BATCHES_ON_THE_WAY: usize = 8;
+/// Smaller buffers are not worth handing back.
+const LARGE_BUFFER: usize = 64 << 10;

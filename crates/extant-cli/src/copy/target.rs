@@ -33,7 +33,7 @@ pub trait Target {
 /// # Errors
 /// What would fail for every further file too: no space, a device that fails, a tree that cannot be written.
 pub fn take_all(
-    stream: &Stream,
+    stream: &mut Stream,
     target: &mut dyn Target,
     to: &str,
     progress: &Progress,
