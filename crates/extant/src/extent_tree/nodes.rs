@@ -1,7 +1,7 @@
 //! Blocks for nodes; growth and collapse of the root.
 
 use extant_format::corruption::{Place, Rule};
-use extant_format::extent::{Expected, Extent, Index, MAX_DEPTH, NodeMut, ROOT_CAPACITY};
+use extant_format::extent::{Expected, Extent, Index, MAX_DEPTH, NodeMut};
 use extant_format::{LogicalBlock, PhysicalBlock, PhysicalRange};
 use smallvec::SmallVec;
 
@@ -214,8 +214,8 @@ impl ExtentTree<'_> {
             return Ok(());
         }
         let extents: SmallVec<[Extent; 4]> =
-            self.view(&leaf.node, |view| view.extents().take(ROOT_CAPACITY + 1).collect());
-        if extents.len() > ROOT_CAPACITY {
+            self.view(&leaf.node, |view| view.extents().take(root.capacity + 1).collect());
+        if extents.len() > root.capacity {
             return Ok(());
         }
         self.change(handle, &root.node, |mut root| {

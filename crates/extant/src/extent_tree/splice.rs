@@ -145,12 +145,13 @@ impl ExtentTree<'_> {
         let mut all = self.leaf_extents(path);
         all.splice(old.clone(), new.iter().copied());
         let stay = if old.end == leaf.len {
-            leaf.capacity.min(old.start + new.len())
+            old.start + new.len()
         } else if leaf.position.is_none() {
             2 // before everything: what comes still earlier finds room
         } else {
             all.len().div_ceil(2)
         };
+        let stay = stay.min(leaf.capacity);
         let (left, right) = all.split_at(stay);
         self.fresh(handle, leaf_block, 0, |node| {
             right.iter().for_each(|&extent| push(node, extent))

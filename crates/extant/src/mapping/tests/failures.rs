@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use extant_device::{BlockDevice, MemoryDevice, OperationKind};
-use extant_format::extent::Extent;
+use extant_format::extent::{Extent, NodeView};
+use extant_format::indirect;
 use extant_format::inode::{FileType, InodeFlags};
 use extant_format::{InodeNumber, LogicalRange, PhysicalBlock};
-use extant_testkit::{Fault, FaultDevice};
+use extant_testkit::{Fault, FaultDevice, Random};
 
-use super::volume::{Shape, Volume, blank, range};
+use super::volume::{Shape, Volume, behind, blank, range};
 use crate::Error;
+use crate::delayed::Privilege;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
-use crate::transaction::{BlockKind, Credits};
+use crate::transaction::{BlockKind, Credits, Handle, MetadataBlock};
 
 /// Changes blocks of nobody until the running transaction has no room for more.
 fn fill_transaction(volume: &Volume) {
@@ -139,5 +141,64 @@ fn after_a_failed_read_the_map_is_as_before_or_the_journal_is_stopped() {
                 }
             }
         }
+    }
+}
+
+/// Whatever the bytes of a map are: no panic, no endless loop, and the volume can go on or is stopped.
+fn check_damaged(flags: InodeFlags, seed: u64) {
+    let volume = Volume::new(Shape::SMALL);
+    let file = volume.file(flags);
+    fragment(&volume, &file, 2 * 3 * 84, MapFlags::CREATE);
+    let mut random = Random::new(seed);
+    let mut below = |limit: u64| random.below(limit);
+    for _ in 0..1 + below(4) {
+        let (at, byte) = (usize::try_from(below(60)).unwrap(), u8::try_from(below(256)).unwrap());
+        // Half of the damage is near the front of its node, where the header is.
+        let offset = if below(2) == 0 { at % 16 } else { usize::try_from(below(1024)).unwrap() };
+        match inner_block(&volume, &file, below(3)) {
+            Some(block) if below(3) > 0 => {
+                volume.begin().modify(&block, |bytes| bytes[offset] = byte).unwrap()
+            }
+            _ => file.core.lock().block[at] = byte,
+        }
+    }
+    Volume::forget_cached(&file);
+    let mut next = Some(range(0, 2000));
+    for _ in 0..4000 {
+        let Some(range) = next else { break };
+        let Ok(mapped) = volume.mapper.look_up(&file, range) else { break };
+        next = behind(range, mapped.blocks);
+    }
+    Volume::forget_cached(&file);
+    let change = |change: &dyn Fn(&mut Handle<'_>)| {
+        if let Ok(mut handle) = volume.transactions.begin(small_credits(100)) {
+            change(&mut handle);
+        }
+    };
+    for at in [0, 301, 302, 1500, 40_000] {
+        let _ = volume.mapper.delay(&file, range(at, 2), Privilege::Ordinary);
+        change(&|handle| drop(volume.mapper.map(handle, &file, range(at, 3), MapFlags::WRITEBACK)));
+        change(&|handle| drop(volume.mapper.map(handle, &file, range(at, 1), MapFlags::END_OF_IO)));
+    }
+    change(&|handle| drop(volume.mapper.remove(handle, &file, range(77, 300))));
+    change(&|handle| drop(volume.mapper.remove(handle, &file, LogicalRange::ALL)));
+}
+
+/// A block that the root points to.
+fn inner_block(volume: &Volume, file: &Inode, nth: u64) -> Option<MetadataBlock> {
+    let root = file.core.lock().block;
+    if file.flags().contains(InodeFlags::EXTENTS) {
+        let child = NodeView::trusted(&root)?.index(usize::try_from(nth).unwrap())?.child;
+        return volume.transactions.read(child, BlockKind::ExtentNode(file.checksum_seed())).ok();
+    }
+    let block = indirect::pointer(&root, 12 + u32::try_from(nth).unwrap())?;
+    volume.transactions.read(block, BlockKind::Plain).ok()
+}
+
+#[test]
+fn damaged_maps_do_no_harm() {
+    for seed in 0..300 {
+        check_damaged(InodeFlags::EXTENTS, seed);
+        check_damaged(InodeFlags::empty(), seed);
     }
 }
