@@ -69,7 +69,9 @@ pub(super) fn normalize(
     if request.flags.contains(F::HINT_GROUP_ALLOC) {
         return Goal { len: tunables.group_prealloc, ..plain };
     }
-    let (start, size) = trim(request, layout, served, grow(request, layout));
+    let (start, size) = grow(request, layout);
+    let size = size.max(request.file.growth.min(largest_chunk(layout)));
+    let (start, size) = trim(request, layout, served, (start, size));
     let first = u64::from(logical);
     let (Ok(start_block), Ok(size_blocks)) = (u32::try_from(start), u32::try_from(size)) else {
         return plain;
@@ -85,6 +87,11 @@ pub(super) fn normalize(
     let before =
         before.and_then(|left| left.physical.checked_add(1)).filter(|&goal| layout.contains(goal));
     Goal { logical: start_block, len: layout.clusters(size_blocks), adjacent: before.or(after) }
+}
+
+/// Blocks of the largest chunk that a buddy can have.
+fn largest_chunk(layout: &Layout) -> u64 {
+    2 << layout.block_bits << layout.cluster_bits
 }
 
 /// The file block after the last cluster of the request.

@@ -23,7 +23,7 @@ fn request(logical: u32, len: u32, size_blocks: u64) -> AllocationRequest {
         goal: PhysicalBlock::new(0),
         left: None,
         right: None,
-        file: FileHints { size_blocks, open_for_write: true, block_mapped: false },
+        file: FileHints { size_blocks, open_for_write: true, block_mapped: false, growth: 0 },
         flags: AllocationFlags::HINT_DATA | AllocationFlags::STREAM_ALLOC,
     }
 }
@@ -183,4 +183,16 @@ fn defaults_of_group_preallocation() {
         Tunables::new(&Layout { cluster_bits, ..LAYOUT }, stripe).group_prealloc
     };
     assert_eq!((of(0, 0), of(2, 0), of(6, 0), of(0, 48), of(4, 48)), (512, 128, 32, 528, 33));
+}
+
+#[test]
+fn a_file_that_goes_on_growing_gets_room_up_to_the_largest_chunk() {
+    let layout = LAYOUT;
+    let mut request = request(0, 400, 400);
+    request.file.growth = 1 << 20;
+    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0), Served::default());
+    assert_eq!((goal.logical, goal.len), (0, 8192));
+    request.file.growth = 1000;
+    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0), Served::default());
+    assert_eq!((goal.logical, goal.len), (0, 1000));
 }

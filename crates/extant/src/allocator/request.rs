@@ -80,6 +80,8 @@ pub struct FileHints {
     pub open_for_write: bool,
     /// Mapped by indirect blocks: block numbers have 32 bits.
     pub block_mapped: bool,
+    /// Blocks to set aside for a file that goes on growing while others do too; 0 for what the kernel would.
+    pub growth: u64,
 }
 
 /// A wish for blocks.

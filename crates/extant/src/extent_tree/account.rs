@@ -31,6 +31,7 @@ pub(crate) fn file_hints(inode: &Inode, geometry: &Geometry) -> FileHints {
         size_blocks: inode.size().div_ceil(geometry.block_size.into()),
         open_for_write: inode.writers.load(Ordering::Acquire) > 0,
         block_mapped: !inode.flags().contains(InodeFlags::EXTENTS),
+        growth: 0,
     }
 }
 

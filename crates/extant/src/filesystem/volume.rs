@@ -207,11 +207,8 @@ impl Volume {
         self.inodes.shrink_to(
             usize::try_from(self.options.cache_bytes / BYTES_PER_INODE).unwrap_or(usize::MAX),
         );
-        let limit = (self.options.cache_bytes / 4) >> self.transactions.geometry().block_bits;
-        let cached = self.transactions.cached_blocks();
-        if cached > limit {
-            self.transactions.shrink(cached - limit);
-        }
+        self.transactions
+            .shrink_to((self.options.cache_bytes / 4) >> self.transactions.geometry().block_bits);
     }
 
     /// Whether a file replaced by rename or truncate is written back early.

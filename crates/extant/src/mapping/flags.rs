@@ -33,6 +33,8 @@ bitflags! {
         const IO_SUBMIT = 0x400;
         /// The caller may use the blocks kept for root.
         const ROOT_BLOCKS = 0x0100_0000;
+        /// The file is open and goes on growing: set more aside for it than the kernel would. Not one of its flags.
+        const GROWING = 0x0200_0000;
         /// Note nothing in memory beyond the blocks asked for: the caller holds neither `content` nor `invalidate`.
         const NO_CACHE = 0x4000_0000;
 

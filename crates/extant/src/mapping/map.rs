@@ -7,7 +7,9 @@ use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
 use super::look_up::{Noting, mapped, state_at};
 use super::{DataKind, MapFlags, Mapped, Mapper, indirect};
 use crate::Error;
-use crate::allocator::{Allocation, AllocationFlags, AllocationRequest, FreeFlags, Neighbour};
+use crate::allocator::{
+    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour,
+};
 use crate::extent_status::BlockState;
 use crate::extent_tree::{
     Conversion, ExtentTree, Joining, Located, NodeSpace, Path, ZeroOut, charge, file_hints, refund,
@@ -243,6 +245,7 @@ impl Mapper {
             let logical = extent.blocks.last();
             Some(Neighbour { logical, physical: extent.map(logical)? })
         };
+        let growth = if flags.contains(MapFlags::GROWING) { self.room_to_grow() } else { 0 };
         AllocationRequest {
             inode: inode.number(),
             logical: wanted.start(),
@@ -251,7 +254,7 @@ impl Mapper {
             left: left.and_then(last),
             right: right
                 .map(|extent| Neighbour { logical: extent.blocks.start(), physical: extent.start }),
-            file: file_hints(inode, self.geometry()),
+            file: FileHints { growth, ..file_hints(inode, self.geometry()) },
             flags: allocation_flags(inode, flags),
         }
     }

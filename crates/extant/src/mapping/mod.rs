@@ -40,7 +40,9 @@ pub(crate) mod tests;
 pub(crate) use flags::{MapFlags, Mapped};
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
+use extant_format::cast::u64_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::inode::{FileType, InodeFlags};
 use extant_format::{ClusterRatio, Geometry, PhysicalRange};
@@ -60,6 +62,8 @@ pub(crate) struct Mapper {
     inodes: Arc<InodeTable>,
     ledger: Arc<SpaceLedger>,
     options: MapOptions,
+    /// Files that grow side by side.
+    growing: AtomicUsize,
 }
 
 /// What a mount decides about mapping.
@@ -94,12 +98,30 @@ impl Mapper {
         allocator: Arc<Allocator>,
         ledger: Arc<SpaceLedger>,
     ) -> Self {
-        Self { transactions, allocator, inodes, ledger, options: MapOptions::default() }
+        Self {
+            transactions,
+            allocator,
+            inodes,
+            ledger,
+            options: MapOptions::default(),
+            growing: AtomicUsize::new(1),
+        }
     }
 
     /// The same with other options.
     pub(crate) fn with_options(self, options: MapOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// Notes how many files grow side by side, which share the space set aside for growth.
+    pub(crate) fn set_growing(&self, files: usize) {
+        self.growing.store(files, Ordering::Relaxed);
+    }
+
+    /// Blocks to set aside for one of the files that grow: all of them together get half of what is free.
+    fn room_to_grow(&self) -> u64 {
+        let free = self.ledger.free_space().free.get() << self.geometry().cluster_bits;
+        free / u64_from(self.growing.load(Ordering::Relaxed).max(1)) / 2
     }
 
     fn geometry(&self) -> &Geometry {

@@ -23,6 +23,7 @@ mod seal;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::{BlockDevice, Request};
 use extant_format::corruption::{Place, Rule};
@@ -47,6 +48,8 @@ pub(crate) struct Transactions {
     cache: MetadataCache,
     journal: Option<Arc<JournalState>>,
     clock: Arc<dyn Clock>,
+    /// From how many cached blocks on it is worth looking for unused ones.
+    shrink_at: AtomicU64,
     /// They hold this as well, so it holds them weakly.
     listeners: Mutex<Vec<Weak<dyn CommitListener>>>,
     state: Mutex<State>,
@@ -77,6 +80,7 @@ impl Transactions {
             cache: MetadataCache::new(),
             journal: journal.map(Arc::new),
             clock,
+            shrink_at: AtomicU64::new(0),
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
             state: Mutex::new(Rank::MetadataBlock, state),
         }
@@ -112,9 +116,17 @@ impl Transactions {
         self.cache.len()
     }
 
-    /// Drops up to `blocks` cached metadata blocks that are clean and unused.
-    pub(crate) fn shrink(&self, blocks: u64) -> u64 {
-        self.cache.shrink(blocks)
+    /// Drops cached metadata blocks that are clean and unused, if there are more than `limit`.
+    pub(crate) fn shrink_to(&self, limit: u64) {
+        let cached = self.cache.len();
+        if cached <= limit.max(self.shrink_at.load(Ordering::Relaxed)) {
+            return;
+        }
+        // A quarter more than needed, so that the next look is far off.
+        self.cache.shrink(cached - limit + limit / 4);
+        // Those that stay are newer than the device, or in use: looking at them again at once would bring nothing.
+        let left = self.cache.len();
+        self.shrink_at.store(left + left / 4, Ordering::Relaxed);
     }
 
     fn cache(&self) -> &MetadataCache {

@@ -26,6 +26,8 @@ mod queue;
 mod submit;
 
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use crate::Error;
@@ -39,6 +41,14 @@ use crate::transaction::Transactions;
 
 pub(crate) use ordered::OrderedFile;
 use queue::Queue;
+
+/// What one mapping takes at the most: files that go on growing are written in whole pieces of this.
+const WINDOW: u64 = 8 << 20;
+
+/// Whether somebody has the file open for writing, so that it may go on growing.
+fn is_open(inode: &Inode) -> bool {
+    inode.writers.load(Ordering::Acquire) > 0
+}
 
 /// Why data is written back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,7 +111,7 @@ impl Writeback {
 
     /// Notes that the inode has dirty data.
     pub(crate) fn note_dirty(&self, inode: &Arc<Inode>) {
-        if !inode.queued.swap(true, core::sync::atomic::Ordering::AcqRel) {
+        if !inode.queued.swap(true, Ordering::AcqRel) {
             self.queue.lock().push(self.transactions.clock().monotonic(), Arc::clone(inode));
         }
     }
@@ -152,7 +162,9 @@ impl Writeback {
     /// The first; each file's own `fsync` tells it as well.
     pub(crate) fn write_everything(&self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        while let Some(inode) = self.pop(|_| true) {
+        // What becomes dirty from now on is not waited for.
+        let start = self.transactions.clock().monotonic();
+        while let Some(inode) = self.pop(|since| since <= start) {
             let written = self.write_inode(&inode, 0..u64::MAX, Purpose::Integrity);
             outcome = outcome.and(written);
         }
@@ -168,27 +180,47 @@ impl Writeback {
         self.account.cached_bytes().saturating_sub(self.cache_bytes)
     }
 
+    /// Writes the oldest data first, but leaves the last window of files that go on growing as long as it can: a
+    /// whole window takes one allocation.
     fn write_oldest_until(&self, dirty_bytes: u64) {
-        let mut left = self.queue.lock().len();
-        while self.account.dirty_bytes() > dirty_bytes && left > 0 {
-            let Some(inode) = self.pop(|_| true) else { return };
-            self.write_in_background(&inode);
-            left -= 1;
+        self.mapper.set_growing(self.queue.lock().len());
+        for whole_windows in [true, false] {
+            let mut seen = Vec::new();
+            while self.account.dirty_bytes() > dirty_bytes {
+                let Some((since, inode)) = self.pop_with_age(|_| true) else { break };
+                let holds_back = whole_windows && is_open(&inode);
+                let end = if holds_back { inode.size() / WINDOW * WINDOW } else { u64::MAX };
+                if end > 0 {
+                    // A failure is kept with the file, whose owner hears of it at the next fsync.
+                    let _ = self.write_inode(&inode, 0..end, Purpose::Background);
+                }
+                seen.push((since, inode));
+            }
+            seen.iter().for_each(|(since, inode)| self.requeue(*since, inode));
         }
     }
 
     fn write_in_background(&self, inode: &Arc<Inode>) {
         // A failure is kept with the file, whose owner hears of it at the next fsync.
         let _ = self.write_inode(inode, 0..u64::MAX, Purpose::Background);
-        if inode.pages.dirty_blocks() > 0 {
-            self.note_dirty(inode);
+        self.requeue(self.transactions.clock().monotonic(), inode);
+    }
+
+    /// Puts an inode back that is still dirty, as long as it was.
+    fn requeue(&self, since: Duration, inode: &Arc<Inode>) {
+        if inode.pages.dirty_blocks() > 0 && !inode.queued.swap(true, Ordering::AcqRel) {
+            self.queue.lock().push(since, Arc::clone(inode));
         }
     }
 
-    /// The inode that has been dirty longest, if `due` says so of the time since when.
     fn pop(&self, due: impl FnOnce(Duration) -> bool) -> Option<Arc<Inode>> {
-        let inode = self.queue.lock().pop(due)?;
-        inode.queued.store(false, core::sync::atomic::Ordering::Release);
-        Some(inode)
+        self.pop_with_age(due).map(|(_, inode)| inode)
+    }
+
+    /// The inode that has been dirty longest and since when, if `due` says so of that time.
+    fn pop_with_age(&self, due: impl FnOnce(Duration) -> bool) -> Option<(Duration, Arc<Inode>)> {
+        let (since, inode) = self.queue.lock().pop(due)?;
+        inode.queued.store(false, Ordering::Release);
+        Some((since, inode))
     }
 }

@@ -9,7 +9,7 @@ use core::ops::Range;
 use extant_format::{LogicalBlock, LogicalRange};
 
 use super::submit::Submission;
-use super::{OrderedFile, Purpose, Writeback};
+use super::{OrderedFile, Purpose, Writeback, is_open};
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
@@ -31,6 +31,8 @@ struct Gathered {
     next: PageIndex,
     /// Nothing dirty is left behind `next`.
     done: bool,
+    /// The file is open, and nobody asked for this pass.
+    growing: bool,
     /// A folio that has to be waited for before the pass can go on.
     blocked: Option<Arc<Folio>>,
 }
@@ -150,7 +152,8 @@ impl Writeback {
         tag: Tag,
         may_place: bool,
     ) -> Gathered {
-        let mut gathered = Gathered { next: pages.start, ..Gathered::default() };
+        let growing = tag == Tag::Dirty && is_open(inode);
+        let mut gathered = Gathered { next: pages.start, growing, ..Gathered::default() };
         let mut blocks = 0;
         loop {
             let Some(folio) = inode.pages.next_dirty(gathered.next, pages.end, tag) else {
@@ -196,6 +199,12 @@ impl Writeback {
         submission: &mut Submission,
     ) -> Result<bool, Error> {
         let size = inode.size();
+        let mut flags = if self.unwritten_until_done {
+            MapFlags::WRITEBACK
+        } else {
+            MapFlags::WRITEBACK_WRITTEN
+        };
+        flags.set(MapFlags::GROWING, gathered.growing);
         let mut end_of_placed = 0;
         let mut outcome = Ok(true);
         // Unplaced runs are looked for over folio borders, so that neighbours get one extent.
@@ -205,7 +214,7 @@ impl Writeback {
                     self.find_place(inode, &run, &gathered.folios, submission).map(|()| true)
                 }
                 (DirtyKind::Delayed | DirtyKind::Unwritten, Some(handle)) => {
-                    self.give_place(inode, handle, &run, &gathered.folios, submission)
+                    self.give_place(inode, handle, &run, &gathered.folios, flags, submission)
                 }
                 (DirtyKind::Delayed | DirtyKind::Unwritten, None) | (DirtyKind::Unmapped, _) => {
                     Ok(true)
@@ -266,13 +275,9 @@ impl Writeback {
         handle: &mut Handle<'_>,
         run: &DirtyRun,
         folios: &[LockedFolio],
+        flags: MapFlags,
         submission: &mut Submission,
     ) -> Result<bool, Error> {
-        let flags = if self.unwritten_until_done {
-            MapFlags::WRITEBACK
-        } else {
-            MapFlags::WRITEBACK_WRITTEN
-        };
         let mut rest = Some(run.blocks);
         while let Some(range) = rest {
             let wanted = self.mapper.credits(inode, range.len());

@@ -20,10 +20,14 @@ impl Queue {
         self.next += 1;
     }
 
-    /// Takes the oldest, if `due` says so of the time since when it is dirty.
-    pub(super) fn pop(&mut self, due: impl FnOnce(Duration) -> bool) -> Option<Arc<Inode>> {
+    /// Takes the oldest and since when it is dirty, if `due` says so of that time.
+    pub(super) fn pop(
+        &mut self,
+        due: impl FnOnce(Duration) -> bool,
+    ) -> Option<(Duration, Arc<Inode>)> {
         let oldest = self.inodes.first_entry()?;
-        due(oldest.key().0).then(|| oldest.remove())
+        let since = oldest.key().0;
+        due(since).then(|| (since, oldest.remove()))
     }
 
     /// How many.

@@ -191,7 +191,7 @@ fn data(inode: InodeNumber, block: u32, len: u32, goal: u64, size: u64) -> Alloc
         goal: PhysicalBlock::new(goal),
         left: None,
         right: None,
-        file: FileHints { size_blocks: size, open_for_write: true, block_mapped: false },
+        file: FileHints { size_blocks: size, open_for_write: true, block_mapped: false, growth: 0 },
         flags: AllocationFlags::HINT_DATA,
     }
 }
