@@ -12,7 +12,7 @@ use extant_format::cast::usize_from;
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
 use zerocopy::IntoBytes;
 
-use crate::{JournalParameters, LogBlock};
+use crate::{JournalParameters, LogBlock, LogState};
 
 /// An image of the journal superblock, to write to block 0 of the journal.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,10 +42,15 @@ pub(crate) struct SuperblockState {
 }
 
 impl SuperblockState {
-    /// The log is empty, or will be before anything is logged.
-    pub(crate) fn new(parameters: &JournalParameters) -> Self {
+    /// The log is empty and goes on where `state` says, or will be before anything is logged.
+    pub(crate) fn new(parameters: &JournalParameters, state: LogState) -> Self {
         let mut durable = parameters.superblock().clone();
-        durable.change(|raw| raw.start = 0.into());
+        durable.change(|raw| {
+            raw.start = 0.into();
+            // Whatever is told to the next mount must not lead it back to numbers that the log has seen.
+            raw.sequence = state.next_tid.get().into();
+            raw.head = state.head.get().into();
+        });
         Self { durable, planned: None }
     }
 

@@ -105,7 +105,7 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         let area = parameters.area();
         let head = if area.contains(state.head) { state.head } else { area.first() };
         Self {
-            superblock: SuperblockState::new(&parameters),
+            superblock: SuperblockState::new(&parameters, state),
             parameters,
             log: Log::empty(area, head),
             running: None,

@@ -95,6 +95,17 @@ fn revoke_credits_cost_whole_revoke_blocks() {
 }
 
 #[test]
+fn an_abort_before_the_first_commit_does_not_lead_back_to_older_numbers() {
+    let mut journal = journal();
+    let write = journal.abort(5).unwrap();
+    let superblock = extant_format::jbd2::JournalSuperblock::parse(write.bytes()).unwrap();
+    let next = JournalParameters::new(superblock).unwrap();
+    assert_eq!(next.recorded_errno(), Some(5));
+    assert_eq!(next.start(), None);
+    assert!(!TransactionId(7).is_after(next.clean_state().next_tid));
+}
+
+#[test]
 fn after_an_abort_every_handle_is_refused_and_the_first_reason_stays() {
     let mut journal = journal();
     let (ticket, reservation) =

@@ -286,7 +286,8 @@ impl Recovery {
         };
         Ok(RecoveryStep::Done(Recovered {
             state,
-            superblock: SuperblockState::new(&self.parameters).clean(state.next_tid, state.head),
+            superblock: SuperblockState::new(&self.parameters, state)
+                .clean(state.next_tid, state.head),
             transactions: self.transactions,
             replayed: self.replayed,
             revoked: self.revoked,
