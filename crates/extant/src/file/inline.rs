@@ -13,7 +13,7 @@ use crate::Error;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::PageIndex;
-use crate::transaction::{Credits, credits};
+use crate::transaction::{Credits, Handle, credits};
 use crate::writeback::OrderedFile;
 
 impl Files {
@@ -38,8 +38,8 @@ impl Files {
         if !inode.flags().contains(InodeFlags::INLINE_DATA) {
             return Ok(());
         }
-        let mut data = self.xattrs.read_inline(inode)?;
-        data.truncate(usize::try_from(inode.size()).unwrap_or(usize::MAX));
+        let room = self.xattrs.read_inline(inode)?;
+        let data = &room[..room.len().min(usize::try_from(inode.size()).unwrap_or(usize::MAX))];
         let blocks = self.mapper.credits(inode, 1) + credits::XATTR + 2;
         let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
         self.xattrs.drop_inline(&mut handle, inode)?;
@@ -48,8 +48,12 @@ impl Files {
             let bytes = 0..data.len();
             let map =
                 |range: LogicalRange| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
-            self.prepare(inode, &folio, &bytes, map)?;
-            folio.write_bytes(0, &data);
+            if let Err(error) = self.prepare(inode, &folio, &bytes, map) {
+                drop(folio);
+                self.return_to_inode(handle, inode, &room)?;
+                return Err(error);
+            }
+            folio.write_bytes(0, data);
             folio.commit_write(&bytes);
             drop(folio);
             handle.order(OrderedFile::new(self.writeback.own(), inode), 0..u64_from(data.len()));
@@ -59,6 +63,24 @@ impl Files {
         handle.stop()?;
         self.writeback.note_dirty(inode);
         Ok(())
+    }
+
+    /// No block was to be had: the bytes go back to where they were.
+    ///
+    /// Source: kernel `ext4_restore_inline_data`.
+    fn return_to_inode(
+        &self,
+        mut handle: Handle<'_>,
+        inode: &Inode,
+        room: &[u8],
+    ) -> Result<(), Error> {
+        let returned = self.xattrs.make_inline(&mut handle, inode, room.len()).and_then(|fits| {
+            if fits { self.xattrs.write_inline(&mut handle, inode, 0, room) } else { Ok(()) }
+        });
+        returned.inspect_err(|error| {
+            self.transactions.abort(error, "inline data could not be put back");
+        })?;
+        handle.stop()
     }
 
     /// Cuts an inline file, or moves it into blocks if it is to grow. `true`: it is done.

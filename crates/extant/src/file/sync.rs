@@ -21,9 +21,11 @@ impl Files {
         open: &OpenFile,
         data_only: bool,
     ) -> Result<(), Error> {
-        self.transactions.check_writable()?;
-        // The outcome of this pass is kept with the file, where error_since finds it.
-        let _ = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);
+        match self.transactions.check_writable() {
+            Err(Error::ReadOnly) => return Ok(()),
+            writable => writable?,
+        }
+        let written = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);
         let told = inode.pages.error_since(&mut open.errors.lock());
         let flushes = &self.transactions.io().tally.flushes;
         let before = flushes.load(Ordering::Relaxed);
@@ -35,6 +37,7 @@ impl Files {
         if flushes.load(Ordering::Relaxed) == before {
             self.transactions.io().flush()?;
         }
-        told.map_or(Ok(()), Err)
+        // A failure of I/O is kept with the file and told once; what came before any I/O is told here.
+        told.map_or(written, Err)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: kernel `fs/ext4/super.c`, `__ext4_fill_super`, `ext4_load_and_init_journal`, `ext4_setup_super`.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -22,7 +23,7 @@ use extant_journal::{
 use super::layers::Layers;
 use super::recovered_view::RecoveredView;
 use super::support;
-use super::volume::Volume;
+use super::volume::{STATE_CLEAN, STATE_ERRORS, Volume};
 use crate::Error;
 use crate::block_io::BlockIo;
 use crate::extent_status::BlockState;
@@ -45,23 +46,28 @@ pub(crate) fn mount(
 
     let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
     let found = open_journal(&superblock, &io, &options, &clock)?;
-    let (io, journal, journal_blocks) = match found {
-        Opened::None => (io, None, Vec::new()),
-        Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None, Vec::new()),
-        Opened::Ready(state) => {
+    let (io, journal, journal_blocks, has_failed) = match found {
+        Opened::None => (io, None, Vec::new(), false),
+        Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None, Vec::new(), false),
+        Opened::Ready { state, has_failed } => {
             let blocks = state.blocks();
-            (io, Some(state), blocks)
+            (io, Some(*state), blocks, has_failed)
         }
     };
     // Replay may have changed everything that was read so far.
     let mut superblock = read_superblock(&**io.device())?;
-    if !options.read_only {
-        mark_mounted(&mut superblock, &*device, &*clock, journal.is_some())?;
-    }
+    let is_sound = superblock.raw().state.get() & STATE_CLEAN != 0;
     let descriptors = read_descriptors(&superblock, &io, options.read_only)?;
     let layers =
         Layers::new(io, &superblock, descriptors, journal, journal_blocks, &options, &clock)?;
-    let volume = Volume::new(layers, superblock, options, reason, clock, entropy);
+    if !options.read_only {
+        let raw = superblock.raw_mut();
+        raw.state = (raw.state.get() | if has_failed { STATE_ERRORS } else { 0 }).into();
+        mark_mounted(&mut superblock, &*device, &*clock, layers.transactions.is_journaled())?;
+        // The file system knows of the journal's failure now.
+        layers.transactions.clear_journal_errno()?;
+    }
+    let volume = Volume::new(layers, superblock, options, reason, is_sound, (clock, entropy));
     volume.finish_orphans()?;
     Ok(volume)
 }
@@ -115,7 +121,11 @@ enum Opened {
     /// A log that needs recovery, on a volume that must not be written: read through it.
     Through(Arc<dyn BlockDevice>),
     /// Recovered and ready.
-    Ready(JournalState),
+    Ready {
+        state: Box<JournalState>,
+        /// An earlier mount had to stop the journal.
+        has_failed: bool,
+    },
 }
 
 fn open_journal(
@@ -147,8 +157,10 @@ fn open_journal(
         write_log_block(&map, io, LogBlock::SUPERBLOCK, recovered.superblock.bytes())?;
     }
     let parameters = with_features(parameters, geometry)?;
+    let has_failed = parameters.recorded_errno().is_some();
     let journal = Journal::new(parameters, recovered.state);
-    Ok(Opened::Ready(JournalState::new(journal, io.clone(), false, map, options.barriers)))
+    let state = JournalState::new(journal, io.clone(), false, map, options.barriers);
+    Ok(Opened::Ready { state: Box::new(state), has_failed })
 }
 
 /// Where the journal inode's blocks lie; read through layers that know no journal.
@@ -319,7 +331,7 @@ fn mark_mounted(
     if journaled {
         raw.feature_incompat = (raw.incompat() | Incompat::RECOVER).bits().into();
     } else {
-        raw.state = (raw.state.get() & !1).into();
+        raw.state = (raw.state.get() & !STATE_CLEAN).into();
     }
     super::volume::write_superblock(superblock, device)
 }

@@ -110,8 +110,8 @@ impl Volume {
         }
     }
 
-    /// Frees the inodes of attribute values that nothing names any more.
-    fn dispose_values(&self) {
+    /// Frees the inodes that nothing names any more: values of attributes, and what an operation could not give a name.
+    pub(super) fn dispose_values(&self) {
         for number in self.orphans.take_unused() {
             if let Ok(inode) = self.inodes.get(number) {
                 self.dispose(&inode);
@@ -153,7 +153,7 @@ impl Volume {
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
         self.reclaim();
-        self.namespace.create(caller, dir, name, mode)
+        self.namespace.create(caller, dir, name, mode).inspect_err(|_| self.dispose_values())
     }
 
     /// Makes a directory.
@@ -164,7 +164,9 @@ impl Volume {
         name: &[u8],
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
-        self.namespace.make_directory(caller, dir, name, mode)
+        self.namespace
+            .make_directory(caller, dir, name, mode)
+            .inspect_err(|_| self.dispose_values())
     }
 
     /// Makes a device file, a pipe or a socket.
@@ -176,7 +178,9 @@ impl Volume {
         kind: NodeKind,
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
-        self.namespace.make_node(caller, dir, name, mode, kind)
+        self.namespace
+            .make_node(caller, dir, name, mode, kind)
+            .inspect_err(|_| self.dispose_values())
     }
 
     /// Makes a symbolic link.
@@ -187,7 +191,9 @@ impl Volume {
         name: &[u8],
         target: &[u8],
     ) -> Result<Arc<Inode>, Error> {
-        self.namespace.make_symlink(caller, dir, name, target)
+        self.namespace
+            .make_symlink(caller, dir, name, target)
+            .inspect_err(|_| self.dispose_values())
     }
 
     /// Gives an inode another name.
@@ -241,8 +247,10 @@ impl Volume {
             // A failure is kept for the file's next fsync.
             let _ = self.writeback.write_inode(&moved, 0..u64::MAX, Purpose::Background);
         }
-        let replaced =
-            self.namespace.rename(caller, (old_dir, old_name), (new_dir, new_name), flags)?;
+        let replaced = self
+            .namespace
+            .rename(caller, (old_dir, old_name), (new_dir, new_name), flags)
+            .inspect_err(|_| self.dispose_values())?;
         if let Some(inode) = replaced {
             self.dispose(&inode);
             self.dispose_values();

@@ -51,8 +51,14 @@ pub(crate) struct Volume {
     superblock: Superblock,
     options: MountOptions,
     read_only_because: Option<String>,
+    /// It was clean when it was mounted, or has a journal that made it so.
+    is_sound: bool,
     unmounted: AtomicBool,
 }
+
+/// Bits of the superblock's state: unmounted cleanly; errors were found. Source: `EXT4_VALID_FS`, `EXT4_ERROR_FS`.
+pub(super) const STATE_CLEAN: u16 = 1;
+pub(super) const STATE_ERRORS: u16 = 2;
 
 impl Volume {
     /// Puts the layers above the block map on `layers`.
@@ -61,8 +67,8 @@ impl Volume {
         superblock: Superblock,
         options: MountOptions,
         read_only_because: Option<String>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
+        is_sound: bool,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Arc<Self> {
         let Layers { transactions, ledger, allocator, account, inodes, mapper } = layers;
         let orphans = Arc::new(Orphans::new(
@@ -126,6 +132,7 @@ impl Volume {
             superblock,
             options,
             read_only_because,
+            is_sound,
             unmounted: AtomicBool::new(false),
         })
     }
@@ -222,14 +229,15 @@ impl Volume {
             return Ok(());
         }
         self.transactions.check_writable()?;
-        self.writeback.write_everything()?;
+        // One file's failure keeps no other from being made durable.
+        let written = self.writeback.write_everything();
         let before = self.transactions.io().tally.flushes.load(Ordering::Relaxed);
         self.transactions.sync()?;
         if self.transactions.io().tally.flushes.load(Ordering::Relaxed) == before {
             // Nothing to commit, but data may have gone to the device.
             self.transactions.io().flush()?;
         }
-        Ok(())
+        written
     }
 
     /// Writes everything, empties the journal and marks the volume clean.
@@ -237,12 +245,28 @@ impl Volume {
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.sync_all()?;
-        self.unmounted.store(true, Ordering::Release);
+        self.transactions.check_writable()?;
+        self.free_nameless();
+        let written = self.sync_all();
+        // Data that is lost is no reason to leave the rest behind; metadata is.
+        self.transactions.sync()?;
         self.transactions.close_journal()?;
         self.mark_clean()?;
+        self.unmounted.store(true, Ordering::Release);
         self.transactions.set_read_only();
-        Ok(())
+        written
+    }
+
+    /// Frees what has no name any more, though somebody may still have it open: nobody could find it later.
+    fn free_nameless(&self) {
+        self.dispose_values();
+        let first = self.transactions.geometry().first_inode;
+        for inode in self.inodes.in_memory() {
+            if inode.number().get() >= first && inode.core.lock().links == 0 && inode.end() {
+                // What fails here stays on the orphan list, and the next mount finishes it.
+                let _ = self.files.evict(&inode);
+            }
+        }
     }
 
     /// The last write of an unmount: counts, time, and that nothing is left to be done.
@@ -265,7 +289,12 @@ impl Volume {
         if self.orphans.is_empty() {
             raw.feature_ro_compat = (raw.ro_compat() - RoCompat::ORPHAN_PRESENT).bits().into();
         }
-        raw.state = (raw.state.get() | 1).into();
+        if self.is_sound {
+            raw.state = (raw.state.get() | STATE_CLEAN).into();
+        }
+        if !self.allocator.take_findings().is_empty() {
+            raw.state = (raw.state.get() | STATE_ERRORS).into();
+        }
         let written = io.tally.device_write_bytes.load(Ordering::Relaxed) >> 10;
         raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();
         if geometry.has_metadata_csum() {

@@ -170,6 +170,11 @@ impl Inode {
         ends
     }
 
+    /// Ends the life of an inode without names, whoever uses it; `true` if it was this call that did.
+    pub(crate) fn end(&self) -> bool {
+        !core::mem::replace(&mut self.life.lock().dead, true)
+    }
+
     /// Notes that transaction `tid` changed the inode, and whether `fdatasync` has to wait for it.
     ///
     /// Source: kernel `ext4_update_inode_fsync_trans`.

@@ -239,11 +239,10 @@ impl Namespace {
             if sync {
                 handle.set_sync();
             }
-            let before = handle.credits();
             let result = operation(&mut handle);
             if let Err(error) = &result
                 && !leaves_order(error)
-                && handle.credits() != before
+                && handle.has_changed()
             {
                 self.transactions.abort(error, "an operation on names was cut off");
             }

@@ -7,6 +7,8 @@ use crate::error::Error;
 pub(super) struct WriteErrors {
     count: u64,
     last: Option<Error>,
+    /// Somebody was told of the last; until then whoever opens the file later is told as well.
+    is_told: bool,
 }
 
 /// How far an open file has been told of failures.
@@ -17,14 +19,17 @@ impl WriteErrors {
     pub(super) fn record(&mut self, error: Error) {
         self.count += 1;
         self.last = Some(error);
+        self.is_told = false;
     }
 
+    /// Where a file starts that is opened now. Source: `errseq_sample`.
     pub(super) fn position(&self) -> ErrorPosition {
-        ErrorPosition(self.count)
+        ErrorPosition(self.count.saturating_sub(u64::from(!self.is_told)))
     }
 
-    pub(super) fn since(&self, position: &mut ErrorPosition) -> Option<Error> {
-        let told = core::mem::replace(position, self.position());
+    pub(super) fn since(&mut self, position: &mut ErrorPosition) -> Option<Error> {
+        self.is_told = true;
+        let told = core::mem::replace(position, ErrorPosition(self.count));
         self.last.clone().filter(|_| told != *position)
     }
 }

@@ -264,10 +264,12 @@ fn a_failed_write_is_told_once_to_each_open_file() {
     dirty_page(&cache, 0, 5);
     let (guard, _) = cache.get_locked(page(0)).unwrap().begin_writeback(0..1);
     drop(guard); // never completed
-    let mut late = cache.error_position();
+    let mut untold = cache.error_position();
     assert!(matches!(cache.error_since(&mut early), Some(Error::Shutdown)));
     assert!(cache.error_since(&mut early).is_none());
+    let mut late = cache.error_position();
     assert!(cache.error_since(&mut second).is_some() && cache.error_since(&mut late).is_none());
+    assert!(cache.error_since(&mut untold).is_some());
 }
 
 #[test]

@@ -438,6 +438,18 @@ impl Transactions {
         Ok(())
     }
 
+    /// Takes the error of an earlier mount off the journal, which the file system has noted.
+    ///
+    /// # Errors
+    /// Of the device.
+    /// # Source
+    /// Kernel `ext4_clear_journal_err`, `jbd2_journal_clear_err`.
+    pub(crate) fn clear_journal_errno(&self) -> Result<(), Error> {
+        let Some(state) = &self.journal else { return Ok(()) };
+        let superblock = state.state.lock().journal.clear_errno();
+        superblock.map_or(Ok(()), |superblock| state.write_superblock(&superblock, true))
+    }
+
     /// Stops everything that changes the image, for good; the first reason is kept.
     pub(crate) fn abort(&self, error: &Error, reason: &'static str) {
         let errno = error.errno();

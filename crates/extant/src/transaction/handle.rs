@@ -68,6 +68,7 @@ pub(crate) struct Handle<'t> {
     changes: Changes,
     reserved: Option<ReservedCredits>,
     sync: bool,
+    has_changed: bool,
 }
 
 /// What a handle has done; filed with the journal in one lock hold when it stops.
@@ -98,6 +99,7 @@ impl<'t> Handle<'t> {
             changes: Changes::default(),
             reserved,
             sync: false,
+            has_changed: false,
         }
     }
 
@@ -114,6 +116,11 @@ impl<'t> Handle<'t> {
     /// Where it came from, to read more blocks.
     pub(crate) fn transactions(&self) -> &'t Transactions {
         self.transactions
+    }
+
+    /// Whether it has changed or freed any block, also one that its transaction had changed before.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.has_changed
     }
 
     /// How many more blocks it may change.
@@ -154,6 +161,7 @@ impl<'t> Handle<'t> {
             self.changes.blocks.push((block.number(), BlockChange::Dirty));
         }
         state.referenced = true;
+        self.has_changed = true;
         Ok(change(state.frame_mut().make_mut()))
     }
 
@@ -194,6 +202,7 @@ impl<'t> Handle<'t> {
             Revoke::No => BlockChange::Forget,
         };
         self.changes.blocks.push((block, change));
+        self.has_changed = true;
         Ok(())
     }
 

@@ -355,7 +355,7 @@ proptest! {
     #[test]
     fn listing_goes_on_while_names_change(
         piece in 1..20_usize,
-        removed in prop::collection::vec(any::<u16>(), 0..60),
+        removed in prop::collection::vec(any::<u16>(), 0..50),
     ) {
         let mut dir = new_directory(SMALL);
         let mut model = fill(&mut dir, numbered(200, 30));

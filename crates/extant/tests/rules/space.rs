@@ -1,0 +1,117 @@
+//! No space: said by `write`, never by writeback.
+
+use std::sync::Arc;
+
+use extant::{Errno, Filesystem, MountOptions};
+use extant_device::MemoryDevice;
+
+use crate::world::{World, mount, open, read};
+
+/// Files written until there is no space; every write that succeeded must then go out and be read back.
+fn fill(world: &World, image: &MemoryDevice, options: MountOptions, stride: u64, files: usize) {
+    let device = Arc::new(image.snapshot());
+    let fs = mount(&device, options.clone()).unwrap();
+    let block = u64::from(fs.statfs().block_size);
+    let written = write_until_full(&fs, block, stride, files);
+    fs.sync_all().unwrap();
+    for (n, offsets) in written.iter().enumerate() {
+        let file = open(&fs, &format!("/{n}"));
+        file.sync_all().unwrap();
+        for &offset in offsets {
+            let mut bytes = vec![0; usize::try_from(block).unwrap()];
+            file.read_at(&mut bytes, offset).unwrap();
+            assert!(bytes.iter().all(|&byte| byte == 7), "file {n} at {offset}");
+        }
+    }
+    // What is removed can be used again.
+    fs.remove_file("/0").unwrap();
+    assert_eq!(open(&fs, "/again").write_at(&[9; 1024], 0).unwrap(), 1024);
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+    let fs = mount(&device, MountOptions::read_only()).unwrap();
+    assert_eq!(read(&fs, "/again").unwrap(), [9; 1024]);
+}
+
+fn write_until_full(fs: &Filesystem, block: u64, stride: u64, files: usize) -> Vec<Vec<u64>> {
+    let handles: Vec<_> = (0..files).map(|n| open(fs, &format!("/{n}"))).collect();
+    let mut written = vec![Vec::new(); files];
+    let bytes = vec![7; usize::try_from(block).unwrap()];
+    for n in 0.. {
+        for (file, offsets) in handles.iter().zip(&mut written) {
+            let offset = n * block * stride;
+            match file.write_at(&bytes, offset) {
+                Ok(count) => assert_eq!(count, bytes.len()),
+                Err(error) => {
+                    assert_eq!(error.errno(), Errno::NOSPC);
+                    return written;
+                }
+            }
+            offsets.push(offset);
+        }
+    }
+    unreachable!("the loop ends with the space")
+}
+
+#[test]
+fn no_space_is_said_by_write_and_never_by_writeback() {
+    let world = World::new("full");
+    for format in [
+        &["-b", "1024"][..],
+        &["-b", "4096"],
+        &["-b", "1024", "-m", "0", "-O", "^has_journal"],
+        &["-b", "1024", "-m", "0", "-O", "^extent,^64bit"],
+    ] {
+        let Some(image) = world.mkfs(8, format) else { return };
+        for (stride, files) in [(1, 1), (2, 1), (2, 40), (3, 7)] {
+            fill(&world, &image, MountOptions::new(), stride, files);
+        }
+        fill(&world, &image, MountOptions::new().unwritten_until_done(false), 2, 3);
+        fill(&world, &image, MountOptions::new().delayed_allocation(false), 2, 3);
+    }
+}
+
+#[test]
+fn names_that_find_no_space_leave_nothing_behind() {
+    let world = World::new("names");
+    let Some(image) = world.mkfs(8, &["-b", "1024", "-m", "0", "-N", "2000"]) else { return };
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    write_until_full(&fs, 1024, 1, 1);
+    fs.sync_all().unwrap();
+    let error = (0..3000).find_map(|n| fs.create_dir(format!("/d{n}")).err()).unwrap();
+    assert_eq!(error.errno(), Errno::NOSPC);
+    let link = fs.symlink(vec![b'l'; 200], "/link").unwrap_err();
+    assert_eq!(link.errno(), Errno::NOSPC);
+    let error = (0..3000).find_map(|n| {
+        fs.mknod(format!("/{n:0200}"), extant::namespace::NodeKind::Fifo, 0o600).err()
+    });
+    assert_eq!(error.unwrap().errno(), Errno::NOSPC);
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+}
+
+#[test]
+fn an_inline_file_that_finds_no_space_keeps_its_bytes() {
+    let world = World::new("inline");
+    let Some(image) = world.mkfs(8, &["-b", "1024", "-m", "0", "-O", "inline_data"]) else {
+        return;
+    };
+    // Only others make inline files.
+    let image = world.changed_by_debugfs(&image, &format!("write {} small\n", small(&world)));
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    assert_eq!(read(&fs, "/small").unwrap(), b"hello");
+    write_until_full(&fs, 1024, 1, 1);
+    fs.sync_all().unwrap();
+    let error = open(&fs, "/small").write_at(&[7; 1024], 5).unwrap_err();
+    assert_eq!(error.errno(), Errno::NOSPC);
+    assert_eq!(read(&fs, "/small").unwrap(), b"hello");
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+    let fs = mount(&device, MountOptions::read_only()).unwrap();
+    assert_eq!(read(&fs, "/small").unwrap(), b"hello");
+}
+
+fn small(world: &World) -> String {
+    world.other_file("small", b"hello")
+}
