@@ -16,7 +16,9 @@ const USAGE: &str = "usage: cargo xtask <command>
   oracle [TREE]
           long comparisons with the kernel, on /usr/share or another tree; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
-  crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail";
+  crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
+  bench NAME [ARGUMENT..]
+          one of the engine's benchmarks: latency, paths";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
         ["oracle", tree] => oracle::run(&root(), tree),
         ["damage" | "crash", ..] => {
             cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments)
+        }
+        ["bench", name, ref rest @ ..] => {
+            cargo(&["bench", "--quiet", "-p", "extant", "--bench", name, "--"], rest)
         }
         _ => {
             eprintln!("{USAGE}");

@@ -13,6 +13,7 @@
 
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A lock's place in the order in which locks are taken.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -331,27 +332,35 @@ impl<T> Drop for WriteGuard<'_, T> {
     }
 }
 
-/// Where threads wait for a change of what a [`Mutex`] protects.
+/// Where threads wait for a change of what one [`Mutex`] protects.
 #[derive(Debug)]
-pub(crate) struct Condvar(imp::Condvar);
+pub(crate) struct Condvar {
+    inner: imp::Condvar,
+    /// Goes up under the mutex, so whoever changes something under it afterwards sees who waits for that.
+    waiters: AtomicU32,
+}
 
 impl Condvar {
     /// A place where nobody waits yet.
     pub(crate) const fn new() -> Self {
-        Self(imp::Condvar::new())
+        Self { inner: imp::Condvar::new(), waiters: AtomicU32::new(0) }
     }
 
     /// Lets go of the lock, waits, and takes it again; may wake for nothing, so ask again in a loop.
     pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let lock = guard.lock;
         let inner = guard.inner.take().expect("taken only here");
-        let inner = imp::wait(&self.0, &lock.inner, inner);
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let inner = imp::wait(&self.inner, &lock.inner, inner);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
         MutexGuard { lock, inner: Some(inner) }
     }
 
-    /// Wakes all that wait.
+    /// Wakes all that wait; costs nothing if nobody does. The change was made with the mutex held.
     pub(crate) fn notify_all(&self) {
-        imp::notify_all(&self.0);
+        if self.waiters.load(Ordering::Relaxed) > 0 {
+            imp::notify_all(&self.inner);
+        }
     }
 }
 

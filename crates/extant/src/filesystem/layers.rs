@@ -66,7 +66,7 @@ impl Layers {
             allocator.protect(InodeNumber::JOURNAL, run);
         }
         let allocator = Arc::new(allocator);
-        transactions.add_listener(Arc::clone(&allocator) as _);
+        transactions.add_listener(allocator.clone());
         let account = Arc::new(CacheAccount::default());
         let status = Arc::new(StatusAccount::default());
         let inodes = Arc::new(InodeTable::new(

@@ -16,7 +16,6 @@ use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
 use crate::report::FileExtent;
-use crate::writeback::Purpose;
 use crate::xattr::SetHow;
 
 impl Volume {
@@ -34,12 +33,11 @@ impl Volume {
         Ok(self.files.open(inode))
     }
 
-    /// Closes a file: what was truncated and written anew is written back now (D24.2), and the last writer gives back
-    /// what was set aside for it (D24.5).
+    /// Closes a file: what was truncated and written anew goes out before the cut commits (D24.2), and the last writer
+    /// gives back what was set aside for it (D24.5). Does no I/O.
     pub(crate) fn close_file(&self, inode: &Arc<Inode>, writes: bool) {
         if inode.allocate_on_close.swap(false, Ordering::AcqRel) && self.auto_da_alloc() {
-            // A failure is kept for the file's next fsync.
-            let _ = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Background);
+            self.writeback.write_before_commit(inode);
         }
         if writes && inode.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let promised = inode.reservations.lock().promise().clusters.get();
@@ -234,7 +232,7 @@ impl Volume {
     }
 
     /// Gives what one name leads to another name; what had that name before may be freed. A file that replaces another
-    /// is written back first (D24.3).
+    /// goes out before the rename commits (D24.3).
     pub(crate) fn rename(
         &self,
         caller: &Caller,
@@ -244,8 +242,7 @@ impl Volume {
     ) -> Result<(), Error> {
         if self.auto_da_alloc() && self.namespace.lookup(caller, new_dir, new_name).is_ok() {
             let moved = self.namespace.lookup(caller, old_dir, old_name)?;
-            // A failure is kept for the file's next fsync.
-            let _ = self.writeback.write_inode(&moved, 0..u64::MAX, Purpose::Background);
+            self.writeback.write_before_commit(&moved);
         }
         let replaced = self
             .namespace

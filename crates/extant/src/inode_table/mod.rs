@@ -145,19 +145,23 @@ impl InodeTable {
         Inode::new(number, seed, record, pages, ExtentStatusTree::new(Arc::clone(&self.status)))
     }
 
-    /// Puts a new inode into memory and into its table.
+    /// Puts a new inode into memory and into its table. If it `is_alone` in its table block, the block is not read.
     ///
     /// # Errors
     /// Of reading the table block. The number must come from the allocator in the same handle.
+    /// # Source
+    /// Kernel `fs/ext4/inode.c`, `__ext4_get_inode_loc`.
     pub(crate) fn create(
         &self,
         handle: &mut Handle<'_>,
         number: InodeNumber,
         record: InodeRecord,
+        is_alone: impl FnOnce() -> Result<bool, Error>,
     ) -> Result<Arc<Inode>, Error> {
         let seed = inode::inode_seed(self.geometry().csum_seed, number, record.generation);
         let fresh = Arc::new(self.new_inode(number, seed, record));
-        let (block, offset) = self.place(number)?;
+        let (block, offset) = self.location(number)?;
+        let block = self.transactions.read_unless(block, BlockKind::InodeTable, is_alone)?;
         let inode_size = usize_from(self.geometry().inode_size);
         handle.modify(&block, |bytes| bytes[offset..offset + inode_size].fill(0))?;
         self.store(handle, &fresh)?;
@@ -297,10 +301,14 @@ impl InodeTable {
 
     /// The table block that holds the inode, and where in it.
     fn place(&self, number: InodeNumber) -> Result<(MetadataBlock, usize), Error> {
+        let (block, offset) = self.location(number)?;
+        Ok((self.transactions.read(block, BlockKind::InodeTable)?, offset))
+    }
+
+    fn location(&self, number: InodeNumber) -> Result<(PhysicalBlock, usize), Error> {
         let geometry = self.geometry();
         let (group, index) = geometry.inode_place(number).ok_or(Error::Stale(number))?;
         let table = *self.tables.get(usize_from(group.get())).ok_or(Error::Stale(number))?;
-        let (block, offset) = geometry.inode_location(table, index);
-        Ok((self.transactions.read(block, BlockKind::InodeTable)?, offset))
+        Ok(geometry.inode_location(table, index))
     }
 }

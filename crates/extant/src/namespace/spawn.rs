@@ -104,8 +104,10 @@ impl Namespace {
         if let Some((group, _)) = self.geometry().inode_place(number) {
             plan.dir.last_group.store(group.get(), Ordering::Relaxed);
         }
-        let inode =
-            self.inodes.create(handle, number, InodeRecord { links, ..plan.record.clone() })?;
+        let record = InodeRecord { links, ..plan.record.clone() };
+        let inode = self
+            .inodes
+            .create(handle, number, record, || self.allocator.is_alone_in_table_block(number))?;
         for (kind, value) in [(AclKind::Default, &plan.default), (AclKind::Access, &plan.access)] {
             if let Some(value) = value
                 && let Err(error) =

@@ -34,7 +34,6 @@ pub(super) struct Inner {
     pub(super) referenced: bool,
     /// Up to where it has been used in sequence.
     used_until: usize,
-    waiters: u32,
     pub(super) states: BlockStates,
     /// None where no byte is known yet; a frame may have bytes that nobody put there, in blocks that are not up to date.
     pub(super) frames: SmallVec<[Option<Frame>; 1]>,
@@ -52,7 +51,6 @@ impl Folio {
             attached: true,
             referenced: false,
             used_until: 0,
-            waiters: 0,
             states: BlockStates::new(shape.blocks()),
             frames: smallvec![None; shape.frames()],
         };
@@ -110,7 +108,7 @@ impl Folio {
         sync::assert_may_wait();
         let mut inner = self.inner.lock();
         while inner.states.any(BlockFlags::WRITEBACK, blocks.clone()) {
-            inner = self.wait(inner);
+            inner = self.changed.wait(inner);
         }
     }
 
@@ -118,7 +116,7 @@ impl Folio {
     pub(super) fn acquire(&self) -> bool {
         let mut inner = self.inner.lock();
         while inner.locked {
-            inner = self.wait(inner);
+            inner = self.changed.wait(inner);
         }
         inner.locked = inner.attached;
         inner.attached
@@ -146,11 +144,8 @@ impl Folio {
 
     /// Lets go of the leaf lock and wakes whoever waits for a change.
     pub(super) fn wake(&self, inner: MutexGuard<'_, Inner>) {
-        let anybody = inner.waiters > 0;
         drop(inner);
-        if anybody {
-            self.changed.notify_all();
-        }
+        self.changed.notify_all();
     }
 
     pub(super) fn account(&self) -> &CacheAccount {
@@ -166,13 +161,6 @@ impl Folio {
                 .slice(range)
         };
         self.shape.pieces(range).map(slice).collect()
-    }
-
-    fn wait<'a>(&self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        inner.waiters += 1;
-        inner = self.changed.wait(inner);
-        inner.waiters -= 1;
-        inner
     }
 }
 

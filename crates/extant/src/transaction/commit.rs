@@ -11,8 +11,9 @@ use core::ops::Range;
 use extant_device::{Frame, Request};
 use extant_format::{PhysicalRange, TransactionId};
 use extant_journal::{
-    Begin, CheckpointStep, CommitPlan, CommitTime, Extend, HandleRequest, Journal, JournalError,
-    Lock, LogBlock, LogData, LogWrite, Progress, Reservation, SuperblockWrite, TailUpdate, Ticket,
+    Begin, CheckpointPlan, CheckpointStep, CommitPlan, CommitTime, Extend, HandleRequest, Journal,
+    JournalError, Lock, LogBlock, LogData, LogWrite, Progress, Reservation, SuperblockWrite,
+    TailUpdate, Ticket,
 };
 
 use super::block::MetadataBlock;
@@ -174,7 +175,9 @@ impl Transactions {
         let stopped = locked.journal.stop(ticket, changes.blocks);
         drop(locked);
         debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");
-        state.changed.notify_all();
+        if stopped.ready_to_switch {
+            state.changed.notify_all();
+        }
     }
 
     /// Returns when `tid` is durable; commits it in this thread if nobody does so already.
@@ -184,6 +187,11 @@ impl Transactions {
     pub(crate) fn commit(&self, tid: TransactionId) -> Result<(), Error> {
         let Some(state) = &self.journal else { return Ok(()) };
         let mut locked = state.state.lock();
+        if locked.journal.progress(tid) == Progress::Running {
+            drop(locked);
+            self.listeners().iter().for_each(|listener| listener.committing());
+            locked = state.state.lock();
+        }
         loop {
             if let Some(error) = locked.journal.aborted() {
                 return Err(self.refusal(error));
@@ -294,25 +302,27 @@ impl Transactions {
             listener.committed(tid);
         }
         state.changed.notify_all();
-        self.limit_pending(state)?;
+        self.write_home_early(state);
         Ok(state.state.lock())
     }
 
-    /// Committed blocks that are not home yet are held in memory: no more of them than so many.
-    fn limit_pending(&self, state: &JournalState) -> Result<(), Error> {
-        let limit = MAX_PENDING_BYTES / self.geometry.block_len();
-        loop {
-            let (pending, wanted) = {
-                let locked = state.state.lock();
-                (locked.journal.pending_blocks(), locked.journal.parameters().max_transaction())
-            };
-            if pending <= limit {
-                return Ok(());
+    /// Writes committed blocks home before somebody has to wait for the log's space or for memory: once half the log is in
+    /// use, or many blocks are held. The tail follows with a later commit, so that nobody waits for a flush.
+    fn write_home_early(&self, state: &Arc<JournalState>) {
+        let step = {
+            let mut locked = state.state.lock();
+            let parameters = locked.journal.parameters();
+            let (half, wanted) = (parameters.area().len() / 2, parameters.max_transaction());
+            let many =
+                locked.journal.pending_blocks() > MAX_PENDING_BYTES / self.geometry.block_len();
+            if !many && locked.journal.free_log_blocks() >= half {
+                return;
             }
-            self.checkpoint(wanted)?;
-            if state.state.lock().journal.pending_blocks() >= pending {
-                return Ok(());
-            }
+            locked.journal.plan_checkpoint(if many { u32::MAX } else { wanted })
+        };
+        if let CheckpointStep::Write(plan) = step {
+            // A failure has aborted the journal, which the next who asks is told.
+            let _ = self.write_home(state, plan);
         }
     }
 
@@ -386,31 +396,37 @@ impl Transactions {
                 }
                 CheckpointStep::Write(plan) => {
                     drop(locked);
-                    let requests = plan.blocks().iter().map(|(block, frame)| {
-                        Request::write_frame(self.io.offset(*block), frame.clone())
-                    });
-                    let mut batch: Vec<Request> = requests.collect();
-                    let outcome = self.io.run(&mut batch);
-                    let results = plan.blocks().iter().zip(&batch);
-                    let failed: Vec<_> = results
-                        .filter(|(_, r)| r.result.is_err())
-                        .map(|((block, _), _)| *block)
-                        .collect();
-                    locked = state.state.lock();
-                    let home = locked.journal.checkpointed(plan, &failed);
-                    drop(locked);
-                    for (block, tid) in home {
-                        self.cache.written_home(block, tid);
-                    }
-                    state.changed.notify_all();
-                    if let Err(error) = outcome {
-                        self.abort(&error, "a committed block could not be written home");
-                        return Err(error);
-                    }
+                    self.write_home(state, plan)?;
                     locked = state.state.lock();
                 }
             }
         }
+    }
+
+    /// Writes a plan's blocks to their places.
+    fn write_home(
+        &self,
+        state: &Arc<JournalState>,
+        plan: CheckpointPlan<Frame>,
+    ) -> Result<(), Error> {
+        let requests = plan
+            .blocks()
+            .iter()
+            .map(|(block, frame)| Request::write_frame(self.io.offset(*block), frame.clone()));
+        let mut batch: Vec<Request> = requests.collect();
+        let outcome = self.io.run(&mut batch);
+        let results = plan.blocks().iter().zip(&batch);
+        let failed: Vec<_> =
+            results.filter(|(_, r)| r.result.is_err()).map(|((block, _), _)| *block).collect();
+        let home = state.state.lock().journal.checkpointed(plan, &failed);
+        for (block, tid) in home {
+            self.cache.written_home(block, tid);
+        }
+        state.changed.notify_all();
+        if let Err(error) = &outcome {
+            self.abort(error, "a committed block could not be written home");
+        }
+        outcome
     }
 
     fn move_tail(&self, state: &JournalState, update: &TailUpdate) -> Result<(), Error> {

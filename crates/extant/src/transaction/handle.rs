@@ -25,10 +25,15 @@ pub(crate) trait OrderedData: Send + Sync {
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error>;
 }
 
-/// Who has to be told that a transaction is durable.
+/// Who has to be told of commits.
 pub(crate) trait CommitListener: Send + Sync {
+    /// A transaction that still runs is about to be committed; called with no lock held, and may begin handles.
+    fn committing(&self) {}
+
     /// Transaction `tid` is on the device; called with no lock held.
-    fn committed(&self, tid: TransactionId);
+    fn committed(&self, tid: TransactionId) {
+        let _ = tid;
+    }
 }
 
 /// Whether older copies of a freed block must not be replayed over its next use.

@@ -25,7 +25,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use extant_device::{BlockDevice, Request};
+use extant_device::{BlockDevice, Frame, Request};
 use extant_format::corruption::{Place, Rule};
 use extant_format::{Geometry, PhysicalBlock, TransactionId};
 
@@ -153,11 +153,30 @@ impl Transactions {
         block: PhysicalBlock,
         kind: BlockKind,
     ) -> Result<MetadataBlock, Error> {
+        self.read_unless(block, kind, || Ok(false))
+    }
+
+    /// As [`Self::read`]; but if the block is not in memory and `is_unused`, nothing on the device is asked: it is zeros.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and those of `is_unused`.
+    /// # Locks
+    /// Nobody else can have the block while `is_unused` runs, which may read other blocks.
+    pub(crate) fn read_unless(
+        &self,
+        block: PhysicalBlock,
+        kind: BlockKind,
+        is_unused: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<MetadataBlock, Error> {
         Place::Block(block).require(self.geometry.has_block(block), Rule::BlockPlace)?;
         match self.cache.claim(block, kind)? {
             Claim::Hit(block) => Ok(block),
             Claim::Load(entry) => {
-                let content = self.io.read_block(block).and_then(|frame| {
+                let content = is_unused().and_then(|unused| {
+                    if unused {
+                        return Ok(Frame::zeroed(self.geometry.block_len()));
+                    }
+                    let frame = self.io.read_block(block)?;
                     seal::verify(frame.as_slice(), block, kind, &self.geometry)?;
                     Ok(frame)
                 });
@@ -208,12 +227,12 @@ impl Transactions {
         if self.is_journaled() {
             return self.commit_running();
         }
-        self.write_home()?;
+        self.write_dirty_home()?;
         self.io.flush()
     }
 
     /// Without a journal: writes every changed block home.
-    fn write_home(&self) -> Result<(), Error> {
+    fn write_dirty_home(&self) -> Result<(), Error> {
         let dirty = self.cache.dirty();
         seal::seal(&dirty, &self.cache, &self.geometry);
         let mut batch = Vec::with_capacity(dirty.len());

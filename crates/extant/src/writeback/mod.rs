@@ -37,7 +37,7 @@ use crate::mapping::Mapper;
 use crate::options::MountOptions;
 use crate::page_cache::CacheAccount;
 use crate::sync::{Mutex, Rank};
-use crate::transaction::Transactions;
+use crate::transaction::{CommitListener, Transactions};
 
 pub(crate) use ordered::OrderedFile;
 use queue::Queue;
@@ -116,6 +116,23 @@ impl Writeback {
         }
     }
 
+    /// The file's data is to be on the device before the transaction that runs now commits: it replaces what that
+    /// transaction drops. Does no I/O.
+    ///
+    /// # Source
+    /// Kernel `ext4_alloc_da_blocks` (D24.1). Differs: the kernel starts the write here and does not wait for it; here
+    /// whoever commits writes it first, so that after a crash there is the old data or the new.
+    pub(crate) fn write_before_commit(&self, inode: &Arc<Inode>) {
+        if inode.pages.dirty_blocks() > 0 {
+            self.queue.lock().urgent.push(Arc::clone(inode));
+        }
+    }
+
+    fn write_urgent(&self) {
+        let urgent = core::mem::take(&mut self.queue.lock().urgent);
+        urgent.iter().for_each(|inode| self.write_in_background(inode));
+    }
+
     /// Before a writer makes more data dirty: keeps dirty data and the cache within their limits, in the writer's own
     /// time. Does no I/O below the limits.
     ///
@@ -137,6 +154,7 @@ impl Writeback {
 
     /// What is due by the clock: data older than its time, or more than the background limit.
     pub(crate) fn tick(&self) {
+        self.write_urgent();
         let now = self.transactions.clock().monotonic();
         while let Some(inode) = self.pop(|since| since + self.expire <= now) {
             self.write_in_background(&inode);
@@ -222,5 +240,11 @@ impl Writeback {
         let (since, inode) = self.queue.lock().pop(due)?;
         inode.queued.store(false, Ordering::Release);
         Some((since, inode))
+    }
+}
+
+impl CommitListener for Writeback {
+    fn committing(&self) {
+        self.write_urgent();
     }
 }

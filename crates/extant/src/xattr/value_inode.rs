@@ -112,7 +112,9 @@ impl Xattrs {
         record.flags |= InodeFlags::EA_INODE;
         record.atime = Timestamp { seconds: hash.into(), nanoseconds: 0 };
         set_count(&mut record, 0);
-        let inode = self.inodes.create(handle, number, record)?;
+        let inode = self
+            .inodes
+            .create(handle, number, record, || self.allocator.is_alone_in_table_block(number))?;
         // Until something names it, it is an orphan, in case nothing ever does.
         self.orphans.add(handle, &inode)?;
         self.write_value(handle, &inode, value)?;

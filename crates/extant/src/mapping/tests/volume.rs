@@ -161,7 +161,9 @@ impl Volume {
         if flags.contains(InodeFlags::EXTENTS) {
             NodeMut::init(&mut record.block, 0);
         }
-        self.inodes.create(&mut self.begin(), InodeNumber::new(12).unwrap(), record).unwrap()
+        self.inodes
+            .create(&mut self.begin(), InodeNumber::new(12).unwrap(), record, || Ok(false))
+            .unwrap()
     }
 
     pub(crate) fn begin(&self) -> Handle<'_> {
