@@ -38,8 +38,6 @@ pub struct MountOptions {
     pub(crate) dirty_expire: Duration,
     /// How often the flusher looks (`dirty_writeback_centisecs`).
     pub(crate) dirty_interval: Duration,
-    /// Times of access are kept: `relatime`, or not at all.
-    pub(crate) access_times: bool,
 }
 
 impl Default for MountOptions {
@@ -57,7 +55,6 @@ impl Default for MountOptions {
             dirty_percent: 20,
             dirty_expire: Duration::from_secs(30),
             dirty_interval: Duration::from_secs(5),
-            access_times: false,
         }
     }
 }

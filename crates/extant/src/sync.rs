@@ -19,8 +19,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub(crate) enum Rank {
-    /// Freeze and unmount against everything else.
-    Gate = 10,
     /// The shape of the tree while a directory changes parent.
     Rename = 20,
     /// One inode's size, bytes and entries against each other; several by rising inode number.
@@ -135,9 +133,6 @@ mod imp {
     pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
         lock.write().expect("a thread panicked while it held this lock")
     }
-    pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
-        lock.try_write().ok()
-    }
     pub(super) fn wait<'a, T>(
         condvar: &Condvar,
         _: &'a Mutex<T>,
@@ -174,9 +169,6 @@ mod imp {
     }
     pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
         lock.write()
-    }
-    pub(super) fn try_write<T>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
-        lock.try_write()
     }
     pub(super) fn wait<'a, T>(
         _: &Condvar,
@@ -276,13 +268,6 @@ impl<T> RwLock<T> {
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
         held::take(self.rank);
         WriteGuard { rank: self.rank, inner: imp::write(&self.inner) }
-    }
-
-    /// The lock for writing, if nobody holds it.
-    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
-        let inner = imp::try_write(&self.inner)?;
-        held::take(self.rank);
-        Some(WriteGuard { rank: self.rank, inner })
     }
 }
 

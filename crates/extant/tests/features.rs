@@ -35,7 +35,7 @@ fn document() -> String {
             Support::Read => "read",
             Support::Refuse => "refuse",
         };
-        writeln!(text, "| {name} | {word} | {support} |").unwrap();
+        writeln!(text, "| {name} | {word} | {support} |").expect("text grows");
     }
     text
 }

@@ -6,7 +6,7 @@ use super::Allocator;
 use super::layout::Run;
 use super::request::FreeFlags;
 use crate::Error;
-use crate::transaction::{CommitListener, Handle, Revoke};
+use crate::transaction::{CommitListener, Handle};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use extant_device::Request;
@@ -47,7 +47,7 @@ impl Allocator {
         if flags.contains(FreeFlags::FORGET) {
             handle.ensure_credits(0, u32::try_from(range.len()).unwrap_or(u32::MAX))?;
             for block in range.start().get()..range.end().get() {
-                handle.forget(PhysicalBlock::new(block), Revoke::Yes)?;
+                handle.forget(PhysicalBlock::new(block))?;
             }
         }
         let Some((start, end)) = self.whole_clusters(range, flags) else { return Ok(()) };

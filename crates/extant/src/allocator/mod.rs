@@ -119,8 +119,6 @@ pub(crate) struct AllocatorOptions {
 pub(crate) struct GroupSnapshot {
     /// The descriptor.
     pub(crate) descriptor: GroupDescriptor,
-    /// Free runs, if the buddy was ever built.
-    pub(crate) fragments: Option<u32>,
     /// No blocks are allocated or freed here.
     pub(crate) blocks_set_aside: bool,
     /// No inodes are allocated or freed here.
@@ -206,11 +204,6 @@ impl Allocator {
         goal::inode_goal(&self.layout, group, file_type == FileType::Regular, colour)
     }
 
-    /// The ledger that pays for allocations.
-    pub(crate) fn ledger(&self) -> &Arc<SpaceLedger> {
-        &self.ledger
-    }
-
     /// The knobs in use.
     pub(crate) fn tunables(&self) -> &Tunables {
         &self.tunables
@@ -236,7 +229,6 @@ impl Allocator {
         let state = self.groups.get(usize_from(group.0))?.lock();
         Some(GroupSnapshot {
             descriptor: state.descriptor,
-            fragments: state.summary.initialised.then_some(state.summary.fragments),
             blocks_set_aside: state.summary.corrupt,
             inodes_set_aside: state.inodes_corrupt,
         })

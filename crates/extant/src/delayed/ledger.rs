@@ -253,11 +253,6 @@ impl SpaceLedger {
         FreeSpace { free: unsigned(free), available: unsigned(available) }
     }
 
-    /// Changes the size of the pool (`reserved_clusters` in sysfs).
-    pub(crate) fn set_pool(&self, clusters: ClusterCount) {
-        self.accounts.lock().pool = signed(clusters);
-    }
-
     /// The counters, for recounting.
     pub(crate) fn counts(&self) -> LedgerCounts {
         let accounts = self.accounts.lock();

@@ -34,9 +34,7 @@ mod tests;
 
 pub(crate) use claim::Claim;
 pub(crate) use inode::InodeReservations;
-pub(crate) use ledger::{
-    AfterNoSpace, FreeSpace, LedgerCounts, LedgerParameters, Privilege, SpaceLedger, WriteMode,
-};
+pub(crate) use ledger::{AfterNoSpace, LedgerParameters, Privilege, SpaceLedger, WriteMode};
 pub(crate) use metadata::{TreeShape, metadata_bound};
-pub(crate) use pending::{ClusterContent, DelayedInsert, PendingClusters};
+pub(crate) use pending::{ClusterContent, DelayedInsert};
 pub(crate) use reservation::{Promise, Reservation};

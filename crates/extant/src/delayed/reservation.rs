@@ -43,11 +43,6 @@ impl Reservation {
         self.promise
     }
 
-    /// The ledger it comes from.
-    pub(crate) fn ledger(&self) -> &Arc<SpaceLedger> {
-        &self.ledger
-    }
-
     /// Takes `part` out, at most what is there (the kernel warns of more, and clamps).
     pub(crate) fn split(&mut self, part: Promise) -> Self {
         let taken = Promise {

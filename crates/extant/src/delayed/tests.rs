@@ -8,6 +8,7 @@ use extant_format::{ClusterCount, ClusterRatio, LogicalBlock, LogicalCluster, Lo
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::ledger::{FreeSpace, LedgerCounts};
 use super::*;
 
 fn clusters(n: u64) -> ClusterCount {

@@ -25,8 +25,6 @@ mod state;
 mod tests;
 mod tree;
 
-pub(crate) use account::{StatusAccount, StatusCounts};
-pub(crate) use change::Change;
-pub(crate) use shrink::Shrunk;
-pub(crate) use state::{BlockEvent, BlockState};
-pub(crate) use tree::{ExtentStatusTree, StatusEntry};
+pub(crate) use account::StatusAccount;
+pub(crate) use state::BlockState;
+pub(crate) use tree::ExtentStatusTree;

@@ -10,6 +10,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::BlockState::{self, Delayed, Hole, Unwritten, Written};
+use super::account::StatusCounts;
+use super::change::Change;
+use super::shrink::Shrunk;
 use super::*;
 
 const ONE: ClusterRatio = ClusterRatio::ONE;

@@ -39,11 +39,10 @@ mod tests;
 mod window;
 
 pub(crate) use account::{TouchedGroups, charge, file_hints, refund};
-pub(crate) use convert::{Conversion, Converted, ZeroOut};
+pub(crate) use convert::{Conversion, ZeroOut};
 pub(crate) use insert::Joining;
 pub(crate) use nodes::NodeSpace;
 pub(crate) use path::Path;
-pub(crate) use remove::Cut;
 pub(crate) use search::Located;
 
 use extant_format::Geometry;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use extant_device::FileDevice;
 use extant_format::InodeNumber;
+use extant_format::cast::u64_from;
 use extant_testkit::oracle;
 
 use super::mount;
@@ -90,7 +91,7 @@ fn exercise(volume: &super::Volume, number: u32, seed: u64, steps: u32) {
                     })
                     .collect();
                 let written =
-                    volume.write_file(&Caller::ROOT, &inode, Some(at as u64), &bytes).unwrap();
+                    volume.write_file(&Caller::ROOT, &inode, Some(u64_from(at)), &bytes).unwrap();
                 assert_eq!(written, len);
                 if model.len() < at + len {
                     model.resize(at + len, 0);
@@ -99,7 +100,7 @@ fn exercise(volume: &super::Volume, number: u32, seed: u64, steps: u32) {
             }
             6 => {
                 let size = usize::try_from(random.next(3 << 20)).unwrap();
-                volume.truncate(&inode, size as u64).unwrap();
+                volume.truncate(&inode, u64_from(size)).unwrap();
                 model.resize(size, 0);
             }
             7 => volume.sync_file(&inode, &open, random.next(2) == 0).unwrap(),

@@ -19,7 +19,6 @@ use crate::delayed::SpaceLedger;
 use crate::file::{FileLayers, Files};
 use crate::inode::Inode;
 use crate::inode_table::InodeTable;
-use crate::mapping::Mapper;
 use crate::namespace::Namespace;
 use crate::options::MountOptions;
 use crate::orphans::Orphans;
@@ -40,7 +39,6 @@ pub(crate) struct Volume {
     pub(super) allocator: Arc<Allocator>,
     pub(super) account: Arc<CacheAccount>,
     pub(super) inodes: Arc<InodeTable>,
-    pub(super) mapper: Arc<Mapper>,
     pub(super) orphans: Arc<Orphans>,
     pub(super) xattrs: Arc<Xattrs>,
     pub(super) writeback: Arc<Writeback>,
@@ -123,7 +121,6 @@ impl Volume {
             allocator,
             account,
             inodes,
-            mapper,
             orphans,
             xattrs,
             writeback,
@@ -239,6 +236,12 @@ impl Volume {
             self.transactions.io().flush()?;
         }
         written
+    }
+
+    /// Forced shutdown: nothing is changed any more, and what was not synced is lost.
+    pub(crate) fn shut_down(&self) {
+        self.unmounted.store(true, Ordering::Release);
+        self.transactions.shut_down();
     }
 
     /// Writes everything, empties the journal and marks the volume clean.

@@ -52,8 +52,6 @@ pub(crate) struct Inode {
     datasync_tid: AtomicU32,
     /// Truncated to nothing since it was opened: its last close starts writeback (`EXT4_STATE_DA_ALLOC_CLOSE`).
     pub(crate) allocate_on_close: AtomicBool,
-    /// May hold its bytes in the inode (`EXT4_STATE_MAY_INLINE_DATA`).
-    pub(crate) may_inline: AtomicBool,
     /// Opened this many times for writing.
     pub(crate) writers: AtomicU32,
     /// On the orphan list.
@@ -100,7 +98,6 @@ impl Inode {
             sync_tid: AtomicU32::new(0),
             datasync_tid: AtomicU32::new(0),
             allocate_on_close: AtomicBool::new(false),
-            may_inline: AtomicBool::new(false),
             writers: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
             linkable: AtomicBool::new(false),

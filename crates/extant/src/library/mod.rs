@@ -350,6 +350,14 @@ impl Filesystem {
         self.volume.sync_all()
     }
 
+    /// Stops everything that changes the volume, at once and for good: what was not synced is lost, as if the power had
+    /// failed. Later changes get an I/O error.
+    ///
+    /// Source: kernel `fs/ext4/ioctl.c`, `ext4_force_shutdown` without log flush.
+    pub fn shut_down(&self) {
+        self.volume.shut_down();
+    }
+
     /// Writes everything, leaves the journal empty and the volume marked clean. Other clones can only read afterwards.
     ///
     /// # Errors

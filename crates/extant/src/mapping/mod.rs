@@ -48,7 +48,7 @@ use extant_format::inode::{FileType, InodeFlags};
 use extant_format::{ClusterRatio, Geometry, PhysicalRange};
 
 use crate::Error;
-use crate::allocator::{Allocator, FileHints};
+use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
 use crate::extent_tree::ExtentTree;
 use crate::inode::Inode;

@@ -2,7 +2,7 @@
 
 use extant_format::extent::Extent;
 use extant_format::inode::InodeFlags;
-use extant_format::{LogicalBlock, LogicalRange, PhysicalRange};
+use extant_format::{LogicalBlock, LogicalRange};
 
 use super::{DataKind, Mapper, indirect};
 use crate::Error;

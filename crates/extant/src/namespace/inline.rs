@@ -8,7 +8,7 @@ use core::ops::Range;
 use extant_format::InodeNumber;
 use extant_format::corruption::Rule;
 use extant_format::directory::{self, DirEntries, DirLayout, NewEntry};
-use extant_format::inline::{PARENT_BYTES, init_directory, set_parent};
+use extant_format::inline::{PARENT_BYTES, init_directory};
 use extant_format::inode::{BLOCK_AREA_BYTES, FileType};
 
 use super::directory::{EntryPlace, Found, Shape};

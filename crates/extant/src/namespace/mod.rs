@@ -42,7 +42,7 @@ use core::ops::ControlFlow;
 use extant_format::corruption::{Place, Rule};
 use extant_format::hash::{CharSign, HashVersion};
 use extant_format::inode::{InodeFlags, InodeRecord};
-use extant_format::{Compat, FileType, Geometry, InodeNumber, RoCompat, Superblock};
+use extant_format::{Compat, FileType, Geometry, RoCompat, Superblock};
 
 pub use create::NodeKind;
 use directory::{Found, Hashing};

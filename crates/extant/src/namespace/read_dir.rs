@@ -12,7 +12,6 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use extant_device::Frame;
 use extant_format::InodeNumber;
 use extant_format::cast::{low_u32, u64_from};
 use extant_format::corruption::Rule;

@@ -61,11 +61,6 @@ impl PageCache {
         })
     }
 
-    /// How large the file's blocks are.
-    pub(crate) fn block_size(&self) -> BlockSize {
-        self.block_size
-    }
-
     /// The volume's account.
     pub(crate) fn account(&self) -> &Arc<CacheAccount> {
         &self.account

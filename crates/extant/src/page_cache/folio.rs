@@ -85,11 +85,6 @@ impl Folio {
         true
     }
 
-    /// Whether all blocks that `range` touches are up to date.
-    pub(crate) fn is_uptodate(&self, range: Range<usize>) -> bool {
-        self.inner.lock().states.all(BlockFlags::UPTODATE, self.shape.touched(&range))
-    }
-
     /// Whether any of `blocks` has the one flag `flag`.
     pub(crate) fn any(&self, flag: BlockFlags, blocks: Range<usize>) -> bool {
         self.inner.lock().states.any(flag, blocks)

@@ -1,14 +1,14 @@
 //! The page cache against plain bytes: any sequence of operations, and several threads at once.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
-use alloc::{format, vec};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex as StdMutex;
 
 use extant_device::FrameSlice;
-use extant_format::cast::{u64_from, usize_from};
+use extant_format::cast::u64_from;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

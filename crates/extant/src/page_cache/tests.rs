@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use extant_format::{LogicalBlock, LogicalRange};
 
+use super::shape::PAGE_BYTES;
 use super::*;
 use crate::error::Error;
 

@@ -92,16 +92,6 @@ impl LockedFolio {
 }
 
 impl WritebackGuard {
-    /// The folio.
-    pub(crate) fn folio(&self) -> &Folio {
-        &self.folio
-    }
-
-    /// Which of its blocks.
-    pub(crate) fn blocks(&self) -> Range<usize> {
-        self.blocks.clone()
-    }
-
     /// Ends the writeback: records a failure for the file, then wakes whoever waits. Takes no folio lock.
     pub(crate) fn complete(mut self, result: Result<(), Error>) {
         self.end(result);

@@ -237,15 +237,6 @@ impl Transactions {
         self.journal.as_ref()?.state.lock().journal.commit_due(self.clock.monotonic())
     }
 
-    /// Whether `tid` is still to be made durable.
-    pub(crate) fn is_pending(&self, tid: TransactionId) -> bool {
-        let Some(state) = &self.journal else { return false };
-        matches!(
-            state.state.lock().journal.progress(tid),
-            Progress::Running | Progress::Locked | Progress::Committing
-        )
-    }
-
     /// Switches the locked transaction and sees it through, without the lock while it writes.
     fn commit_locked<'s>(
         &'s self,

@@ -36,15 +36,6 @@ pub(crate) trait CommitListener: Send + Sync {
     }
 }
 
-/// Whether older copies of a freed block must not be replayed over its next use.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Revoke {
-    /// Metadata, or data that was journaled.
-    Yes,
-    /// Plain data.
-    No,
-}
-
 /// Blocks set aside for a handle that starts at the end of I/O; given back when dropped unused.
 #[must_use]
 pub(crate) struct ReservedCredits {
@@ -118,11 +109,6 @@ impl<'t> Handle<'t> {
         self.transactions.is_journaled()
     }
 
-    /// Where it came from, to read more blocks.
-    pub(crate) fn transactions(&self) -> &'t Transactions {
-        self.transactions
-    }
-
     /// Whether it has changed or freed any block, also one that its transaction had changed before.
     pub(crate) fn has_changed(&self) -> bool {
         self.has_changed
@@ -187,12 +173,13 @@ impl<'t> Handle<'t> {
         Ok(fresh)
     }
 
-    /// Tells the journal that the block is being freed: nobody writes or replays its bytes any more.
+    /// Tells the journal that the block, which holds metadata or journaled data, is being freed: nobody writes or
+    /// replays its bytes any more.
     ///
     /// # Errors
-    /// [`Error::TransactionFull`] if a revoke is asked for and none is left.
-    pub(crate) fn forget(&mut self, block: PhysicalBlock, revoke: Revoke) -> Result<(), Error> {
-        if revoke == Revoke::Yes && self.is_journaled() {
+    /// [`Error::TransactionFull`] if no revoke is left.
+    pub(crate) fn forget(&mut self, block: PhysicalBlock) -> Result<(), Error> {
+        if self.is_journaled() {
             if self.revokes == 0 {
                 self.ensure_credits(0, 1)?;
             }
@@ -202,11 +189,7 @@ impl<'t> Handle<'t> {
             cached.0.lock().newest = None;
             self.transactions.cache().remove(block);
         }
-        let change = match revoke {
-            Revoke::Yes => BlockChange::Revoke,
-            Revoke::No => BlockChange::Forget,
-        };
-        self.changes.blocks.push((block, change));
+        self.changes.blocks.push((block, BlockChange::Revoke));
         self.has_changed = true;
         Ok(())
     }

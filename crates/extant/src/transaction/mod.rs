@@ -25,7 +25,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use extant_device::{BlockDevice, Frame, Request};
+use extant_device::{Frame, Request};
 use extant_format::corruption::{Place, Rule};
 use extant_format::{Geometry, PhysicalBlock, TransactionId};
 
@@ -33,7 +33,7 @@ pub(crate) use block::{BlockKind, MetadataBlock};
 use cache::{Claim, MetadataCache};
 pub(crate) use commit::JournalState;
 pub(crate) use credits::Credits;
-pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits, Revoke};
+pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits};
 pub(crate) use log_map::LogMap;
 
 use crate::block_io::BlockIo;
@@ -96,11 +96,6 @@ impl Transactions {
         &self.io
     }
 
-    /// The device itself.
-    pub(crate) fn device(&self) -> &Arc<dyn BlockDevice> {
-        self.io.device()
-    }
-
     /// Where time comes from.
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
@@ -109,11 +104,6 @@ impl Transactions {
     /// Whether there is a journal.
     pub(crate) fn is_journaled(&self) -> bool {
         self.journal.is_some()
-    }
-
-    /// How many metadata blocks are cached.
-    pub(crate) fn cached_blocks(&self) -> u64 {
-        self.cache.len()
     }
 
     /// Drops cached metadata blocks that are clean and unused, if there are more than `limit`.

@@ -10,7 +10,7 @@ use super::*;
 use crate::block_io::BlockIo;
 use crate::delayed::LedgerParameters;
 use crate::time::SystemClock;
-use crate::transaction::{CommitListener, Credits, Handle, JournalState, LogMap};
+use crate::transaction::{Credits, Handle, JournalState, LogMap};
 use extant_device::MemoryDevice;
 use extant_format::LogicalBlock;
 use extant_format::corruption::{Place, Rule};

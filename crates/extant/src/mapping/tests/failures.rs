@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use extant_device::{BlockDevice, MemoryDevice, OperationKind};
+use extant_device::{MemoryDevice, OperationKind};
 use extant_format::extent::{Extent, NodeView};
 use extant_format::indirect;
 use extant_format::inode::{FileType, InodeFlags};
