@@ -145,8 +145,8 @@ pub fn mount_at<D: BlockDevice + 'static>(
     clock: &Arc<StillClock>,
 ) -> Result<Filesystem, Error> {
     options.mount_with(
-        Arc::clone(device) as _,
-        Arc::clone(clock) as _,
+        device.clone(),
+        clock.clone(),
         Arc::new(Counter::default()),
     )
 }
