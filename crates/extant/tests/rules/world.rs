@@ -144,11 +144,7 @@ pub fn mount_at<D: BlockDevice + 'static>(
     options: MountOptions,
     clock: &Arc<StillClock>,
 ) -> Result<Filesystem, Error> {
-    options.mount_with(
-        device.clone(),
-        clock.clone(),
-        Arc::new(Counter::default()),
-    )
+    options.mount_with(device.clone(), clock.clone(), Arc::new(Counter::default()))
 }
 
 /// The whole of a file.
