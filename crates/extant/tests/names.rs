@@ -1,0 +1,143 @@
+//! Names on a journaled volume: what a power cut leaves, orphans in the list and in the file.
+
+use std::sync::Arc;
+
+use extant::MountOptions;
+use extant_device::MemoryDevice;
+use extant_testkit::{CrashImages, CrashOptions, RecordingDevice, oracle};
+
+/// A volume in memory, and a folder to put images of it into.
+fn volume(options: &[&str]) -> Option<(Arc<MemoryDevice>, oracle::Scratch)> {
+    let scratch = oracle::Scratch::new("names");
+    let image = scratch.path("image");
+    oracle::mkfs(&image, 16 << 20, options)?;
+    Some((Arc::new(MemoryDevice::from_bytes(&std::fs::read(&image).unwrap())), scratch))
+}
+
+fn check(device: &MemoryDevice, scratch: &oracle::Scratch) {
+    let image = scratch.path("now");
+    std::fs::write(&image, device.to_vec()).unwrap();
+    if let Err(findings) = oracle::e2fsck(&image) {
+        panic!("{findings}");
+    }
+}
+
+#[test]
+fn a_removed_file_that_was_open_at_a_power_cut_is_freed_by_the_next_mount() {
+    for options in [&["-O", "^orphan_file"][..], &["-O", "orphan_file"]] {
+        let Some((device, scratch)) = volume(options) else { return };
+        let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+        let before = fs.statfs();
+        let mut open = Vec::new();
+        for n in 0..40 {
+            let file = fs.create(format!("/{n}")).unwrap();
+            file.write_at(&[7; 100_000], 0).unwrap();
+            open.push(file);
+        }
+        fs.sync_all().unwrap();
+        for n in 0..40 {
+            fs.remove_file(format!("/{n}")).unwrap();
+        }
+        // Some are closed again, out of order: the list has to close its gaps.
+        for at in [20, 5, 0, 30] {
+            drop(open.remove(at));
+        }
+        fs.sync_all().unwrap();
+        let cut = Arc::new(device.snapshot());
+        drop((open, fs));
+        let fs = MountOptions::new().mount(Arc::clone(&cut)).unwrap();
+        assert_eq!(fs.statfs().free_inodes, before.free_inodes);
+        assert_eq!(fs.statfs().free_blocks, before.free_blocks);
+        fs.unmount().unwrap();
+        check(&cut, &scratch);
+    }
+}
+
+/// Every path below a directory, with its type, its links and its attributes.
+fn tree(fs: &extant::Filesystem, dir: &str, all: &mut Vec<String>) {
+    for entry in fs.read_dir(dir).unwrap() {
+        let name = String::from_utf8(entry.unwrap().name().to_vec()).unwrap();
+        if matches!(name.as_str(), "." | "..") {
+            continue;
+        }
+        let path = format!("{dir}/{name}");
+        let metadata = fs.symlink_metadata(&path).unwrap();
+        let mut value = Vec::new();
+        if !metadata.is_symlink() {
+            value = fs.xattr(&path, "user.a").unwrap_or_default();
+        }
+        all.push(format!("{path} {:o} {} {value:?}", metadata.mode, metadata.links));
+        if metadata.is_dir() {
+            tree(fs, &path, all);
+        }
+    }
+}
+
+fn sorted_tree(fs: &extant::Filesystem) -> Vec<String> {
+    let mut all = Vec::new();
+    tree(fs, "", &mut all);
+    all.sort();
+    all
+}
+
+/// One operation a transaction: after a power cut each has happened, or it has not.
+#[test]
+fn every_operation_on_names_is_whole_or_not_there_after_a_power_cut() {
+    for options in [&["-b", "1024"][..], &["-b", "1024", "-O", "inline_data,orphan_file,ea_inode"]]
+    {
+        let Some((device, scratch)) = volume(options) else { return };
+        let recording = Arc::new(RecordingDevice::from_image(&device));
+        let fs = MountOptions::new().mount(Arc::clone(&recording)).unwrap();
+        fs.sync_all().unwrap();
+        let from = recording.position();
+        let mut states = vec![(from, sorted_tree(&fs))];
+        for step in 0..STEPS {
+            operate(&fs, step);
+            fs.sync_all().unwrap();
+            states.push((recording.position(), sorted_tree(&fs)));
+        }
+        drop(fs);
+        let log = recording.log();
+        let crashes = CrashOptions { from, all_subsets_up_to: 3, samples: 6, tears: 2, seed: 1 };
+        for crash in CrashImages::new(&log, crashes) {
+            let image = Arc::new(crash.image.snapshot());
+            let fs = MountOptions::new()
+                .mount(Arc::clone(&image))
+                .unwrap_or_else(|error| panic!("{crash}: {error}"));
+            let found = sorted_tree(&fs);
+            let acknowledged = states.iter().rposition(|(at, _)| *at <= crash.completed).unwrap();
+            let possible = &states[acknowledged..states.len().min(acknowledged + 2)];
+            assert!(
+                possible.iter().any(|(_, state)| *state == found),
+                "{crash}: {found:#?} of {possible:#?}"
+            );
+            fs.unmount().unwrap();
+            if crash.number % 5 == 0 {
+                check(&image, &scratch);
+            }
+        }
+    }
+}
+
+const STEPS: u32 = 18;
+
+fn operate(fs: &extant::Filesystem, step: u32) {
+    let long = "a-long-name-that-fills-a-block-with-few-others-of-its-kind-".repeat(3);
+    match step {
+        0 => fs.create_dir("/a").unwrap(),
+        1 => fs.create_dir("/b").unwrap(),
+        2 => drop(fs.create("/a/file").unwrap()),
+        3 => fs.hard_link("/a/file", "/b/link").unwrap(),
+        4 => fs.rename("/a/file", "/b/moved").unwrap(),
+        5 => fs.set_xattr("/b/moved", "user.a", [7; 400]).unwrap(),
+        6 => fs.create_dir("/a/dir").unwrap(),
+        7 => fs.rename("/a/dir", "/b/dir").unwrap(),
+        8 => fs.symlink("t".repeat(100), "/a/symlink").unwrap(),
+        9..=12 => drop(fs.create(format!("/a/{long}{step}")).unwrap()),
+        13 => fs.rename("/b/moved", format!("/a/{long}10")).unwrap(),
+        14 => fs.remove_dir("/b/dir").unwrap(),
+        15 => fs.remove_file("/a/symlink").unwrap(),
+        16 => fs.set_xattr("/b/link", "user.a", [8; 900]).unwrap(),
+        _ => fs.remove_file(format!("/a/{long}10")).unwrap(),
+    }
+}
