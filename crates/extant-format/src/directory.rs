@@ -203,13 +203,102 @@ pub fn find<'a>(
     place: Place,
     name: &[u8],
 ) -> Result<Option<DirEntry<'a>>, Corruption> {
-    for entry in DirEntries::new(block, layout, place) {
-        let entry = entry?;
-        if entry.name == name && entry.inode.is_some() {
-            return Ok(Some(entry));
+    for span in Spans::new(block, layout) {
+        let span = span.map_err(|rule| place.breaks(rule))?;
+        if span.is_used && span.name == name {
+            return DirEntries::new(block, layout, place)
+                .starting_at(span.offset)
+                .next()
+                .transpose();
         }
     }
     Ok(None)
+}
+
+/// Whether an entry with a name of `name_bytes` can be added to a block.
+///
+/// # Errors
+/// The rule broken by an entry before the gap.
+pub fn has_room(
+    block: &[u8],
+    layout: DirLayout,
+    place: Place,
+    name_bytes: usize,
+) -> Result<bool, Corruption> {
+    Ok(gap(block, layout, place, layout.entry_bytes(name_bytes))?.is_some())
+}
+
+/// The first entry with `needed` bytes to spare: its place, its reach, and how much of that it needs itself.
+fn gap(
+    block: &[u8],
+    layout: DirLayout,
+    place: Place,
+    needed: usize,
+) -> Result<Option<(usize, usize, usize)>, Corruption> {
+    for span in Spans::new(block, layout) {
+        let span = span.map_err(|rule| place.breaks(rule))?;
+        if span.len.saturating_sub(span.used) >= needed {
+            return Ok(Some((span.offset, span.len, span.used)));
+        }
+    }
+    Ok(None)
+}
+
+/// Where entries lie, for walks that need no more: only lengths are checked.
+struct Spans<'a> {
+    block: &'a [u8],
+    layout: DirLayout,
+    at: usize,
+}
+
+struct Span<'a> {
+    offset: usize,
+    len: usize,
+    used: usize,
+    is_used: bool,
+    name: &'a [u8],
+}
+
+impl<'a> Spans<'a> {
+    fn new(block: &'a [u8], layout: DirLayout) -> Self {
+        Self { block: block.get(..layout.end_of(block.len())).unwrap_or(block), layout, at: 0 }
+    }
+
+    fn span(&self, raw: &'a [u8]) -> Result<Span<'a>, Rule> {
+        let &[a, b, c, d, len_lo, len_hi, name_len, _] =
+            raw.first_chunk().ok_or(Rule::EntryLength)?;
+        let len = self.layout.decode_len(u16::from_le_bytes([len_lo, len_hi]));
+        let after = raw.len().checked_sub(len).ok_or(Rule::EntryLength)?;
+        let closes = after == 0 || after >= MIN_ENTRY_BYTES;
+        if len < MIN_ENTRY_BYTES || len & 3 != 0 || !closes {
+            return Err(Rule::EntryLength);
+        }
+        let name_end = ENTRY_HEADER_BYTES.saturating_add(name_len.into());
+        let name = raw.get(ENTRY_HEADER_BYTES..name_end).ok_or(Rule::EntryName)?;
+        let is_used = a | b | c | d != 0;
+        let used = match is_used {
+            false => 0,
+            true if self.layout.has_hashes && matches!(name, b"." | b"..") => {
+                entry_bytes(name.len())
+            }
+            true => self.layout.entry_bytes(name.len()),
+        };
+        if used > len {
+            return Err(Rule::EntryName);
+        }
+        Ok(Span { offset: self.at, len, used, is_used, name })
+    }
+}
+
+impl<'a> Iterator for Spans<'a> {
+    type Item = Result<Span<'a>, Rule>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let raw = self.block.get(self.at..).filter(|raw| !raw.is_empty())?;
+        let span = self.span(raw);
+        self.at = span.as_ref().map_or(self.block.len(), |span| self.at.saturating_add(span.len));
+        Some(span)
+    }
 }
 
 /// What a new entry holds.
@@ -237,16 +326,7 @@ pub fn insert(
     new: &NewEntry<'_>,
 ) -> Result<Option<usize>, Corruption> {
     let needed = layout.entry_bytes(new.name.len());
-    let mut gap = None;
-    for entry in DirEntries::new(block, layout, place) {
-        let entry = entry?;
-        let used = entry.used(&layout);
-        if entry.len.saturating_sub(used) >= needed {
-            gap = Some((entry.offset, entry.len, used));
-            break;
-        }
-    }
-    let Some((offset, len, used)) = gap else { return Ok(None) };
+    let Some((offset, len, used)) = gap(block, layout, place, needed)? else { return Ok(None) };
     let start = offset.saturating_add(used);
     if used > 0 {
         set_len(block, layout, offset, used);
@@ -266,8 +346,8 @@ pub fn remove(
     offset: usize,
 ) -> Result<(), Corruption> {
     let mut before = None;
-    for entry in DirEntries::new(block, layout, place) {
-        let entry = entry?;
+    for entry in Spans::new(block, layout) {
+        let entry = entry.map_err(|rule| place.breaks(rule))?;
         if entry.offset < offset {
             before = Some((entry.offset, entry.len));
             continue;

@@ -223,15 +223,9 @@ impl<B: BlocksMut> Directory<B> {
     /// Adds a name to block `n`; `false` if it has no room.
     pub(super) fn insert_in(&mut self, n: u32, new: &NewEntry<'_>) -> Result<bool, Error> {
         let Shape { layout, place, .. } = self.shape;
-        let needed = layout.entry_bytes(new.name.len());
-        let room =
-            DirEntries::new(self.blocks.frame(n)?.as_slice(), layout, place).find_map(|entry| {
-                match entry {
-                    Ok(entry) => (unused_bytes(&entry, &layout) >= needed).then_some(Ok(true)),
-                    Err(broken) => Some(Err(broken)),
-                }
-            });
-        let room = room.unwrap_or(Ok(false))?;
+        let frame = self.blocks.frame(n)?;
+        let room = directory::has_room(frame.as_slice(), layout, place, new.name.len())?;
+        drop(frame);
         if room {
             self.blocks.modify(n, |bytes| directory::insert(bytes, layout, place, new))??;
         }
@@ -269,10 +263,4 @@ impl<B: BlocksMut> Directory<B> {
 /// Whether the error is that an image breaks this rule.
 pub(super) fn is_rule(error: &Error, rule: Rule) -> bool {
     matches!(error, Error::Corrupt(corruption) if corruption.rule == rule)
-}
-
-/// Bytes of an entry's reach that a new entry could take.
-pub(super) fn unused_bytes(entry: &DirEntry<'_>, layout: &DirLayout) -> usize {
-    let used = if entry.inode.is_some() { layout.entry_bytes(entry.name.len()) } else { 0 };
-    entry.len.saturating_sub(used)
 }
