@@ -53,6 +53,22 @@ fn a_removed_file_that_was_open_at_a_power_cut_is_freed_by_the_next_mount() {
     }
 }
 
+#[test]
+fn a_list_of_orphans_that_leads_nowhere_ends_there() {
+    // One that is not in use, the root, the journal, and none at all.
+    for head in [13, 2, 8, 4_000_000] {
+        let Some((device, scratch)) = volume(&[]) else { return };
+        let image = scratch.path("image");
+        std::fs::write(&image, device.to_vec()).unwrap();
+        oracle::debugfs_write(&image, &format!("ssv last_orphan {head}\n")).unwrap();
+        let device = Arc::new(MemoryDevice::from_bytes(&std::fs::read(&image).unwrap()));
+        let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+        fs.create_dir("/dir").unwrap();
+        fs.unmount().unwrap();
+        check(&device, &scratch);
+    }
+}
+
 /// Every path below a directory, with its type, its links and its attributes.
 fn tree(fs: &extant::Filesystem, dir: &str, all: &mut Vec<String>) {
     for entry in fs.read_dir(dir).unwrap() {

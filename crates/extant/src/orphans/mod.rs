@@ -18,14 +18,14 @@ use core::sync::atomic::Ordering;
 
 use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::corruption::{Place, Rule};
-use extant_format::{InodeNumber, LogicalRange, PhysicalBlock, Superblock, orphan};
+use extant_format::{FileType, InodeNumber, LogicalRange, PhysicalBlock, Superblock, orphan};
 
 use crate::Error;
 use crate::inode::Inode;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
 use crate::sync::{Mutex, Rank};
-use crate::transaction::{BlockKind, Handle, Transactions};
+use crate::transaction::{BlockKind, Credits, Handle, Transactions};
 
 /// The orphans of a volume.
 pub(crate) struct Orphans {
@@ -71,10 +71,11 @@ impl Orphans {
         Self { transactions, inodes, mapper, file: superblock.orphan_file(), state }
     }
 
-    /// Reads all orphans that an earlier mount has left, newest first; each has to be finished and removed.
+    /// Reads all orphans that an earlier mount has left, newest first; each has to be finished and removed. A list that
+    /// goes on with what can be no orphan ends there, and such a slot of the file is passed over.
     ///
     /// # Errors
-    /// The rule that the list or the file breaks, or of reading.
+    /// The rule that the file breaks, or of reading.
     pub(crate) fn at_mount(&self) -> Result<Vec<InodeNumber>, Error> {
         let list = self.read_list()?;
         let (file, slots) = match self.file {
@@ -82,7 +83,7 @@ impl Orphans {
             None => (None, BTreeMap::new()),
         };
         let mut all: Vec<_> = list.iter().rev().copied().collect();
-        all.extend(slots.keys().filter(|number| !list.contains(number)));
+        all.extend(slots.keys().filter(|&&number| !list.contains(&number) && self.may_be(number)));
         *self.state.lock() = State { list, slots, file, unused: Vec::new() };
         Ok(all)
     }
@@ -199,16 +200,29 @@ impl Orphans {
         });
         let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
         let mut next = InodeNumber::new(head);
-        while let Some(number) = next {
-            Place::Superblock.require(
-                number.get() <= geometry.inodes_count && seen.insert(number),
-                Rule::OrphanList,
-            )?;
+        while let Some(number) = next.filter(|&number| self.may_be(number) && seen.insert(number)) {
             list.push(number);
             next = InodeNumber::new(self.inodes.get(number)?.core.lock().dtime);
         }
+        if list.is_empty() && head != 0 {
+            let credits = Credits::blocks(1, geometry);
+            self.set_head(&mut self.transactions.begin(credits)?, None)?;
+        }
         list.reverse();
         Ok(list)
+    }
+
+    /// Whether this can be an orphan: an ordinary inode, in use, and without names unless it can be cut.
+    ///
+    /// Source: kernel `ext4_orphan_get`.
+    fn may_be(&self, number: InodeNumber) -> bool {
+        number.get() >= self.transactions.geometry().first_inode
+            && self.inodes.get(number).is_ok_and(|inode| {
+                let core = inode.core.lock();
+                let is_cut =
+                    matches!(core.file_type(), Some(FileType::Regular | FileType::Directory));
+                core.links == 0 || is_cut
+            })
     }
 
     fn read_file(
@@ -241,8 +255,6 @@ impl Orphans {
                 slots.extend(used.map(|(index, inode)| (inode, Slot { block: at, index })));
             });
         }
-        let sound = slots.keys().all(|number| number.get() <= geometry.inodes_count);
-        place.require(sound, Rule::OrphanList)?;
         Ok((Some(file), slots))
     }
 }

@@ -119,7 +119,11 @@ impl Xattrs {
         self.orphans.add(handle, &inode)?;
         self.write_value(handle, &inode, value)?;
         self.inodes.store(handle, &inode)?;
-        self.values.lock().insert(hash, number);
+        let mut known = self.values.lock();
+        known.insert(hash, number);
+        if known.len() > MAX_KNOWN {
+            known.pop_first();
+        }
         Ok(NewValue::Inode { inode: number, size, hash })
     }
 
@@ -219,3 +223,6 @@ fn set_count(core: &mut extant_format::InodeRecord, count: u64) {
 fn stored_hash(atime: Timestamp) -> u32 {
     low_u32(atime.seconds.cast_unsigned())
 }
+
+/// How many values are remembered for sharing.
+const MAX_KNOWN: usize = 1024;
