@@ -13,7 +13,7 @@
 use extant_device::Frame;
 use extant_format::InodeNumber;
 use extant_format::corruption::{Place, Rule};
-use extant_format::directory::{self, DirEntries, DirEntry, DirLayout, NewEntry};
+use extant_format::directory::{self, DirEntries, DirLayout, NewEntry};
 use extant_format::hash::{CharSign, DirHasher, HashVersion};
 use extant_format::htree;
 use extant_format::inode::FileType;
