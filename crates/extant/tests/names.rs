@@ -1,4 +1,5 @@
 //! Names on a journaled volume: what a power cut leaves, orphans in the list and in the file.
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 use std::sync::Arc;
 
@@ -11,12 +12,15 @@ fn volume(options: &[&str]) -> Option<(Arc<MemoryDevice>, oracle::Scratch)> {
     let scratch = oracle::Scratch::new("names");
     let image = scratch.path("image");
     oracle::mkfs(&image, 16 << 20, options)?;
-    Some((Arc::new(MemoryDevice::from_bytes(&std::fs::read(&image).unwrap())), scratch))
+    Some((
+        Arc::new(MemoryDevice::from_bytes(&std::fs::read(&image).expect("mkfs made it"))),
+        scratch,
+    ))
 }
 
 fn check(device: &MemoryDevice, scratch: &oracle::Scratch) {
     let image = scratch.path("now");
-    std::fs::write(&image, device.to_vec()).unwrap();
+    std::fs::write(&image, device.to_vec()).expect("the folder is there");
     if let Err(findings) = oracle::e2fsck(&image) {
         panic!("{findings}");
     }
