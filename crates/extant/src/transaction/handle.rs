@@ -13,8 +13,8 @@ use extant_journal::{BlockChange, Reservation, Ticket};
 use super::Transactions;
 use super::block::{BlockKind, MetadataBlock};
 use super::cache::Claim;
-use super::commit::JournalState;
 use super::credits::Credits;
+use super::journal::JournalState;
 use crate::Error;
 
 /// Data that must be on the device before the transaction that makes it reachable commits.

@@ -15,9 +15,11 @@
 
 mod block;
 mod cache;
+mod checkpoint;
 mod commit;
 pub(crate) mod credits;
 mod handle;
+mod journal;
 mod log_map;
 mod seal;
 
@@ -31,9 +33,9 @@ use extant_format::{Geometry, PhysicalBlock, TransactionId};
 
 pub(crate) use block::{BlockKind, MetadataBlock};
 use cache::{Claim, MetadataCache};
-pub(crate) use commit::JournalState;
 pub(crate) use credits::Credits;
 pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits};
+pub(crate) use journal::JournalState;
 pub(crate) use log_map::LogMap;
 
 use crate::block_io::BlockIo;

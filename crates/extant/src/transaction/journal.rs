@@ -1,0 +1,292 @@
+//! The journal behind its lock: who joins a transaction, who waits, and how it all stops.
+//!
+//! Source: kernel `fs/jbd2/transaction.c` (`start_this_handle`, `jbd2_journal_stop`), `journal.c`.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use extant_device::Frame;
+use extant_device::Request;
+use extant_format::PhysicalRange;
+use extant_format::TransactionId;
+use extant_journal::Begin;
+use extant_journal::Extend;
+use extant_journal::HandleRequest;
+use extant_journal::Journal;
+use extant_journal::JournalError;
+use extant_journal::LogBlock;
+use extant_journal::LogData;
+use extant_journal::LogWrite;
+use extant_journal::Reservation;
+use extant_journal::SuperblockWrite;
+use extant_journal::Ticket;
+
+use super::Transactions;
+use super::credits::Credits;
+use super::handle::Changes;
+use super::handle::Handle;
+use super::handle::OrderedData;
+use super::handle::ReservedCredits;
+use super::log_map::LogMap;
+use crate::Errno;
+use crate::Error;
+use crate::block_io::BlockIo;
+use crate::block_io::Tally;
+use crate::sync::Condvar;
+use crate::sync::Mutex;
+use crate::sync::Rank;
+
+/// What a transaction has to wait for before it commits.
+pub(super) type Ordered = Vec<(Arc<dyn OrderedData>, Range<u64>)>;
+
+/// The journal, its lock, and where it lies.
+pub(crate) struct JournalState {
+    pub(super) state: Mutex<Locked>,
+    pub(super) changed: Condvar,
+    /// The device that holds the log; the data device, or one of its own.
+    pub(super) io: BlockIo,
+    /// Whether the log has a device of its own, so that the data device needs flushes too.
+    pub(super) separate: bool,
+    pub(super) map: LogMap,
+    pub(super) barriers: bool,
+}
+
+pub(super) struct Locked {
+    pub(super) journal: Journal<Frame>,
+    /// Ordered data of the running transaction.
+    pub(super) ordered: Ordered,
+}
+
+impl JournalState {
+    /// A journal in use whose log lies where `map` says on the device of `io`.
+    pub(crate) fn new(
+        journal: Journal<Frame>,
+        io: BlockIo,
+        separate: bool,
+        map: LogMap,
+        barriers: bool,
+    ) -> Self {
+        let state = Mutex::new(Rank::Journal, Locked { journal, ordered: Vec::new() });
+        Self { state, changed: Condvar::new(), io, separate, map, barriers }
+    }
+
+    /// Where the log lies, so that nobody else uses those blocks.
+    pub(crate) fn blocks(&self) -> Vec<PhysicalRange> {
+        if self.separate { Vec::new() } else { self.map.runs().collect() }
+    }
+
+    /// Gives up credits set aside.
+    pub(super) fn release(&self, reservation: Reservation) {
+        self.state.lock().journal.release(reservation);
+        self.changed.notify_all();
+    }
+}
+
+impl Transactions {
+    /// Begins a handle; commits or checkpoints first if there is no room, and waits for who does so already.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`], [`Error::ReadOnly`] or [`Error::Shutdown`]; a handle that asks for more than any transaction has.
+    /// # Locks
+    /// None may be held of rank 50 or more.
+    pub(crate) fn begin(&self, credits: Credits) -> Result<Handle<'_>, Error> {
+        self.check_writable()?;
+        Tally::add(&self.io.tally.handles, 1);
+        let Some(state) = &self.journal else {
+            let reserved = ReservedCredits { reservation: None, journal: None };
+            return Ok(Handle::new(
+                self,
+                TransactionId(0),
+                None,
+                (credits.reserved > 0).then_some(reserved),
+            ));
+        };
+        let request = HandleRequest {
+            blocks: credits.blocks,
+            revokes: credits.revokes,
+            reserved: credits.reserved,
+        };
+        let mut locked = state.state.lock();
+        loop {
+            match locked.journal.begin(request, self.clock.monotonic()) {
+                Begin::Granted { ticket, reservation } => {
+                    drop(locked);
+                    let journal = Some(Arc::clone(state));
+                    let reserved = reservation.map(|reservation| ReservedCredits {
+                        reservation: Some(reservation),
+                        journal,
+                    });
+                    return Ok(Handle::new(self, ticket.tid(), Some(ticket), reserved));
+                }
+                Begin::WaitLocked(_) | Begin::WaitBarrier | Begin::WaitReserved => {
+                    locked = state.changed.wait(locked)
+                }
+                Begin::CommitFirst(tid) => {
+                    drop(locked);
+                    self.commit(tid)?;
+                    locked = state.state.lock();
+                }
+                Begin::CheckpointFirst => {
+                    let wanted = locked.journal.parameters().max_transaction();
+                    drop(locked);
+                    self.checkpoint(wanted)?;
+                    locked = state.state.lock();
+                }
+                Begin::Refused(error) => return Err(self.refusal(error)),
+            }
+        }
+    }
+
+    /// Begins a handle on credits that were set aside; never waits.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`].
+    pub(crate) fn begin_reserved(
+        &self,
+        mut reserved: ReservedCredits,
+    ) -> Result<Handle<'_>, Error> {
+        let (Some(state), Some(reservation)) = (&self.journal, reserved.reservation.take()) else {
+            return Ok(Handle::new(self, TransactionId(0), None, None));
+        };
+        let started =
+            state.state.lock().journal.start_reserved(reservation, self.clock.monotonic());
+        state.changed.notify_all();
+        let ticket = started.map_err(|error| self.refusal(error))?;
+        Ok(Handle::new(self, ticket.tid(), Some(ticket), None))
+    }
+
+    /// Adds credits to a running handle.
+    pub(super) fn extend(
+        &self,
+        ticket: &mut Ticket,
+        blocks: u32,
+        revokes: u32,
+    ) -> Result<(), Error> {
+        let Some(state) = &self.journal else { return Ok(()) };
+        match state
+            .state
+            .lock()
+            .journal
+            .extend(ticket, blocks, revokes)
+            .map_err(|error| self.refusal(error))?
+        {
+            Extend::Granted => Ok(()),
+            Extend::Full => Err(Error::TransactionFull),
+        }
+    }
+
+    /// Ends a handle.
+    pub(super) fn stop(&self, ticket: Ticket, changes: Changes) {
+        let Some(state) = &self.journal else { return };
+        let mut locked = state.state.lock();
+        locked.ordered.extend(changes.ordered);
+        let stopped = locked.journal.stop(ticket, changes.blocks);
+        drop(locked);
+        debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");
+        if stopped.ready_to_switch {
+            state.changed.notify_all();
+        }
+    }
+
+    /// The transaction that runs, or else the one that commits.
+    pub(crate) fn newest_transaction(&self) -> Option<TransactionId> {
+        let locked = self.journal.as_ref()?.state.lock();
+        locked.journal.running().or(locked.journal.committing())
+    }
+
+    /// Empties the log and marks the journal clean: the end of an unmount.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub(crate) fn close_journal(&self) -> Result<(), Error> {
+        let Some(state) = &self.journal else { return Ok(()) };
+        self.commit_running()?;
+        self.checkpoint(u32::MAX)?;
+        let mut locked = state.state.lock();
+        let superblock = locked.journal.plan_clean().map_err(|error| self.refusal(error))?;
+        drop(locked);
+        self.io.flush()?;
+        state.write_superblock(&superblock, true)?;
+        locked = state.state.lock();
+        locked.journal.cleaned();
+        Ok(())
+    }
+
+    /// Takes the error of an earlier mount off the journal, which the file system has noted.
+    ///
+    /// # Errors
+    /// Of the device.
+    /// # Source
+    /// Kernel `ext4_clear_journal_err`, `jbd2_journal_clear_err`.
+    pub(crate) fn clear_journal_errno(&self) -> Result<(), Error> {
+        let Some(state) = &self.journal else { return Ok(()) };
+        let superblock = state.state.lock().journal.clear_errno();
+        superblock.map_or(Ok(()), |superblock| state.write_superblock(&superblock, true))
+    }
+
+    /// Stops everything that changes the image, for good; the first reason is kept.
+    pub(crate) fn abort(&self, error: &Error, reason: &'static str) {
+        let errno = error.errno();
+        if !self.latch_abort(errno, reason) {
+            return;
+        }
+        let Some(state) = &self.journal else { return };
+        let superblock = state.state.lock().journal.abort(u16::try_from(errno.0).unwrap_or(5));
+        if let Some(superblock) = superblock {
+            // The device may be what failed; the next mount then finds an unfinished log, which says as much.
+            let _ = state.write_superblock(&superblock, true);
+        }
+        state.changed.notify_all();
+    }
+
+    /// Stops the journal without telling the next mount of an error: a shutdown was asked for.
+    pub(super) fn abort_journal_silently(&self) {
+        if let Some(state) = &self.journal {
+            state.state.lock().journal.abort(0);
+            state.changed.notify_all();
+        }
+    }
+
+    pub(super) fn refusal(&self, error: JournalError) -> Error {
+        match error {
+            JournalError::Aborted { errno } => self
+                .check_writable()
+                .err()
+                .unwrap_or(Error::Aborted { errno: Errno(errno.into()), reason: "journal" }),
+            other => Error::Journal(other),
+        }
+    }
+}
+
+impl JournalState {
+    pub(super) fn log_request(&self, write: LogWrite<Frame>, fua: bool) -> Result<Request, Error> {
+        let block = self.map.block(write.at).ok_or(JournalError::Unreadable(write.at))?;
+        let frame = match write.data {
+            LogData::Own(bytes) => Frame::from(bytes),
+            LogData::Shared(frame) => frame,
+        };
+        let len = frame.len();
+        let data = alloc::vec![frame.slice(0..len)];
+        let offset = self.io.offset(block);
+        Ok(if fua { Request::write_fua(offset, data) } else { Request::write(offset, data) })
+    }
+
+    pub(super) fn write_superblock(
+        &self,
+        superblock: &SuperblockWrite,
+        durable: bool,
+    ) -> Result<(), Error> {
+        let at = LogBlock::SUPERBLOCK;
+        let block = self.map.block(at).ok_or(JournalError::Unreadable(at))?;
+        let frame = Frame::copy_from(superblock.bytes());
+        let len = frame.len();
+        let data = alloc::vec![frame.slice(0..len)];
+        let (offset, fua) = (self.io.offset(block), durable && self.barriers);
+        self.io.run(&mut [if fua {
+            Request::write_fua(offset, data)
+        } else {
+            Request::write(offset, data)
+        }])
+    }
+}
