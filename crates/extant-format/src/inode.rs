@@ -109,8 +109,23 @@ impl InodeRecord {
             extra_isize: extra.stored,
             block: core.block,
         };
-        at.require(i64::try_from(record.size).is_ok(), Rule::FileSize)?;
+        at.require(record.size_is_possible(geometry), Rule::FileSize)?;
         Ok(record)
+    }
+
+    /// Whether the file's kind of map reaches its last byte.
+    ///
+    /// Source: kernel `fs/ext4/inode.c`, `__ext4_iget`. Differs: there only a negative size is refused, and what lies past
+    /// the largest file is never read.
+    fn size_is_possible(&self, geometry: &Geometry) -> bool {
+        let most = match () {
+            () if self.size <= u32::MAX.into() => return true,
+            () if self.flags.intersects(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA) => {
+                geometry.max_extent_file_bytes()
+            }
+            () => geometry.max_indirect_file_bytes(),
+        };
+        self.size <= most
     }
 
     /// Writes the fields over an inode's bytes, keeping attributes and what it does not know; the checksum is not set.

@@ -161,3 +161,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_size_past_the_largest_file_of_its_map_is_refused() {
+    let geometry = with_block_bits(12);
+    let decode = |size, flags| {
+        let mut bytes = vec![0; 256];
+        InodeRecord { size, flags, ..record() }.encode(&mut bytes, &geometry).unwrap();
+        InodeRecord::decode(&bytes, &geometry, ino()).map(|record| record.size)
+    };
+    let refused = Err(Place::Inode(ino()).breaks(Rule::FileSize));
+    for (flags, most) in [
+        (InodeFlags::EXTENTS, geometry.max_extent_file_bytes()),
+        (InodeFlags::empty(), geometry.max_indirect_file_bytes()),
+    ] {
+        assert_eq!(decode(most, flags), Ok(most));
+        assert_eq!(decode(most + 1, flags), refused);
+    }
+}

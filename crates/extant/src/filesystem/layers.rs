@@ -93,11 +93,11 @@ fn ledger_parameters(superblock: &Superblock, free: u64) -> LedgerParameters {
     let clusters = geometry.clusters_for(geometry.blocks_count);
     let (watermark, fold_batch) = LedgerParameters::kernel_slop(2);
     let extents = geometry.incompat.contains(extant_format::Incompat::EXTENTS);
+    // Nobody has checked this field, and no more than all can be kept back.
+    let reserved = superblock.raw().reserved_blocks_count().min(geometry.blocks_count);
     LedgerParameters {
         free: ClusterCount(free),
-        root_reserve: ClusterCount(
-            superblock.raw().reserved_blocks_count() >> geometry.cluster_bits,
-        ),
+        root_reserve: ClusterCount(reserved >> geometry.cluster_bits),
         pool: LedgerParameters::kernel_pool(ClusterCount(clusters), extents),
         watermark,
         fold_batch,
