@@ -18,7 +18,7 @@ mod verdict;
 use std::sync::Arc;
 
 use extant::MountOptions;
-use extant_device::MemoryDevice;
+use extant_device::{BlockDevice, MemoryDevice};
 use extant_testkit::tree::Tree;
 use extant_testkit::{
     CrashImage, CrashImages, CrashOptions, Fault, FaultDevice, Log, RecordingDevice,
@@ -61,10 +61,12 @@ pub struct Recovered {
     pub image: MemoryDevice,
     /// What the engine saw in it.
     pub tree: Tree,
+    /// What recovery and unmount wrote; a crash can come then too.
+    pub log: Log,
 }
 
 impl Recorded {
-    /// Runs `script` on a copy of `base`, and leaves it mounted.
+    /// Runs `script` on a copy of `base`, and unmounts it.
     ///
     /// # Errors
     /// The operation that fails.
@@ -76,17 +78,18 @@ impl Recorded {
             .map_err(|error| format!("mount: {error}"))?;
         let mounted = device.position();
         let (mut model, mut spans) = (Model::default(), Vec::new());
-        for operation in script {
+        let mut span = |operation, did: &dyn Fn() -> Result<(), extant::Error>| {
             let began = device.position();
-            volume.try_apply(operation).map_err(|error| format!("{operation:?}: {error}"))?;
+            did().map_err(|error| format!("{operation:?}: {error}"))?;
             spans.push((began, device.position()));
-            model
-                .apply(operation)
-                .map_err(|_| format!("{operation:?}: not possible in the model"))?;
+            model.apply(operation).map_err(|_| format!("{operation:?}: unknown to the model"))
+        };
+        for operation in script {
+            span(operation, &|| volume.try_apply(operation))?;
         }
-        let log = device.log();
-        drop(volume);
-        Ok(Self { log, mounted, spans, model })
+        // What unmount promises is what sync does.
+        span(&Operation::Sync, &|| volume.filesystem.clone().unmount())?;
+        Ok(Self { log: device.log(), mounted, spans, model })
     }
 
     /// How many events the device saw.
@@ -97,27 +100,54 @@ impl Recorded {
     /// Images that a crash could have left, at most `plan.most_images`, spread over all.
     pub fn images(&self, plan: &Plan) -> impl Iterator<Item = CrashImage> {
         let options = CrashOptions { from: self.mounted, ..plan.images };
-        let all = CrashImages::new(&self.log, options).count();
-        let (step, most) = (all.div_ceil(plan.most_images).max(1), plan.most_images);
-        CrashImages::new(&self.log, options).step_by(step).take(most)
+        spread(&self.log, options, plan.most_images)
     }
 
-    /// Recovers a crash image with the engine and judges it; the recovered and unmounted image.
+    /// Recovers a crash image with the engine, judges it, and unmounts it.
     ///
     /// # Errors
     /// The promise that is broken.
     pub fn judge(&self, crash: &CrashImage) -> Result<Recovered, String> {
-        let device = Arc::new(crash.image.snapshot());
-        let fail = |what: &str, error: extant::Error| format!("{what}: {error}");
-        let volume = Volume::mount(Arc::<MemoryDevice>::clone(&device), MountOptions::new())
-            .map_err(|error| fail("mount", error))?;
+        let device = Arc::new(RecordingDevice::from_image(&crash.image));
+        let tree = self.judge_device(crash.completed, Arc::<RecordingDevice<_>>::clone(&device))?;
+        counts::check(device.inner())?;
+        Ok(Recovered { image: device.inner().snapshot(), tree, log: device.log() })
+    }
+
+    /// Judges crashes in the midst of recovery: nothing that was promised before may be lost by them.
+    ///
+    /// # Errors
+    /// The promise that is broken, and in which image.
+    pub fn judge_second_crashes(
+        &self,
+        crash: &CrashImage,
+        recovered: &Recovered,
+        most_images: usize,
+    ) -> Result<(), String> {
+        let options =
+            CrashOptions { all_subsets_up_to: 3, samples: 4, tears: 1, ..CrashOptions::default() };
+        for second in spread(&recovered.log, options, most_images) {
+            let judged = self.judge_device(crash.completed, Arc::new(second.image.snapshot()));
+            judged.map_err(|reason| format!("then while it was recovered {second}: {reason}"))?;
+        }
+        Ok(())
+    }
+
+    fn judge_device(&self, completed: usize, device: Arc<dyn BlockDevice>) -> Result<Tree, String> {
+        let volume = Volume::mount(device, MountOptions::new())
+            .map_err(|error| format!("mount: {error}"))?;
         let seen = see(&volume.filesystem)?;
-        volume.unmount().map_err(|error| fail("unmount", error))?;
-        let begun = self.spans.iter().filter(|(began, _)| *began <= crash.completed).count();
-        let is_done = |number: &usize| self.spans[*number].1 <= crash.completed;
+        volume.unmount().map_err(|error| format!("unmount: {error}"))?;
+        let begun = self.spans.iter().filter(|(began, _)| *began <= completed).count();
+        let is_done = |number: &usize| self.spans[*number].1 <= completed;
         let promise = self.model.promised((0..self.spans.len()).filter(is_done));
         verdict::check(&self.model, &promise, begun, &seen)?;
-        counts::check(&device)?;
-        Ok(Recovered { image: device.snapshot(), tree: seen.tree })
+        Ok(seen.tree)
     }
+}
+
+/// At most `most` of a log's crash images, spread over all.
+fn spread(log: &Log, options: CrashOptions, most: usize) -> impl Iterator<Item = CrashImage> {
+    let all = CrashImages::new(log, options).count();
+    CrashImages::new(log, options).step_by(all.div_ceil(most).max(1)).take(most)
 }

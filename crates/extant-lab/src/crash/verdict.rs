@@ -63,7 +63,17 @@ pub(super) fn check(
             Err(reason) => reasons.push(format!("after operation {moment}: {reason}")),
         }
     }
-    Err(format!("no moment fits:\n  {}", reasons.join("\n  ")))
+    let looks_like = (0..model.states.len())
+        .rev()
+        .find(|moment| check_names(&model.states[*moment], seen).is_ok());
+    let looks_like = looks_like
+        .map_or("no moment at all".to_owned(), |moment| format!("after operation {moment}"));
+    reasons.truncate(5);
+    Err(format!(
+        "after operation {} at least was promised, the tree is that of {looks_like}:\n  {}",
+        promise.operations,
+        reasons.join("\n  ")
+    ))
 }
 
 /// Names, kinds, links, permissions and attributes.

@@ -32,7 +32,7 @@ fn choose(model: &Model, random: &mut Random, tag: u32) -> Option<Operation> {
         0..10 => contents(model, &files, random, tag)?,
         10..22 => names(state, &files, &directories, random)?,
         22 => {
-            let value = vec![b'v'; [3, 100, 700][index(random, 3)]];
+            let value = vec![b'v'; [3, 100, 400][index(random, 3)]];
             let name = XATTRS[index(random, 2)].to_owned();
             Operation::SetXattr { path: pick(random, &files)?, name, value }
         }

@@ -153,8 +153,8 @@ impl Model {
             }
             Operation::SetXattr { path, name, value } => {
                 let (id, node) = state.node(path)?;
-                node.xattrs.insert(name.as_bytes().to_vec(), value.clone());
-                touched.push(id);
+                let old = node.xattrs.insert(name.as_bytes().to_vec(), value.clone());
+                touched.extend((old.as_ref() != Some(value)).then_some(id));
             }
             Operation::RemoveXattr { path, name } => {
                 let (id, node) = state.node(path)?;
@@ -190,8 +190,10 @@ impl Model {
             Operation::Truncate { size, .. } => bytes.resize(usize::try_from(*size).ok()?, 0),
             _ => return None,
         }
+        // Bytes that only replace others change nothing that a commit holds but a time, which may be the same second.
+        let resized = versions.last()?.len() != bytes.len();
         versions.push(bytes);
-        Some(vec![id])
+        Some(if resized { vec![id] } else { Vec::new() })
     }
 
     /// Makes, moves or removes a name; which nodes that touches.
@@ -248,7 +250,7 @@ fn rename(state: &mut State, from: &[u8], to: &[u8]) -> Option<Vec<Id>> {
     let id = *state.names.get(from)?;
     let mut touched = vec![id, parent(state, from), parent(state, to)];
     if state.names.get(to) == Some(&id) {
-        return Some(touched); // two names of one file: nothing happens
+        return Some(Vec::new()); // two names of one file: nothing happens
     }
     touched.extend(remove(state, to));
     let below = [from, b"/"].concat();
