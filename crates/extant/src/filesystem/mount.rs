@@ -13,6 +13,7 @@ use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule, Unsupported};
 use extant_format::descriptor::GroupDescriptor;
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
+use extant_format::superblock::SuperblockFlags;
 use extant_format::{
     BlockGroup, Compat, Geometry, Incompat, InodeNumber, LogicalRange, RoCompat, Superblock,
 };
@@ -321,7 +322,11 @@ fn mark_mounted(
     journaled: bool,
 ) -> Result<(), Error> {
     let now = u64::try_from(clock.wall().seconds).unwrap_or(0);
+    let is_sign_known = superblock.hash_sign().is_some();
     let raw = superblock.raw_mut();
+    if !is_sign_known {
+        raw.flags = (raw.flags.get() | SuperblockFlags::SIGNED_HASH.bits()).into();
+    }
     raw.set_mount_time(now);
     raw.set_write_time(now);
     raw.mnt_count = raw.mnt_count.get().saturating_add(1).into();

@@ -141,11 +141,13 @@ impl Volume {
             return Ok(());
         }
         for number in self.orphans.at_mount()? {
-            let inode = self.inodes.get(number)?;
-            inode.orphan.store(true, Ordering::Release);
-            self.files.finish_orphan(&inode)?;
+            // One that cannot be finished stays where it is, for e2fsck; the others are no worse for it.
+            if let Ok(inode) = self.inodes.get(number) {
+                inode.orphan.store(true, Ordering::Release);
+                let _ = self.files.finish_orphan(&inode);
+            }
         }
-        Ok(())
+        self.transactions.check_writable()
     }
 
     /// Sizes and counts; promised blocks count as used.
