@@ -2,6 +2,7 @@
 
 mod ci;
 mod oracle;
+mod sabotage;
 mod tidy;
 
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ const USAGE: &str = "usage: cargo xtask <command>
           long comparisons with the kernel, on /usr/share or another tree; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
+  sabotage [FILTER]
+          takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
           one of the engine's benchmarks: latency, paths";
 
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["oracle"] => oracle::run(&root(), "/usr/share"),
         ["oracle", tree] => oracle::run(&root(), tree),
+        ["sabotage"] => sabotage::run(&root(), ""),
+        ["sabotage", filter] => sabotage::run(&root(), filter),
         ["damage" | "crash", ..] => {
             cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments)
         }
