@@ -17,6 +17,7 @@
 mod counting;
 mod crash;
 mod fault;
+mod gate;
 mod modelled;
 pub mod oracle;
 mod random;
@@ -28,6 +29,7 @@ pub mod tree;
 pub use counting::{CountingDevice, Counts};
 pub use crash::{CrashImage, CrashImages, CrashOptions};
 pub use fault::{Effect, Fault, FaultDevice};
+pub use gate::GateDevice;
 pub use modelled::{DiskModel, ModelledDisk};
 pub use random::Random;
 pub use recording::{Change, Event, Kept, Log, RecordingDevice};

@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) device_write_bytes: AtomicU64,
     /// Flushes, and writes that had to be durable at once.
     pub(crate) flushes: AtomicU64,
+    /// Flushes alone: each covers what was written before it was counted.
+    pub(crate) cache_flushes: AtomicU64,
     pub(crate) journal_blocks: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) handles: AtomicU64,
@@ -82,7 +84,10 @@ impl BlockIo {
                     Tally::add(&self.tally.device_writes, 1);
                     Tally::add(&self.tally.device_write_bytes, request.len());
                 }
-                Operation::Flush => Tally::add(&self.tally.flushes, 1),
+                Operation::Flush => {
+                    Tally::add(&self.tally.flushes, 1);
+                    Tally::add(&self.tally.cache_flushes, 1);
+                }
                 Operation::Discard { .. } | Operation::WriteZeroes { .. } => {}
             }
         }

@@ -225,6 +225,18 @@ impl Error {
         }
     }
 
+    /// Whether an operation that fails so has left everything in order: it looked for room first, or undid its changes.
+    pub(crate) fn leaves_order(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace { .. }
+                | Self::NoInodes
+                | Self::NoAttributeSpace
+                | Self::DirectoryFull
+                | Self::NotEmpty
+        )
+    }
+
     /// Whether another try after a commit may find space: the kernel's `-ENOSPC`.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

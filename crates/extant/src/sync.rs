@@ -49,6 +49,13 @@ pub(crate) enum Rank {
     MetadataBlock = 95,
 }
 
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Sharing {
+    Shared,
+    Alone,
+}
+
 #[expect(non_upper_case_globals, reason = "named as the variants they stand for")]
 impl Rank {
     /// An inode's extent status tree.
@@ -63,18 +70,19 @@ impl Rank {
 
 #[cfg(all(debug_assertions, feature = "std"))]
 mod held {
-    use super::Rank;
+    use super::{Rank, Sharing};
     use std::cell::RefCell;
     use std::vec::Vec;
 
     std::thread_local! {
-        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+        /// With whether it is held by this thread alone.
+        static HELD: RefCell<Vec<(Rank, Sharing)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Notes that this thread takes a lock of `rank`, and panics if it holds one that comes later.
-    pub(super) fn take(rank: Rank) {
+    pub(super) fn take(rank: Rank, sharing: Sharing) {
         HELD.with_borrow_mut(|held| {
-            if let Some(&top) = held.iter().max() {
+            if let Some(top) = held.iter().map(|&(rank, _)| rank).max() {
                 let again =
                     matches!(rank, Rank::Content | Rank::Folio | Rank::MetadataBlock | Rank::Map);
                 assert!(
@@ -82,24 +90,32 @@ mod held {
                     "lock order: {rank:?} is taken while {top:?} is held"
                 );
             }
-            held.push(rank);
+            held.push((rank, sharing));
+        });
+    }
+
+    /// Panics if this thread holds no lock of `rank`, or none that excludes others though `sharing` says so.
+    pub(super) fn require(rank: Rank, sharing: Sharing) {
+        HELD.with_borrow(|held| {
+            let fits = held.iter().any(|&(own, how)| own == rank && how >= sharing);
+            assert!(fits, "{rank:?} ({sharing:?}) is not held");
         });
     }
 
     /// Panics if this thread holds a lock under which nobody may wait for I/O.
     pub(super) fn check_may_wait() {
         HELD.with_borrow(|held| {
-            let top = held.iter().max();
-            assert!(top.is_none_or(|&top| top <= Rank::ModeSwitch), "waits while {top:?} is held");
+            let top = held.iter().map(|&(rank, _)| rank).max();
+            assert!(top.is_none_or(|top| top <= Rank::ModeSwitch), "waits while {top:?} is held");
         });
     }
 
     /// Notes that this thread lets go of a lock of `rank`.
-    pub(super) fn release(rank: Rank) {
+    pub(super) fn release(rank: Rank, sharing: Sharing) {
         // A guard may outlive the thread's bookkeeping at its very end.
         let _ = HELD.try_with(|held| {
             let mut held = held.borrow_mut();
-            if let Some(at) = held.iter().rposition(|&r| r == rank) {
+            if let Some(at) = held.iter().rposition(|&(r, how)| (r, how) == (rank, sharing)) {
                 held.remove(at);
             }
         });
@@ -108,11 +124,12 @@ mod held {
 
 #[cfg(not(all(debug_assertions, feature = "std")))]
 mod held {
-    use super::Rank;
+    use super::{Rank, Sharing};
 
-    pub(super) fn take(_: Rank) {}
+    pub(super) fn take(_: Rank, _: Sharing) {}
+    pub(super) fn require(_: Rank, _: Sharing) {}
     pub(super) fn check_may_wait() {}
-    pub(super) fn release(_: Rank) {}
+    pub(super) fn release(_: Rank, _: Sharing) {}
 }
 
 #[cfg(feature = "std")]
@@ -197,14 +214,14 @@ impl<T> Mutex<T> {
 
     /// Waits for the lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        held::take(self.rank);
+        held::take(self.rank, Sharing::Alone);
         MutexGuard { lock: self, inner: Some(imp::lock(&self.inner)) }
     }
 
     /// The lock, if nobody holds it.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = imp::try_lock(&self.inner)?;
-        held::take(self.rank);
+        held::take(self.rank, Sharing::Alone);
         Some(MutexGuard { lock: self, inner: Some(inner) })
     }
 
@@ -240,7 +257,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         if self.inner.take().is_some() {
-            held::release(self.lock.rank);
+            held::release(self.lock.rank, Sharing::Alone);
         }
     }
 }
@@ -260,13 +277,13 @@ impl<T> RwLock<T> {
 
     /// Waits until no writer holds the lock.
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
-        held::take(self.rank);
+        held::take(self.rank, Sharing::Shared);
         ReadGuard { rank: self.rank, inner: imp::read(&self.inner) }
     }
 
     /// Waits until nobody holds the lock.
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
-        held::take(self.rank);
+        held::take(self.rank, Sharing::Alone);
         WriteGuard { rank: self.rank, inner: imp::write(&self.inner) }
     }
 }
@@ -287,7 +304,7 @@ impl<T> Deref for ReadGuard<'_, T> {
 
 impl<T> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
-        held::release(self.rank);
+        held::release(self.rank, Sharing::Shared);
     }
 }
 
@@ -313,7 +330,7 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 
 impl<T> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
-        held::release(self.rank);
+        held::release(self.rank, Sharing::Alone);
     }
 }
 
@@ -359,15 +376,26 @@ pub(crate) struct Held {
 impl Held {
     /// Notes that the thread takes something of `rank`, or is about to wait for it.
     pub(crate) fn new(rank: Rank) -> Self {
-        held::take(rank);
+        held::take(rank, Sharing::Alone);
         Self { rank, this_thread: PhantomData }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        held::release(self.rank);
+        held::release(self.rank, Sharing::Alone);
     }
+}
+
+/// Panics in debug builds unless this thread holds a lock of `rank` that keeps everybody else out: for functions whose
+/// callers have to hold it.
+pub(crate) fn assert_held(rank: Rank) {
+    held::require(rank, Sharing::Alone);
+}
+
+/// Panics in debug builds unless this thread holds a lock of `rank`, perhaps with others.
+pub(crate) fn assert_held_shared(rank: Rank) {
+    held::require(rank, Sharing::Shared);
 }
 
 /// Panics in debug builds if the thread holds anything under which nobody may wait for I/O.
@@ -399,6 +427,22 @@ mod tests {
             let _a = low.lock();
         });
         assert!(outcome.is_err());
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_lock_that_a_caller_should_hold_is_missed() {
+        let panics = |check: fn()| std::panic::catch_unwind(check).is_err();
+        let lock = RwLock::new(Rank::Map, ());
+        assert!(panics(|| assert_held_shared(Rank::Map)));
+        {
+            let _map = lock.read();
+            assert_held_shared(Rank::Map);
+            assert!(panics(|| assert_held(Rank::Map)));
+        }
+        let _map = lock.write();
+        assert_held(Rank::Map);
+        assert_held_shared(Rank::Map);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) struct Files {
     transactions: Arc<Transactions>,
     ledger: Arc<SpaceLedger>,
     inodes: Arc<InodeTable>,
-    mapper: Arc<Mapper>,
+    pub(crate) mapper: Arc<Mapper>,
     allocator: Arc<Allocator>,
     orphans: Arc<Orphans>,
     xattrs: Arc<Xattrs>,

@@ -27,7 +27,7 @@ impl Files {
         }
         let written = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);
         let told = inode.pages.error_since(&mut open.errors.lock());
-        let flushes = &self.transactions.io().tally.flushes;
+        let flushes = &self.transactions.io().tally.cache_flushes;
         let before = flushes.load(Ordering::Relaxed);
         if self.transactions.is_journaled() {
             self.transactions.commit(inode.last_transaction(data_only))?;

@@ -10,7 +10,7 @@ use extant_format::{FileType, InodeFlags, LogicalBlock, LogicalRange};
 use super::Files;
 use crate::Error;
 use crate::inode::Inode;
-use crate::transaction::{Credits, credits};
+use crate::transaction::{Credits, Handle, credits};
 use crate::writeback::OrderedFile;
 
 impl Files {
@@ -127,7 +127,7 @@ impl Files {
     }
 
     /// After a write that failed behind the end of file: gives back what it was promised there (D5.3).
-    pub(super) fn truncate_failed_write(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    pub(crate) fn truncate_failed_write(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.write();
         inode.pages.invalidate(inode.size()..u64::MAX);
         let mut handle =
@@ -172,19 +172,31 @@ impl Files {
         }
         let blocks = credits::DATA + credits::XATTR + 8;
         let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
-        self.xattrs.release_all(&mut handle, inode)?;
-        self.orphans.remove(&mut handle, inode)?;
+        match self.free_inode(&mut handle, inode, is_directory) {
+            Ok(()) => handle.stop()?,
+            Err(error) => return Err(handle.fail(error)),
+        }
+        self.inodes.forget(inode);
+        Ok(())
+    }
+
+    /// The last transaction of an inode without blocks.
+    fn free_inode(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        is_directory: bool,
+    ) -> Result<(), Error> {
+        self.xattrs.release_all(handle, inode)?;
+        self.orphans.remove(handle, inode)?;
         {
             let mut core = inode.core.lock();
             core.dtime =
                 u32::try_from(self.transactions.clock().wall().seconds).unwrap_or(u32::MAX);
             core.size = 0;
         }
-        self.inodes.store(&mut handle, inode)?;
-        self.allocator.free_inode(&mut handle, inode.number(), is_directory)?;
-        handle.stop()?;
-        self.inodes.forget(inode);
-        Ok(())
+        self.inodes.store(handle, inode)?;
+        self.allocator.free_inode(handle, inode.number(), is_directory)
     }
 
     fn remove_all_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {

@@ -31,8 +31,10 @@ impl Volume {
         let mut transaction = self
             .transactions
             .begin(Credits::blocks(1 + credits::XATTR, self.transactions.geometry()))?;
-        if let Some(mode) = change.mode {
-            self.xattrs.set_mode(&mut transaction, inode, mode & 0o7777)?;
+        if let Some(mode) = change.mode
+            && let Err(error) = self.xattrs.set_mode(&mut transaction, inode, mode & 0o7777)
+        {
+            return Err(transaction.fail(error));
         }
         self.apply(caller, inode, change);
         self.inodes.store(&mut transaction, inode)?;

@@ -14,6 +14,8 @@ mod layers;
 mod mount;
 mod operations;
 mod recovered_view;
+#[cfg(test)]
+mod safety_tests;
 mod support;
 #[cfg(test)]
 mod tests;

@@ -231,9 +231,10 @@ impl Volume {
         self.transactions.check_writable()?;
         // One file's failure keeps no other from being made durable.
         let written = self.writeback.write_everything();
-        let before = self.transactions.io().tally.flushes.load(Ordering::Relaxed);
+        let flushes = &self.transactions.io().tally.cache_flushes;
+        let before = flushes.load(Ordering::Relaxed);
         self.transactions.sync()?;
-        if self.transactions.io().tally.flushes.load(Ordering::Relaxed) == before {
+        if flushes.load(Ordering::Relaxed) == before {
             // Nothing to commit, but data may have gone to the device.
             self.transactions.io().flush()?;
         }

@@ -23,7 +23,7 @@ use extant_format::{InodeNumber, TransactionId};
 use crate::delayed::InodeReservations;
 use crate::extent_status::ExtentStatusTree;
 use crate::page_cache::PageCache;
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{Mutex, Rank, RwLock, assert_held};
 
 /// One file in memory.
 #[derive(Debug)]
@@ -139,6 +139,7 @@ impl Inode {
 
     /// Sets the size that users see; the caller holds `content` for writing.
     pub(crate) fn set_size(&self, size: u64) {
+        assert_held(Rank::Content);
         self.size.store(size, Ordering::Release);
     }
 

@@ -24,7 +24,7 @@ use crate::Error;
 use crate::extent_status::{ExtentStatusTree, StatusAccount};
 use crate::inode::Inode;
 use crate::page_cache::{BlockSize, CacheAccount, PageCache};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, assert_held};
 use crate::transaction::{BlockKind, Handle, MetadataBlock, Transactions};
 
 const SHARDS: u32 = 16;
@@ -212,6 +212,7 @@ impl InodeTable {
         inode: &Inode,
         change: impl FnOnce(&mut [u8]) -> R,
     ) -> Result<R, Error> {
+        assert_held(Rank::Attributes);
         let (block, offset) = self.place(inode.number())?;
         let geometry = self.geometry();
         let inode_size = usize_from(geometry.inode_size);

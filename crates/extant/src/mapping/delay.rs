@@ -9,6 +9,7 @@ use crate::Error;
 use crate::delayed::{ClusterContent, DelayedInsert, Privilege};
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held};
 
 impl Mapper {
     /// What the first run of `range` is, after holes in it became delayed.
@@ -67,6 +68,7 @@ impl Mapper {
         blocks: LogicalRange,
         caller: Privilege,
     ) -> Result<(), Error> {
+        assert_held(Rank::Map);
         let ratio = self.ratio();
         let plan = DelayedInsert::plan(blocks, ratio, |block| {
             self.cluster_content(inode, ratio.around(block))

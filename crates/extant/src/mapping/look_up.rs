@@ -9,6 +9,7 @@ use crate::Error;
 use crate::extent_status::BlockState;
 use crate::extent_tree::{ExtentTree, Located, Path};
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held_shared};
 
 /// What is noted in memory besides the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,6 +93,7 @@ impl Mapper {
         range: LogicalRange,
         noting: Noting,
     ) -> Result<Mapped, Error> {
+        assert_held_shared(Rank::Map);
         let flags = inode.flags();
         if flags.contains(InodeFlags::INLINE_DATA) {
             // On its way out of the inode: nothing is mapped yet, and nothing to be noted (D9.6).

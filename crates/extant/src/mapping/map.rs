@@ -15,6 +15,7 @@ use crate::extent_tree::{
     Conversion, ExtentTree, Joining, Located, NodeSpace, Path, ZeroOut, charge, file_hints, refund,
 };
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held};
 use crate::transaction::{Credits, Handle};
 
 impl Mapper {
@@ -115,6 +116,7 @@ impl Mapper {
         range: LogicalRange,
         flags: MapFlags,
     ) -> Result<Mapped, Error> {
+        assert_held(Rank::Map);
         let tree = self.tree(inode);
         let path = tree.find(range.start())?;
         let extent = match tree.at(&path, range.start()) {

@@ -8,6 +8,7 @@ use super::Mapper;
 use crate::delayed::Reservation;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held, assert_held_shared};
 
 impl Mapper {
     /// Makes `range` known as `state`, which is no delayed one; what its delayed blocks were promised is spent or given back.
@@ -18,6 +19,7 @@ impl Mapper {
     /// # Source
     /// Kernel `ext4_es_insert_extent`, `ext4_da_update_reserve_space` (D11.7, D10.8).
     pub(super) fn publish(&self, inode: &Inode, range: LogicalRange, state: BlockState) {
+        assert_held_shared(Rank::Map);
         let change = inode.status.lock().set(range, state, self.ratio());
         let spent = inode.reservations.lock().placed(change.clusters, change.span, &change.edges);
         if let Some(reservation) = spent {
@@ -39,6 +41,7 @@ impl Mapper {
     /// # Source
     /// Kernel `ext4_es_remove_extent`, `ext4_da_release_space` (D10.7, D11.9).
     pub(super) fn forget(&self, inode: &Inode, range: LogicalRange) {
+        assert_held(Rank::Map);
         let change = inode.status.lock().remove(range, self.ratio());
         let released = inode.reservations.lock().release(change.clusters, change.span);
         if let Some(reservation) = released {

@@ -17,6 +17,7 @@ use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
+use crate::sync::{Rank, assert_held, assert_held_shared};
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 
 /// A directory's blocks, to be read.
@@ -151,6 +152,7 @@ impl Namespace {
 
     /// The entry called `name` in the directory, dots included.
     pub(super) fn find_entry(&self, dir: &Inode, name: &[u8]) -> Result<Option<Found>, Error> {
+        assert_held_shared(Rank::Content);
         match self.inline(dir)? {
             Some(inline) => inline.find(name),
             None => self.on_disk(dir).find(name),
@@ -164,6 +166,7 @@ impl Namespace {
         cursor: DirCursor,
         sink: Sink<'_>,
     ) -> Result<(), Error> {
+        assert_held_shared(Rank::Content);
         match self.inline(dir)? {
             Some(inline) => inline.list(cursor, sink),
             None => self.on_disk(dir).list(cursor, sink),
@@ -172,6 +175,7 @@ impl Namespace {
 
     /// Whether the directory has no names but its dots.
     pub(super) fn has_no_names(&self, dir: &Inode) -> Result<bool, Error> {
+        assert_held_shared(Rank::Content);
         match self.inline(dir)? {
             Some(inline) => inline.is_empty(),
             None => self.on_disk(dir).is_empty(),
@@ -216,6 +220,7 @@ impl Namespace {
         inode: InodeNumber,
         file_type: FileType,
     ) -> Result<(), Error> {
+        assert_held(Rank::Content);
         let new = NewEntry { name, inode, file_type, hash: (0, 0) };
         if let Some(mut inline) = self.inline(dir)? {
             if inline.insert(&new)? {
@@ -264,6 +269,7 @@ impl Namespace {
         dir: &Inode,
         at: EntryPlace,
     ) -> Result<(), Error> {
+        assert_held(Rank::Content);
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.remove(at)?;
@@ -282,6 +288,7 @@ impl Namespace {
         inode: InodeNumber,
         file_type: FileType,
     ) -> Result<(), Error> {
+        assert_held(Rank::Content);
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.set_inode(at, inode, file_type);
@@ -298,6 +305,7 @@ impl Namespace {
         dir: &Inode,
         parent: InodeNumber,
     ) -> Result<(), Error> {
+        assert_held(Rank::Content);
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.set_parent(parent);

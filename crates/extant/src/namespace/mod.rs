@@ -239,17 +239,13 @@ impl Namespace {
             if sync {
                 handle.set_sync();
             }
-            let result = operation(&mut handle);
-            if let Err(error) = &result
-                && !leaves_order(error)
-                && handle.has_changed()
-            {
-                self.transactions.abort(error, "an operation on names was cut off");
-            }
-            handle.stop()?;
-            match result {
-                Err(error) if error.is_no_space() && attempt == 0 => self.transactions.sync()?,
-                result => return result,
+            match operation(&mut handle) {
+                Ok(result) => return handle.stop().map(|()| result),
+                Err(error) if error.is_no_space() && attempt == 0 => {
+                    handle.stop()?;
+                    self.transactions.sync()?;
+                }
+                Err(error) => return Err(handle.fail(error)),
             }
             attempt += 1;
         }
@@ -316,18 +312,6 @@ impl Namespace {
         let (dir, victim) = (record_of(dir), record_of(victim));
         crate::xattr::check_removal(&dir, &victim, caller)
     }
-}
-
-/// Whether the error comes before anything that would have to be undone.
-fn leaves_order(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NoSpace { .. }
-            | Error::NoInodes
-            | Error::NoAttributeSpace
-            | Error::DirectoryFull
-            | Error::NotEmpty
-    )
 }
 
 fn record_of(inode: &Inode) -> InodeRecord {

@@ -18,7 +18,7 @@ use super::{Name, Namespace, is_sync, require_directory};
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
-use crate::sync::WriteGuard;
+use crate::sync::{Rank, WriteGuard, assert_held};
 use crate::transaction::{Handle, credits};
 use crate::xattr::Access;
 
@@ -297,6 +297,7 @@ impl Namespace {
 
     /// The directory and all above it; does not change while the rename lock is held.
     fn ancestors(&self, dir: &Arc<Inode>) -> Result<Vec<InodeNumber>, Error> {
+        assert_held(Rank::Rename);
         let mut chain = Vec::from([dir.number()]);
         let mut at = Arc::clone(dir);
         while at.number() != InodeNumber::ROOT {

@@ -109,11 +109,6 @@ impl<'t> Handle<'t> {
         self.transactions.is_journaled()
     }
 
-    /// Whether it has changed or freed any block, also one that its transaction had changed before.
-    pub(crate) fn has_changed(&self) -> bool {
-        self.has_changed
-    }
-
     /// How many more blocks it may change.
     pub(crate) fn credits(&self) -> u32 {
         self.credits
@@ -241,6 +236,15 @@ impl<'t> Handle<'t> {
         let (transactions, tid, sync) = (self.transactions, self.tid, self.sync);
         self.finish();
         if sync { transactions.commit(tid) } else { Ok(()) }
+    }
+
+    /// Ends the handle of an operation that failed with `error`. Nothing is undone: if it broke off in the middle of its
+    /// changes, the journal is aborted, so that they never commit by halves.
+    pub(crate) fn fail(self, error: Error) -> Error {
+        if self.has_changed && !error.leaves_order() {
+            self.transactions.abort(&error, "an operation was cut off");
+        }
+        error
     }
 
     fn finish(&mut self) {

@@ -95,21 +95,25 @@ impl Xattrs {
         if let Some(kind) = AclKind::of(key.index) {
             let acl = value.map(Acl::from_wire).transpose()?.flatten();
             let mut handle = begin()?;
-            self.set_acl(&mut handle, inode, kind, acl, caller)?;
-            return handle.stop();
+            return match self.set_acl(&mut handle, inode, kind, acl, caller) {
+                Ok(()) => handle.stop(),
+                Err(error) => Err(handle.fail(error)),
+            };
         }
         let mut attempt = 0;
         loop {
             let mut handle = begin()?;
-            let result = self.write(&mut handle, inode, key, value, how);
             if inode.flags().contains(InodeFlags::SYNC) {
                 handle.set_sync();
             }
-            handle.stop()?;
-            match result {
+            match self.write(&mut handle, inode, key, value, how) {
+                Ok(()) => return handle.stop(),
                 // What was freed becomes usable with the commit.
-                Err(error) if error.is_no_space() && attempt == 0 => self.transactions.sync()?,
-                result => return result,
+                Err(error) if error.is_no_space() && attempt == 0 => {
+                    handle.stop()?;
+                    self.transactions.sync()?;
+                }
+                Err(error) => return Err(handle.fail(error)),
             }
             attempt += 1;
         }

@@ -17,6 +17,7 @@ use extant_format::{FileType, Incompat};
 use super::Xattrs;
 use crate::Error;
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held_shared};
 use crate::transaction::Handle;
 
 impl Xattrs {
@@ -143,5 +144,6 @@ impl Xattrs {
 }
 
 fn shape(inode: &Inode) -> (u16, Place) {
+    assert_held_shared(Rank::Attributes);
     (inode.core.lock().extra_isize, Place::Inode(inode.number()))
 }

@@ -18,7 +18,7 @@ use super::store::value_inodes;
 use crate::Error;
 use crate::allocator::{AllocationFlags, AllocationRequest, FileHints, FreeFlags};
 use crate::inode::Inode;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, assert_held};
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 
 /// Attribute blocks by their hash, those that others may join.
@@ -103,6 +103,7 @@ impl Xattrs {
         inode: &Inode,
         bytes: Option<Vec<u8>>,
     ) -> Result<(), Error> {
+        assert_held(Rank::Attributes);
         let old = self.block_of(inode)?;
         let old_values = match &old {
             Some(block) => self.with_block(inode, block, value_inodes)?,

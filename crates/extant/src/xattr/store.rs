@@ -16,6 +16,7 @@ use extant_format::{Compat, InodeNumber, PhysicalBlock};
 use super::Xattrs;
 use crate::Error;
 use crate::inode::Inode;
+use crate::sync::{Rank, assert_held_shared};
 use crate::transaction::{BlockKind, Credits, Handle, MetadataBlock};
 
 /// The name of an attribute, as it is stored.
@@ -320,6 +321,7 @@ impl Xattrs {
         inode: &Inode,
         look: impl FnOnce(Option<XattrView<'_>>) -> R,
     ) -> Result<R, Error> {
+        assert_held_shared(Rank::Attributes);
         let (extra, at) = (inode.core.lock().extra_isize, Place::Inode(inode.number()));
         Ok(self.inodes.with_raw(inode, |raw| {
             XattrView::in_inode(raw, extra, at, self.geometry()).map(look)

@@ -11,6 +11,7 @@ use crate::extent_status::BlockState;
 use crate::extent_tree::{charge, file_hints, refund};
 use crate::mapping::map::allocation_flags;
 use crate::mapping::{MapFlags, Mapped};
+use crate::sync::{Rank, assert_held};
 use crate::transaction::{BlockKind, Handle};
 
 /// Largest block number, and one more, that a pointer can hold.
@@ -30,6 +31,7 @@ impl IndirectMap<'_> {
         range: LogicalRange,
         flags: MapFlags,
     ) -> Result<Mapped, Error> {
+        assert_held(Rank::Map);
         let chain = self.chain(range.start())?.ok_or(Error::TooLarge)?;
         if chain.target.is_some() {
             return self.look_up(range);

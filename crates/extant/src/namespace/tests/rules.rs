@@ -332,6 +332,7 @@ fn a_damaged_directory_that_names_the_root_comes_to_no_deadlock() {
     let dir = volume.make_dir(&root, "dir");
     let file = volume.make_file(&dir, "file");
     for number in [InodeNumber::ROOT, dir.number()] {
+        let content = dir.content.write();
         let found = volume.namespace.find_entry(&dir, b"file").unwrap().unwrap();
         volume.change(|handle| {
             volume
@@ -339,6 +340,7 @@ fn a_damaged_directory_that_names_the_root_comes_to_no_deadlock() {
                 .set_entry(handle, &dir, found.at, number, FileType::Directory)
                 .unwrap();
         });
+        drop(content);
         assert_eq!(errno(volume.namespace.remove_directory(ROOT, &dir, b"file")), Errno::BUSY);
         assert!(rename(&volume, (&dir, "file"), (&dir, "other"), RenameFlags::empty()).is_err());
         assert!(rename(&volume, (&dir, "file"), (&root, "other"), RenameFlags::empty()).is_err());
