@@ -227,7 +227,7 @@ impl Engine {
         self.mounted.as_ref().expect("mounted but while remounting")
     }
 
-    fn copy_directory(&self, source: &Path, to: &str) {
+    fn copy_directory(&self, source: &Path, to: &str, buffer: &mut [u8]) {
         let mut entries: Vec<_> = fs::read_dir(source).unwrap().collect::<Result<_, _>>().unwrap();
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -248,17 +248,16 @@ impl Engine {
             };
             if kind.is_dir() {
                 self.fs().create_dir(&path).unwrap();
-                self.copy_directory(&entry.path(), &path);
+                self.copy_directory(&entry.path(), &path, buffer);
             } else if kind.is_symlink() {
                 let target = fs::read_link(entry.path()).unwrap();
                 self.fs().symlink(target.to_str().unwrap(), &path).unwrap();
             } else {
                 let mut from = fs::File::open(entry.path()).unwrap();
                 let file = self.fs().create(&path).unwrap();
-                let mut buffer = vec![0; 256 << 10];
                 let mut at = 0;
                 loop {
-                    let n = from.read(&mut buffer).unwrap();
+                    let n = from.read(buffer).unwrap();
                     if n == 0 {
                         break;
                     }
@@ -336,7 +335,7 @@ impl Target for Engine {
 
     fn copy(&self, source: &Path) {
         self.fs().create_dir("/copy").unwrap();
-        self.copy_directory(source, "/copy");
+        self.copy_directory(source, "/copy", &mut vec![0; 256 << 10]);
     }
 }
 

@@ -126,9 +126,13 @@ mod held {
 mod held {
     use super::{Rank, Sharing};
 
+    #[inline]
     pub(super) fn take(_: Rank, _: Sharing) {}
+    #[inline]
     pub(super) fn require(_: Rank, _: Sharing) {}
+    #[inline]
     pub(super) fn check_may_wait() {}
+    #[inline]
     pub(super) fn release(_: Rank, _: Sharing) {}
 }
 
@@ -213,12 +217,14 @@ impl<T> Mutex<T> {
     }
 
     /// Waits for the lock.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         held::take(self.rank, Sharing::Alone);
         MutexGuard { lock: self, inner: Some(imp::lock(&self.inner)) }
     }
 
     /// The lock, if nobody holds it.
+    #[inline]
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = imp::try_lock(&self.inner)?;
         held::take(self.rank, Sharing::Alone);
@@ -243,18 +249,21 @@ pub(crate) struct MutexGuard<'a, T> {
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         self.inner.as_ref().expect("taken only by wait, which consumes the guard")
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.inner.as_mut().expect("taken only by wait, which consumes the guard")
     }
 }
 
 impl<T> Drop for MutexGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         if self.inner.take().is_some() {
             held::release(self.lock.rank, Sharing::Alone);
@@ -276,12 +285,14 @@ impl<T> RwLock<T> {
     }
 
     /// Waits until no writer holds the lock.
+    #[inline]
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
         held::take(self.rank, Sharing::Shared);
         ReadGuard { rank: self.rank, inner: imp::read(&self.inner) }
     }
 
     /// Waits until nobody holds the lock.
+    #[inline]
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
         held::take(self.rank, Sharing::Alone);
         WriteGuard { rank: self.rank, inner: imp::write(&self.inner) }
@@ -297,12 +308,14 @@ pub(crate) struct ReadGuard<'a, T> {
 
 impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
 impl<T> Drop for ReadGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         held::release(self.rank, Sharing::Shared);
     }
@@ -317,18 +330,21 @@ pub(crate) struct WriteGuard<'a, T> {
 
 impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
 impl<T> DerefMut for WriteGuard<'_, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.inner
     }
 }
 
 impl<T> Drop for WriteGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         held::release(self.rank, Sharing::Alone);
     }
@@ -359,6 +375,7 @@ impl Condvar {
     }
 
     /// Wakes all that wait; costs nothing if nobody does. The change was made with the mutex held.
+    #[inline]
     pub(crate) fn notify_all(&self) {
         if self.waiters.load(Ordering::Relaxed) > 0 {
             imp::notify_all(&self.inner);
@@ -382,6 +399,7 @@ impl Held {
 }
 
 impl Drop for Held {
+    #[inline]
     fn drop(&mut self) {
         held::release(self.rank, Sharing::Alone);
     }

@@ -211,3 +211,18 @@ fn the_log_is_emptied_by_those_who_commit() {
     assert!(fs.counters().journal_blocks > 8192);
     fs.unmount().unwrap();
 }
+
+#[test]
+fn small_files_go_to_the_device_together() {
+    let Some(inner) = image() else { return };
+    let device = Arc::new(CountingDevice::new(inner));
+    let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+    for n in 0..500 {
+        fs.create(format!("/{n}")).unwrap().write_at(&[7; 4096], 0).unwrap();
+    }
+    device.take_counts();
+    fs.sync_all().unwrap();
+    let counts = device.take_counts();
+    assert!(counts.batches < 50, "{counts:?}");
+    fs.unmount().unwrap();
+}

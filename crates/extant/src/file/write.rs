@@ -113,7 +113,8 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
-        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
+        let wanted = wanted_bytes(inode, at, bytes.len());
+        let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, MAX_ORDER);
         let part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
         let prepared = self.prepare(inode, &folio, &part, |range| {
             self.mapper.delay(inode, range, privilege(caller))
@@ -326,6 +327,19 @@ impl Files {
         self.transactions.begin(Credits::blocks(blocks, self.geometry()))
     }
 }
+
+/// How much a folio for a write should hold: a file that grows in small pieces gets folios as large as what it has
+/// already, up to a frame, so that its pieces do not cost a folio each.
+///
+/// Source: kernel `fgf_set_order`. Differs: the kernel looks at the write's length alone.
+fn wanted_bytes(inode: &Inode, at: u64, len: usize) -> usize {
+    let size = inode.size();
+    let grown = if at == size { size.min(MAX_GROWN_BYTES) } else { 0 };
+    len.max(usize::try_from(grown).unwrap_or(0))
+}
+
+/// The largest folio that is made for less than its size: 64 KiB, a frame.
+const MAX_GROWN_BYTES: u64 = 64 << 10;
 
 /// Who may use the last blocks of the volume.
 pub(super) fn privilege(caller: &Caller) -> Privilege {

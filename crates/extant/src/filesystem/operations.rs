@@ -102,7 +102,8 @@ impl Volume {
 
     /// Frees an inode if neither names nor users of it are left.
     pub(crate) fn dispose(&self, inode: &Arc<Inode>) {
-        if self.transactions.check_writable().is_ok() && inode.retire() {
+        let has_names = inode.core.lock().links > 0;
+        if !has_names && self.transactions.check_writable().is_ok() && inode.retire() {
             // What fails here stays on the orphan list, and the next mount finishes it.
             let _ = self.files.evict(inode);
         }

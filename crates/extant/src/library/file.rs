@@ -122,15 +122,15 @@ impl File {
         if !options.create && !options.create_new {
             return filesystem.resolve(path, path::Last::Follow);
         }
-        if !options.create_new {
-            match filesystem.resolve(path, path::Last::Follow) {
-                Err(Error::NotFound) => {}
-                found => return found,
-            }
-        }
-        filesystem.make(path, |parent, name| {
+        let made = filesystem.make(path, |parent, name| {
             filesystem.volume.create_file(&Caller::ROOT, parent, name, options.mode)
-        })
+        });
+        match made {
+            Err(Error::Exists) if !options.create_new => {
+                filesystem.resolve(path, path::Last::Follow)
+            }
+            made => made,
+        }
     }
 
     /// The inode behind it.

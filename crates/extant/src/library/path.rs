@@ -1,9 +1,9 @@
 //! From paths to inodes.
 
 use super::{Filesystem, InodeHandle};
-use alloc::collections::VecDeque;
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::Error;
 use crate::caller::Caller;
@@ -25,7 +25,26 @@ pub(super) enum Last {
 
 /// The names in a path; "." leads nowhere.
 pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let name = next_name(path, done)?;
+        done = name.end;
+        Some(&path[name])
+    })
+}
+
+/// Where the first name behind `from` is in a path.
+fn next_name(path: &[u8], from: usize) -> Option<Range<usize>> {
+    let mut start = from;
+    loop {
+        start += path[start..].iter().position(|&byte| byte != b'/')?;
+        let end = path[start..].iter().position(|&byte| byte == b'/');
+        let end = end.map_or(path.len(), |len| start + len);
+        if &path[start..end] != b"." {
+            return Some(start..end);
+        }
+        start = end;
+    }
 }
 
 impl Filesystem {
@@ -56,31 +75,31 @@ impl Filesystem {
     /// The inode that a path leads to.
     pub(super) fn resolve(&self, path: &[u8], last: Last) -> Result<InodeHandle, Error> {
         let root = self.root()?;
-        let mut todo: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
         let wants_directory = path.ends_with(b"/");
         let mut at = root.clone();
-        let mut links = 0;
-        while let Some(name) = todo.pop_front() {
-            let found = InodeHandle::new(
-                &self.volume,
-                self.volume.lookup(&Caller::ROOT, &at.inode, &name)?,
-            )?;
-            let is_last = todo.is_empty();
-            if found.is_symlink() && (!is_last || last == Last::Follow || wants_directory) {
+        // Where a link leads comes in front of what was left behind it.
+        let mut path = Cow::Borrowed(path);
+        let (mut done, mut links) = (0, 0);
+        while let Some(name) = next_name(&path, done) {
+            let found = self.volume.lookup(&Caller::ROOT, &at.inode, &path[name.clone()])?;
+            let found = InodeHandle::new(&self.volume, found)?;
+            done = name.end;
+            let follows = last == Last::Follow || wants_directory;
+            if found.is_symlink() && (follows || next_name(&path, done).is_some()) {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(Error::LinkLoop);
                 }
-                let target = self.volume.read_link(&found.inode)?;
+                let mut target = self.volume.read_link(&found.inode)?;
                 if target.is_empty() {
                     return Err(Error::NotFound);
                 }
                 if target.starts_with(b"/") {
                     at = root.clone();
                 }
-                for name in components(&target).map(<[u8]>::to_vec).rev_into() {
-                    todo.push_front(name);
-                }
+                target.push(b'/');
+                target.extend_from_slice(&path[done..]);
+                (path, done) = (Cow::Owned(target), 0);
                 continue;
             }
             at = found;
@@ -116,12 +135,3 @@ impl Filesystem {
         InodeHandle::new(&self.volume, make(&parent.inode, name)?)
     }
 }
-
-/// Names from last to first, for putting them in front of others.
-trait ReverseIntoIter: Iterator + Sized {
-    fn rev_into(self) -> core::iter::Rev<alloc::vec::IntoIter<Self::Item>> {
-        self.collect::<Vec<_>>().into_iter().rev()
-    }
-}
-
-impl<I: Iterator> ReverseIntoIter for I {}

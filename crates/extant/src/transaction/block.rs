@@ -136,13 +136,13 @@ impl Cached {
         self.loaded.notify_all();
     }
 
-    /// Waits until the reader has finished; `false` if it failed.
-    pub(super) fn wait_loaded(&self) -> bool {
+    /// The block's lock once the reader has finished; `None` if it failed.
+    pub(super) fn lock_loaded(&self) -> Option<MutexGuard<'_, BlockState>> {
         let mut state = self.lock();
         while matches!(state.content, Content::Loading) {
             state = self.loaded.wait(state);
         }
-        matches!(state.content, Content::Ready(_))
+        matches!(state.content, Content::Ready(_)).then_some(state)
     }
 }
 

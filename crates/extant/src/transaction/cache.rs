@@ -65,14 +65,14 @@ impl MetadataCache {
                     }
                 }
             };
-            if entry.wait_loaded() {
-                let mut state = entry.lock();
+            let known = entry.lock_loaded().map(|mut state| {
                 state.referenced = true;
-                if state.kind != kind {
-                    return Err(Place::Block(block).breaks(Rule::CrossLinked).into());
-                }
-                drop(state);
-                return Ok(Claim::Hit(MetadataBlock(entry)));
+                state.kind
+            });
+            match known {
+                Some(known) if known == kind => return Ok(Claim::Hit(MetadataBlock(entry))),
+                Some(_) => return Err(Place::Block(block).breaks(Rule::CrossLinked).into()),
+                None => {}
             }
         }
     }
@@ -99,7 +99,8 @@ impl MetadataCache {
     /// The block if it is cached, whatever it holds.
     pub(super) fn find(&self, block: PhysicalBlock) -> Option<MetadataBlock> {
         let entry = Arc::clone(self.shard(block).lock().get(&block)?);
-        entry.wait_loaded().then_some(MetadataBlock(entry))
+        let is_loaded = entry.lock_loaded().is_some();
+        is_loaded.then_some(MetadataBlock(entry))
     }
 
     /// Takes the block out; whoever still holds it holds a block that nobody else can find.

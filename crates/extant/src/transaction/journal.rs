@@ -91,16 +91,24 @@ impl Transactions {
     /// # Locks
     /// None may be held of rank 50 or more.
     pub(crate) fn begin(&self, credits: Credits) -> Result<Handle<'_>, Error> {
+        Ok(self.begin_or_wait(credits, true)?.expect("it waits until there is one"))
+    }
+
+    /// As [`Self::begin`], for those who hold what others may wait for: `None` instead of waiting.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) fn try_begin(&self, credits: Credits) -> Result<Option<Handle<'_>>, Error> {
+        self.begin_or_wait(credits, false)
+    }
+
+    fn begin_or_wait(&self, credits: Credits, waits: bool) -> Result<Option<Handle<'_>>, Error> {
         self.check_writable()?;
-        Tally::add(&self.io.tally.handles, 1);
         let Some(state) = &self.journal else {
+            Tally::add(&self.io.tally.handles, 1);
             let reserved = ReservedCredits { reservation: None, journal: None };
-            return Ok(Handle::new(
-                self,
-                TransactionId(0),
-                None,
-                (credits.reserved > 0).then_some(reserved),
-            ));
+            let reserved = (credits.reserved > 0).then_some(reserved);
+            return Ok(Some(Handle::new(self, TransactionId(0), None, reserved)));
         };
         let request = HandleRequest {
             blocks: credits.blocks,
@@ -112,13 +120,15 @@ impl Transactions {
             match locked.journal.begin(request, self.clock.monotonic()) {
                 Begin::Granted { ticket, reservation } => {
                     drop(locked);
-                    let journal = Some(Arc::clone(state));
+                    Tally::add(&self.io.tally.handles, 1);
                     let reserved = reservation.map(|reservation| ReservedCredits {
                         reservation: Some(reservation),
-                        journal,
+                        journal: Some(Arc::clone(state)),
                     });
-                    return Ok(Handle::new(self, ticket.tid(), Some(ticket), reserved));
+                    return Ok(Some(Handle::new(self, ticket.tid(), Some(ticket), reserved)));
                 }
+                Begin::Refused(error) => return Err(self.refusal(error)),
+                _ if !waits => return Ok(None),
                 Begin::WaitLocked(_) | Begin::WaitBarrier | Begin::WaitReserved => {
                     locked = state.changed.wait(locked)
                 }
@@ -133,7 +143,6 @@ impl Transactions {
                     self.checkpoint(wanted)?;
                     locked = state.state.lock();
                 }
-                Begin::Refused(error) => return Err(self.refusal(error)),
             }
         }
     }

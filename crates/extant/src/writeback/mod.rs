@@ -41,6 +41,7 @@ use crate::transaction::{CommitListener, Transactions};
 
 pub(crate) use ordered::OrderedFile;
 use queue::Queue;
+use submit::Batch;
 
 /// What one mapping takes at the most: files that go on growing are written in whole pieces of this.
 const WINDOW: u64 = 8 << 20;
@@ -130,7 +131,7 @@ impl Writeback {
 
     fn write_urgent(&self) {
         let urgent = core::mem::take(&mut self.queue.lock().urgent);
-        urgent.iter().for_each(|inode| self.write_in_background(inode));
+        self.write_in_background(urgent.into_iter());
     }
 
     /// Before a writer makes more data dirty: keeps dirty data and the cache within their limits, in the writer's own
@@ -144,9 +145,11 @@ impl Writeback {
         if self.account.dirty_bytes() > self.limit_bytes {
             self.write_oldest_until(self.background_bytes);
         }
+        // Some more than is needed, so that not every write has to look for clean folios.
+        let spare = self.cache_bytes / 64;
         let over = self.over_limit();
-        if over > 0 && self.account.reclaim(over) < over && self.account.dirty_bytes() > 0 {
-            let over = self.over_limit();
+        if over > 0 && self.account.reclaim(over + spare) < over && self.account.dirty_bytes() > 0 {
+            let over = self.over_limit() + spare;
             self.write_oldest_until(self.account.dirty_bytes().saturating_sub(over));
             self.account.reclaim(over);
         }
@@ -156,9 +159,9 @@ impl Writeback {
     pub(crate) fn tick(&self) {
         self.write_urgent();
         let now = self.transactions.clock().monotonic();
-        while let Some(inode) = self.pop(|since| since + self.expire <= now) {
-            self.write_in_background(&inode);
-        }
+        self.write_in_background(core::iter::from_fn(|| {
+            self.pop(|since| since + self.expire <= now)
+        }));
         if self.account.dirty_bytes() > self.background_bytes {
             self.write_oldest_until(self.background_bytes);
         }
@@ -166,12 +169,8 @@ impl Writeback {
 
     /// Starts writing everything that is dirty; for a volume that is short of space (D4.1).
     pub(crate) fn kick(&self) {
-        let mut left = self.queue.lock().len();
-        while left > 0 {
-            let Some(inode) = self.pop(|_| true) else { return };
-            self.write_in_background(&inode);
-            left -= 1;
-        }
+        let dirty = self.queue.lock().len();
+        self.write_in_background(core::iter::from_fn(|| self.pop(|_| true)).take(dirty));
     }
 
     /// Writes everything that is dirty and waits for it.
@@ -180,12 +179,16 @@ impl Writeback {
     /// The first; each file's own `fsync` tells it as well.
     pub(crate) fn write_everything(&self) -> Result<(), Error> {
         let mut outcome = Ok(());
+        let mut batch = Batch::default();
+        let write = |inode: &Arc<Inode>, batch: &mut Batch| {
+            self.run_passes(inode, &(0..u64::MAX), Purpose::Integrity, true, batch)
+        };
         // What becomes dirty from now on is not waited for.
         let start = self.transactions.clock().monotonic();
         while let Some(inode) = self.pop(|since| since <= start) {
-            let written = self.write_inode(&inode, 0..u64::MAX, Purpose::Integrity);
-            outcome = outcome.and(written);
+            outcome = outcome.and(write(&inode, &mut batch));
         }
+        outcome = outcome.and(self.submit(&mut batch));
         // Passes of other threads may still be under way.
         for inode in self.inodes.in_memory() {
             inode.pages.wait_writeback(&(0..u64::MAX));
@@ -203,25 +206,32 @@ impl Writeback {
     fn write_oldest_until(&self, dirty_bytes: u64) {
         self.mapper.set_growing(self.queue.lock().len());
         for whole_windows in [true, false] {
-            let mut seen = Vec::new();
+            let (mut seen, mut batch) = (Vec::new(), Batch::default());
             while self.account.dirty_bytes() > dirty_bytes {
                 let Some((since, inode)) = self.pop_with_age(|_| true) else { break };
                 let holds_back = whole_windows && is_open(&inode);
                 let end = if holds_back { inode.size() / WINDOW * WINDOW } else { u64::MAX };
                 if end > 0 {
                     // A failure is kept with the file, whose owner hears of it at the next fsync.
-                    let _ = self.write_inode(&inode, 0..end, Purpose::Background);
+                    let bytes = 0..end;
+                    let _ = self.run_passes(&inode, &bytes, Purpose::Background, true, &mut batch);
                 }
                 seen.push((since, inode));
             }
+            let _ = self.submit(&mut batch);
             seen.iter().for_each(|(since, inode)| self.requeue(*since, inode));
         }
     }
 
-    fn write_in_background(&self, inode: &Arc<Inode>) {
-        // A failure is kept with the file, whose owner hears of it at the next fsync.
-        let _ = self.write_inode(inode, 0..u64::MAX, Purpose::Background);
-        self.requeue(self.transactions.clock().monotonic(), inode);
+    fn write_in_background(&self, inodes: impl Iterator<Item = Arc<Inode>>) {
+        let mut batch = Batch::default();
+        let all = 0..u64::MAX;
+        for inode in inodes {
+            // A failure is kept with the file, whose owner hears of it at the next fsync.
+            let _ = self.run_passes(&inode, &all, Purpose::Background, true, &mut batch);
+            self.requeue(self.transactions.clock().monotonic(), &inode);
+        }
+        let _ = self.submit(&mut batch);
     }
 
     /// Puts an inode back that is still dirty, as long as it was.

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use extant_format::{LogicalBlock, LogicalRange};
 
-use super::submit::Submission;
+use super::submit::{Batch, Submission};
 use super::{OrderedFile, Purpose, Writeback, is_open};
 use crate::Error;
 use crate::extent_status::BlockState;
@@ -50,7 +50,9 @@ impl Writeback {
         bytes: Range<u64>,
         purpose: Purpose,
     ) -> Result<(), Error> {
-        let outcome = self.run_passes(inode, &bytes, purpose, true);
+        let mut batch = Batch::default();
+        let outcome = self.run_passes(inode, &bytes, purpose, true, &mut batch);
+        let outcome = outcome.and(self.submit(&mut batch));
         if purpose == Purpose::Integrity {
             inode.pages.wait_writeback(&bytes);
         }
@@ -67,15 +69,23 @@ impl Writeback {
         bytes: Range<u64>,
         purpose: Purpose,
     ) -> Result<(), Error> {
-        self.run_passes(inode, &bytes, purpose, false)
+        let mut batch = Batch::default();
+        let outcome = self.run_passes(inode, &bytes, purpose, false, &mut batch);
+        outcome.and(self.submit(&mut batch))
     }
 
-    fn run_passes(
+    /// Places the dirty bytes of a range and adds them to `batch`, which goes to the device when it is full, and before
+    /// this waits for anything.
+    ///
+    /// # Errors
+    /// The first; those of the device may be of other files in the batch.
+    pub(super) fn run_passes(
         &self,
         inode: &Arc<Inode>,
         bytes: &Range<u64>,
         purpose: Purpose,
         may_place: bool,
+        batch: &mut Batch,
     ) -> Result<(), Error> {
         let (mut at, to) =
             (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
@@ -89,10 +99,11 @@ impl Writeback {
         loop {
             // Whether places are needed is known only with the folios locked, and a handle comes before folios.
             let wants_handle = may_place && self.needs_place(inode, at..to, tag);
-            let mut handle = if wants_handle { Some(self.begin_pass(inode)?) } else { None };
+            let mut handle = if wants_handle { Some(self.begin_pass(inode, batch)?) } else { None };
             let gathered = self.gather(inode, at..to, tag, handle.is_some());
             if let Some(folio) = gathered.blocked.as_ref().filter(|_| gathered.folios.is_empty()) {
                 drop(handle);
+                outcome = outcome.and(self.submit(batch));
                 folio.wait_writeback(0..folio.shape().blocks());
                 continue;
             }
@@ -101,8 +112,11 @@ impl Writeback {
             let placed = self.place_all(inode, handle.as_mut(), gathered, &mut submission);
             let reserved = handle.as_mut().and_then(Handle::take_reserved);
             let stopped = handle.map_or(Ok(()), Handle::stop);
-            let written = self.submit(inode, submission, reserved);
-            outcome = outcome.and(stopped).and(written);
+            batch.add(inode, submission, reserved);
+            if batch.is_full() {
+                outcome = outcome.and(self.submit(batch));
+            }
+            outcome = outcome.and(stopped);
             match placed {
                 Ok(true) => at = next,
                 Ok(false) => continue,
@@ -112,6 +126,7 @@ impl Writeback {
                         && self.transactions.is_journaled() =>
                 {
                     retries += 1;
+                    outcome = outcome.and(self.submit(batch));
                     self.transactions.commit_running()?;
                     continue;
                 }
@@ -127,13 +142,21 @@ impl Writeback {
         }
     }
 
-    fn begin_pass(&self, inode: &Inode) -> Result<Handle<'_>, Error> {
+    fn begin_pass(&self, inode: &Inode, batch: &mut Batch) -> Result<Handle<'_>, Error> {
         let geometry = self.transactions.geometry();
         let per_folio = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
         let blocks = self.mapper.credits(inode, per_folio);
         let reserved =
             if self.unwritten_until_done { credits::conversion(geometry, per_folio) } else { 0 };
-        self.transactions.begin(Credits::blocks(blocks, geometry).with_reserved(reserved))
+        let wanted = Credits::blocks(blocks, geometry).with_reserved(reserved);
+        if !batch.is_empty() {
+            if let Some(handle) = self.transactions.try_begin(wanted)? {
+                return Ok(handle);
+            }
+            // A failure is kept with its file.
+            let _ = self.submit(batch);
+        }
+        self.transactions.begin(wanted)
     }
 
     /// Whether the next dirty folio has blocks without a place.

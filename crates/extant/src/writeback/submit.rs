@@ -6,13 +6,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use extant_device::{FrameSlice, Request};
+use extant_format::cast::u64_from;
 use extant_format::{LogicalRange, PhysicalBlock};
 
 use super::Writeback;
 use crate::Error;
 use crate::inode::Inode;
 use crate::page_cache::{LockedFolio, WritebackGuard};
-use crate::transaction::ReservedCredits;
+use crate::transaction::{Credits, Handle, ReservedCredits};
 
 /// Blocks with a place, their bytes shared, their folios marked as being written.
 #[derive(Default)]
@@ -81,78 +82,131 @@ impl Piece {
     }
 }
 
-impl Writeback {
-    /// Writes a submission, converts what was unwritten, and ends the writeback of its blocks.
-    ///
-    /// # Errors
-    /// The first; it is kept with the file as well.
-    pub(super) fn submit(
-        &self,
+/// What several passes, also over several files, have ready for the device, to go there together.
+///
+/// Blocks in here count as being written, so whoever has one may not wait for the journal or for other writeback: it
+/// submits first.
+#[derive(Default)]
+pub(super) struct Batch {
+    passes: Vec<Pass>,
+    bytes: u64,
+}
+
+struct Pass {
+    inode: Arc<Inode>,
+    pieces: Vec<Piece>,
+    reserved: Option<ReservedCredits>,
+}
+
+impl Batch {
+    /// Adds what a pass over `inode` has placed, with the credits for the end of its I/O.
+    pub(super) fn add(
+        &mut self,
         inode: &Arc<Inode>,
         submission: Submission,
         reserved: Option<ReservedCredits>,
-    ) -> Result<(), Error> {
-        if submission.is_empty() {
+    ) {
+        if !submission.is_empty() {
+            let data = submission.pieces.iter().flat_map(|piece| &piece.data);
+            self.bytes += data.map(|slice| u64_from(slice.len())).sum::<u64>();
+            self.passes.push(Pass {
+                inode: Arc::clone(inode),
+                pieces: submission.pieces,
+                reserved,
+            });
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.passes.is_empty()
+    }
+
+    /// Whether it is worth a visit to the device.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= MAX_BATCH_BYTES || self.passes.len() >= MAX_BATCH_PASSES
+    }
+}
+
+/// Bytes that go to the device together, and passes: each holds credits.
+const MAX_BATCH_BYTES: u64 = 8 << 20;
+const MAX_BATCH_PASSES: usize = 64;
+
+impl Writeback {
+    /// Writes a batch, which is empty then; converts what was unwritten, and ends the writeback of all its blocks.
+    ///
+    /// # Errors
+    /// The first; each is kept with its file as well.
+    pub(super) fn submit(&self, batch: &mut Batch) -> Result<(), Error> {
+        let Batch { mut passes, .. } = core::mem::take(batch);
+        if passes.is_empty() {
             return Ok(());
         }
         let io = self.transactions.io();
-        let mut pieces = submission.pieces;
-        let requests = pieces
-            .iter_mut()
-            .map(|piece| io.write_request(piece.at, core::mem::take(&mut piece.data)));
-        let mut batch: Vec<Request> = requests.collect();
+        let pieces = passes.iter_mut().flat_map(|pass| &mut pass.pieces);
+        let mut requests: Vec<Request> = pieces
+            .map(|piece| io.write_request(piece.at, core::mem::take(&mut piece.data)))
+            .collect();
         // Every request has its own result.
-        let _ = io.run(&mut batch);
-        let results: Vec<_> =
-            batch.into_iter().map(|request| request.result.map_err(Error::Device)).collect();
+        let _ = io.run(&mut requests);
+        let mut results = requests.into_iter().map(|request| request.result);
         let mut outcome = Ok(());
-        let mut to_convert = Vec::new();
-        for (piece, result) in pieces.into_iter().zip(results) {
-            if piece.unwritten && result.is_ok() {
-                to_convert.push(piece);
-            } else {
-                outcome = outcome.and(finish(inode, piece, result));
+        for Pass { inode, pieces, .. } in &mut passes {
+            for piece in core::mem::take(pieces) {
+                let result = results.next().unwrap_or(Ok(())).map_err(Error::Device);
+                if piece.unwritten && result.is_ok() {
+                    pieces.push(piece);
+                } else {
+                    outcome = outcome.and(finish(inode, piece, result));
+                }
             }
         }
         // What a commit may be waiting for has ended above; now a handle may wait for that commit.
-        if !to_convert.is_empty() {
-            let converted = self.convert(inode, &to_convert, reserved);
-            for piece in to_convert {
-                outcome = outcome.and(finish(inode, piece, converted.clone()));
+        let mut handle = None;
+        for Pass { inode, pieces, mut reserved } in passes {
+            for piece in pieces {
+                let converted = self.convert(&mut handle, &mut reserved, &inode, piece.blocks);
+                outcome = outcome.and(finish(&inode, piece, converted));
             }
         }
-        outcome
+        outcome.and(handle.map_or(Ok(()), Handle::stop))
     }
 
-    fn convert(
-        &self,
+    /// Makes blocks written whose data is on the device, under the handle of those before, as long as its transaction
+    /// has room.
+    fn convert<'t>(
+        &'t self,
+        handle: &mut Option<Handle<'t>>,
+        reserved: &mut Option<ReservedCredits>,
         inode: &Inode,
-        pieces: &[Piece],
-        reserved: Option<ReservedCredits>,
+        blocks: LogicalRange,
     ) -> Result<(), Error> {
-        let mut handle = match reserved {
-            Some(reserved) => self.transactions.begin_reserved(reserved)?,
-            None => self.begin_conversion(inode)?,
+        let wanted = self.mapper.credits(inode, 1);
+        let mut current = match handle.take() {
+            Some(handle) => handle,
+            None => self.begin_conversion(wanted, reserved.take())?,
         };
-        for piece in pieces {
-            let wanted = self.mapper.credits(inode, 1);
-            match handle.ensure_credits(wanted, 0) {
-                Err(Error::TransactionFull) => {
-                    handle.stop()?;
-                    handle = self.begin_conversion(inode)?;
-                }
-                other => other?,
+        while let Err(error) = current.ensure_credits(wanted, 0) {
+            if !matches!(error, Error::TransactionFull) {
+                return Err(error);
             }
-            self.mapper.convert(&mut handle, inode, piece.blocks)?;
-            inode.note_transaction(handle.transaction_id(), true);
+            current.stop()?;
+            current = self.begin_conversion(wanted, reserved.take())?;
         }
-        handle.stop()
+        let converted = self.mapper.convert(&mut current, inode, blocks);
+        inode.note_transaction(current.transaction_id(), true);
+        *handle = Some(current);
+        converted
     }
 
-    fn begin_conversion(&self, inode: &Inode) -> Result<crate::transaction::Handle<'_>, Error> {
-        let blocks = self.mapper.credits(inode, 1);
-        self.transactions
-            .begin(crate::transaction::Credits::blocks(blocks, self.transactions.geometry()))
+    fn begin_conversion(
+        &self,
+        wanted: u32,
+        reserved: Option<ReservedCredits>,
+    ) -> Result<Handle<'_>, Error> {
+        match reserved {
+            Some(reserved) => self.transactions.begin_reserved(reserved),
+            None => self.transactions.begin(Credits::blocks(wanted, self.transactions.geometry())),
+        }
     }
 }
 
