@@ -27,6 +27,8 @@ pub(crate) enum Rank {
     Invalidate = 40,
     /// A change of an inode's data mode against writeback.
     ModeSwitch = 45,
+    /// The right to change metadata: no lock but without a journal, where it keeps metadata from being written home.
+    Handle = 50,
     /// The lock flag of one folio; several only by rising index.
     Folio = 60,
     /// An inode's extended attributes and inline data.

@@ -343,6 +343,28 @@ fn freed_metadata_is_not_given_away_while_a_checkpoint_writes_it() {
 }
 
 #[test]
+fn without_a_journal_metadata_goes_home_while_no_handle_runs() {
+    let Some(image) = image(&["-O", "^has_journal"]) else { return };
+    let device = Arc::new(GateDevice::new(image));
+    let volume = mounted(&device, MountOptions::new());
+    let root = volume.root().unwrap();
+    let create = |name: &[u8]| drop(volume.create_file(ROOT, &root, name, 0o644).unwrap());
+    create(b"f");
+    device.hold_next(OperationKind::Write);
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| volume.transactions.sync());
+        device.wait_held();
+        assert!(waits(|| create(b"g"), || device.open()), "a handle runs while blocks go home");
+        sync.join().unwrap().unwrap();
+    });
+    create(b"h");
+    let blocks = Credits::blocks(1, volume.transactions.geometry());
+    let handle = volume.transactions.begin(blocks).unwrap();
+    let sync = || volume.transactions.sync().unwrap();
+    assert!(waits(sync, || drop(handle)), "blocks go home while a handle runs");
+}
+
+#[test]
 fn the_stored_size_never_passes_what_has_a_place() {
     let Some(image) = image(&["-b", "1024"]) else { return };
     for unwritten in [true, false] {

@@ -16,6 +16,7 @@ use super::cache::Claim;
 use super::credits::Credits;
 use super::journal::JournalState;
 use crate::Error;
+use crate::sync::{Held, ReadGuard};
 
 /// Data that must be on the device before the transaction that makes it reachable commits.
 ///
@@ -65,6 +66,16 @@ pub(crate) struct Handle<'t> {
     reserved: Option<ReservedCredits>,
     sync: bool,
     has_changed: bool,
+    /// `None` once stopped.
+    rank: Option<HandleRank<'t>>,
+}
+
+/// A handle's place in the order of locks: whoever begins one may have to wait for a commit.
+pub(super) enum HandleRank<'t> {
+    /// Commits wait until the handle has stopped.
+    Journal { _held: Held },
+    /// Without a journal: metadata is not written home while it changes.
+    Home { _guard: ReadGuard<'t, ()> },
 }
 
 /// What a handle has done; filed with the journal in one lock hold when it stops.
@@ -83,6 +94,7 @@ impl<'t> Handle<'t> {
         tid: TransactionId,
         ticket: Option<Ticket>,
         reserved: Option<ReservedCredits>,
+        rank: HandleRank<'t>,
     ) -> Self {
         let (credits, revokes) =
             ticket.as_ref().map_or((0, 0), |ticket| (ticket.blocks(), ticket.revokes()));
@@ -96,7 +108,15 @@ impl<'t> Handle<'t> {
             reserved,
             sync: false,
             has_changed: false,
+            rank: Some(rank),
         }
+    }
+
+    /// As if another thread had it: a thread has one handle at most, as a second might have to wait for the first.
+    #[cfg(test)]
+    pub(crate) fn of_another_thread(mut self) -> Self {
+        self.rank = None;
+        self
     }
 
     /// The transaction that this belongs to.
@@ -214,6 +234,7 @@ impl<'t> Handle<'t> {
         let mut fresh = self.transactions.begin(credits)?;
         self.tid = fresh.tid;
         self.ticket = fresh.ticket.take();
+        self.rank = fresh.rank.take();
         (self.credits, self.revokes) = (fresh.credits, fresh.revokes);
         if let Some(reserved) = fresh.reserved.take() {
             self.reserved = Some(reserved);
@@ -252,6 +273,7 @@ impl<'t> Handle<'t> {
         if let Some(ticket) = self.ticket.take() {
             self.transactions.stop(ticket, changes);
         }
+        self.rank = None;
     }
 }
 

@@ -26,6 +26,7 @@ use super::Transactions;
 use super::credits::Credits;
 use super::handle::Changes;
 use super::handle::Handle;
+use super::handle::HandleRank;
 use super::handle::OrderedData;
 use super::handle::ReservedCredits;
 use super::log_map::LogMap;
@@ -34,6 +35,7 @@ use crate::Error;
 use crate::block_io::BlockIo;
 use crate::block_io::Tally;
 use crate::sync::Condvar;
+use crate::sync::Held;
 use crate::sync::Mutex;
 use crate::sync::Rank;
 
@@ -108,8 +110,10 @@ impl Transactions {
             Tally::add(&self.io.tally.handles, 1);
             let reserved = ReservedCredits { reservation: None, journal: None };
             let reserved = (credits.reserved > 0).then_some(reserved);
-            return Ok(Some(Handle::new(self, TransactionId(0), None, reserved)));
+            let rank = HandleRank::Home { _guard: self.home.read() };
+            return Ok(Some(Handle::new(self, TransactionId(0), None, reserved, rank)));
         };
+        drop(Held::new(Rank::Handle)); // nothing is held that a commit may wait for
         let request = HandleRequest {
             blocks: credits.blocks,
             revokes: credits.revokes,
@@ -120,12 +124,15 @@ impl Transactions {
             match locked.journal.begin(request, self.clock.monotonic()) {
                 Begin::Granted { ticket, reservation } => {
                     drop(locked);
+                    let tid = ticket.tid();
                     Tally::add(&self.io.tally.handles, 1);
                     let reserved = reservation.map(|reservation| ReservedCredits {
                         reservation: Some(reservation),
                         journal: Some(Arc::clone(state)),
                     });
-                    return Ok(Some(Handle::new(self, ticket.tid(), Some(ticket), reserved)));
+                    let rank = HandleRank::Journal { _held: Held::new(Rank::Handle) };
+                    let ticket = Some(ticket);
+                    return Ok(Some(Handle::new(self, tid, ticket, reserved, rank)));
                 }
                 Begin::Refused(error) => return Err(self.refusal(error)),
                 _ if !waits => return Ok(None),
@@ -156,13 +163,15 @@ impl Transactions {
         mut reserved: ReservedCredits,
     ) -> Result<Handle<'_>, Error> {
         let (Some(state), Some(reservation)) = (&self.journal, reserved.reservation.take()) else {
-            return Ok(Handle::new(self, TransactionId(0), None, None));
+            let rank = HandleRank::Home { _guard: self.home.read() };
+            return Ok(Handle::new(self, TransactionId(0), None, None, rank));
         };
+        let rank = HandleRank::Journal { _held: Held::new(Rank::Handle) };
         let started =
             state.state.lock().journal.start_reserved(reservation, self.clock.monotonic());
         state.changed.notify_all();
         let ticket = started.map_err(|error| self.refusal(error))?;
-        Ok(Handle::new(self, ticket.tid(), Some(ticket), None))
+        Ok(Handle::new(self, ticket.tid(), Some(ticket), None, rank))
     }
 
     /// Adds credits to a running handle.

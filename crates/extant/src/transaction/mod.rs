@@ -39,7 +39,7 @@ pub(crate) use journal::JournalState;
 pub(crate) use log_map::LogMap;
 
 use crate::block_io::BlockIo;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, RwLock};
 use crate::time::Clock;
 use crate::{Errno, Error};
 
@@ -55,6 +55,8 @@ pub(crate) struct Transactions {
     /// They hold this as well, so it holds them weakly.
     listeners: Mutex<Vec<Weak<dyn CommitListener>>>,
     state: Mutex<State>,
+    /// Without a journal: held by handles against the writing home of what they change.
+    home: RwLock<()>,
 }
 
 /// Whether anything may be changed.
@@ -85,6 +87,7 @@ impl Transactions {
             shrink_at: AtomicU64::new(0),
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
             state: Mutex::new(Rank::MetadataBlock, state),
+            home: RwLock::new(Rank::Handle, ()),
         }
     }
 
@@ -224,7 +227,11 @@ impl Transactions {
     }
 
     /// Without a journal: writes every changed block home.
+    ///
+    /// No handle runs meanwhile, or sums would not fit their blocks, and a block that is freed and used for data while it
+    /// is on its way would overwrite that.
     fn write_dirty_home(&self) -> Result<(), Error> {
+        let _home = self.home.write();
         let dirty = self.cache.dirty();
         seal::seal(&dirty, &self.cache, &self.geometry);
         let mut batch = Vec::with_capacity(dirty.len());

@@ -447,7 +447,7 @@ fn a_full_transaction_refuses_and_changes_nothing() {
         volume.transactions.begin(Credits { blocks, ..Credits::default() }).is_ok()
     });
     let others = Credits { blocks: all.unwrap() - 1, ..Credits::default() };
-    let others = volume.transactions.begin(others).unwrap();
+    let others = volume.transactions.begin(others).unwrap().of_another_thread();
     let mut handle =
         volume.transactions.begin(Credits { blocks: 1, ..Credits::default() }).unwrap();
     let allocator = &volume.allocator;

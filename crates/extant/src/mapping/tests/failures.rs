@@ -45,7 +45,8 @@ fn a_removal_restarts_its_handle_when_the_transaction_is_full() {
         let file = volume.file(flags);
         fragment(&volume, &file, 3000, MapFlags::CREATE);
         volume.transactions.commit_running().unwrap();
-        let mut handle = volume.transactions.begin(small_credits(0)).unwrap();
+        let handle = volume.transactions.begin(small_credits(0)).unwrap();
+        let mut handle = handle.of_another_thread();
         fill_transaction(&volume);
         let first = handle.transaction_id();
         volume.mapper.remove(&mut handle, &file, range(100, 2900)).unwrap();
@@ -90,7 +91,8 @@ fn a_full_transaction_refuses_before_anything_changes() {
         (range(100, 1), MapFlags::END_OF_IO),
     ];
     for (blocks, flags) in cases {
-        let mut handle = volume.transactions.begin(small_credits(0)).unwrap();
+        let handle = volume.transactions.begin(small_credits(0)).unwrap();
+        let mut handle = handle.of_another_thread();
         // Somebody else takes all credits that are left.
         let mut hog = volume.transactions.begin(small_credits(0)).unwrap();
         while hog.ensure_credits(hog.credits() + 1, 0).is_ok() {}
