@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use extant::namespace::NodeKind;
 use extant::time::{Clock, Entropy};
-use extant::{Error, Filesystem, Metadata, MountOptions, OpenOptions};
+use extant::{Error, File, Filesystem, Metadata, MountOptions, OpenOptions};
 use extant_device::BlockDevice;
 use extant_format::cast::u64_from;
 use extant_format::crc::crc32c;
@@ -62,6 +62,7 @@ pub struct Volume {
     /// The library's own handle.
     pub filesystem: Filesystem,
     clock: Arc<ScriptClock>,
+    held: Mutex<Vec<File>>,
 }
 
 impl Volume {
@@ -76,7 +77,7 @@ impl Volume {
             Arc::<ScriptClock>::clone(&clock),
             Arc::new(CountedEntropy::default()),
         )?;
-        Ok(Self { filesystem, clock })
+        Ok(Self { filesystem, clock, held: Mutex::default() })
     }
 
     /// Ends it properly.
@@ -93,8 +94,8 @@ impl Volume {
     /// The engine's.
     pub fn try_apply(&self, operation: &Operation) -> Result<(), Error> {
         use Operation::{
-            Chmod, Chown, Create, Fsync, Link, Mkdir, Mknod, RemoveXattr, Rename, Rmdir, SetTimes,
-            SetXattr, Symlink, Sync, Tick, Truncate, Unlink, Write,
+            Chmod, Chown, Create, Fsync, Hold, Link, Mkdir, Mknod, Release, RemoveXattr, Rename,
+            Rmdir, SetTimes, SetXattr, Symlink, Sync, Tick, Truncate, Unlink, Write,
         };
         let fs = &self.filesystem;
         let write = || OpenOptions::new().write(true);
@@ -137,6 +138,15 @@ impl Volume {
             SetTimes { path, accessed, modified } => {
                 let time = |(seconds, nanoseconds)| Some(Timestamp { seconds, nanoseconds });
                 fs.set_times(path, time(*accessed), time(*modified))
+            }
+            Hold { path } => {
+                let file = fs.open(path)?;
+                self.held.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+                Ok(())
+            }
+            Release => {
+                self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                Ok(())
             }
             Fsync { path } => fs.open(path)?.sync_all(),
             Sync => fs.sync_all(),

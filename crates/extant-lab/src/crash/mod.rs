@@ -25,6 +25,7 @@ use extant_testkit::{
 };
 
 use crate::counts;
+use crate::damage::{Kind, Survey};
 use crate::script::model::Model;
 use crate::script::{Operation, Target};
 use crate::volume::Volume;
@@ -39,6 +40,7 @@ pub struct Recorded {
     mounted: usize,
     spans: Vec<(usize, usize)>, // positions in the log where each operation began and had been acknowledged
     model: Model,
+    journal: Option<u64>, // where its superblock is
 }
 
 /// How a volume is written and how many images are built of it.
@@ -89,7 +91,17 @@ impl Recorded {
         }
         // What unmount promises is what sync does.
         span(&Operation::Sync, &|| volume.filesystem.clone().unmount())?;
-        Ok(Self { log: device.log(), mounted, spans, model })
+        let survey = Survey::of(base);
+        let journal = survey.as_ref().and_then(|survey| {
+            survey.pieces.iter().find(|piece| piece.kind == Kind::JournalSuperblock)
+        });
+        Ok(Self {
+            log: device.log(),
+            mounted,
+            spans,
+            model,
+            journal: journal.map(|piece| piece.offset),
+        })
     }
 
     /// How many events the device saw.
@@ -97,10 +109,23 @@ impl Recorded {
         self.log.events().len()
     }
 
-    /// Images that a crash could have left, at most `plan.most_images`, spread over all.
+    /// Images that a crash could have left, at most `plan.most_images`, spread over all; half of them, as far as there are
+    /// so many, from the rare moments when a write of the journal's superblock is loose.
     pub fn images(&self, plan: &Plan) -> impl Iterator<Item = CrashImage> {
         let options = CrashOptions { from: self.mounted, ..plan.images };
-        spread(&self.log, options, plan.most_images)
+        let rare = |crash: &CrashImage| {
+            let offset = |event: usize| self.log.events()[event].offset;
+            crash.kept.iter().any(|(event, _)| Some(offset(*event)) == self.journal)
+        };
+        let rare: Vec<bool> =
+            CrashImages::new(&self.log, options).map(|crash| rare(&crash)).collect();
+        let of_kind =
+            |wanted| (0..rare.len()).filter(|number| rare[*number] == wanted).collect::<Vec<_>>();
+        let mut chosen = thin_out(&of_kind(true), plan.most_images / 2);
+        chosen.extend(thin_out(&of_kind(false), plan.most_images - chosen.len()));
+        chosen.sort_unstable();
+        CrashImages::new(&self.log, options)
+            .filter(move |crash| chosen.binary_search(&crash.number).is_ok())
     }
 
     /// Recovers a crash image with the engine, judges it, and unmounts it.
@@ -126,7 +151,9 @@ impl Recorded {
     ) -> Result<(), String> {
         let options =
             CrashOptions { all_subsets_up_to: 3, samples: 4, tears: 1, ..CrashOptions::default() };
-        for second in spread(&recovered.log, options, most_images) {
+        let all = CrashImages::new(&recovered.log, options).count();
+        let step = all.div_ceil(most_images).max(1);
+        for second in CrashImages::new(&recovered.log, options).step_by(step) {
             let judged = self.judge_device(crash.completed, Arc::new(second.image.snapshot()));
             judged.map_err(|reason| format!("then while it was recovered {second}: {reason}"))?;
         }
@@ -146,8 +173,7 @@ impl Recorded {
     }
 }
 
-/// At most `most` of a log's crash images, spread over all.
-fn spread(log: &Log, options: CrashOptions, most: usize) -> impl Iterator<Item = CrashImage> {
-    let all = CrashImages::new(log, options).count();
-    CrashImages::new(log, options).step_by(all.div_ceil(most).max(1)).take(most)
+/// At most `most` of `all`, spread evenly.
+fn thin_out(all: &[usize], most: usize) -> Vec<usize> {
+    all.iter().step_by(all.len().div_ceil(most.max(1)).max(1)).take(most).copied().collect()
 }

@@ -1,7 +1,6 @@
 //! Whether what is seen after recovery is what the model allows.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 
 use extant::Filesystem;
@@ -9,7 +8,7 @@ use extant_format::cast::u64_from;
 use extant_format::crc::crc32c;
 use extant_testkit::tree::{Entry, Tree};
 
-use crate::script::model::{Id, Model, Node, NodeKind, Promise, State};
+use crate::script::model::{Model, Node, NodeKind, Promise, State, Version};
 use crate::volume;
 
 /// All that is seen of a recovered volume.
@@ -57,7 +56,7 @@ pub(super) fn check(
     // Later moments first: mostly it is the last.
     for moment in (promise.operations..=begun).rev() {
         let fits = check_names(&model.states[moment], seen)
-            .and_then(|()| check_bytes(model, &model.states[moment], promise, seen));
+            .and_then(|()| check_bytes(model, moment, promise, seen));
         match fits {
             Ok(()) => return Ok(()),
             Err(reason) => reasons.push(format!("after operation {moment}: {reason}")),
@@ -118,39 +117,46 @@ fn mode_of(node: &Node) -> u32 {
     kind | u32::from(node.mode)
 }
 
-/// Every byte of every file is that of some version since the last that was synced.
-fn check_bytes(model: &Model, state: &State, promise: &Promise, seen: &Seen) -> Result<(), String> {
-    for (path, id) in &state.names {
+/// Every byte of every file is that of some version since the last that was synced, and nothing that was cut off by then
+/// has come back.
+fn check_bytes(model: &Model, moment: usize, promise: &Promise, seen: &Seen) -> Result<(), String> {
+    for (path, id) in &model.states[moment].names {
         if let Some(bytes) = seen.bytes.get(path) {
-            let versions = allowed(model, promise, *id);
-            check_file(&versions, bytes).map_err(|reason| format!("{}: {reason}", show(path)))?;
+            let synced = promise.versions.get(id).copied().unwrap_or(0);
+            check_file(&model.versions[id][synced..], moment, bytes)
+                .map_err(|reason| format!("{}: {reason}", show(path)))?;
         }
     }
     Ok(())
 }
 
-fn allowed<'a>(model: &'a Model, promise: &Promise, id: Id) -> Vec<&'a [u8]> {
-    let synced = promise.versions.get(&id).copied().unwrap_or(0);
-    model.versions[&id][synced..].iter().map(Vec::as_slice).collect()
-}
-
-fn check_file(versions: &[&[u8]], bytes: &[u8]) -> Result<(), String> {
-    let lens = versions.iter().map(|version| version.len());
-    let range: RangeInclusive<usize> = lens.clone().min().unwrap_or(0)..=lens.max().unwrap_or(0);
+fn check_file(versions: &[Version], moment: usize, bytes: &[u8]) -> Result<(), String> {
+    let lens = versions.iter().map(|version| version.bytes.len());
+    let range = lens.clone().min().unwrap_or(0)..=lens.max().unwrap_or(0);
     if !range.contains(&bytes.len()) {
         return Err(format!("{} bytes instead of {range:?}", bytes.len()));
     }
-    let fits = |at: usize| {
-        versions.iter().any(|version| version.get(at).copied().unwrap_or(0) == bytes[at])
+    // A cut is metadata: where the tree is from after it, only what was written since may lie behind it.
+    let cuts = versions.windows(2).enumerate().filter_map(|(older, pair)| {
+        let cut = pair[1].bytes.len() < pair[0].bytes.len() && pair[1].since <= moment;
+        cut.then_some((older + 1, pair[1].bytes.len()))
+    });
+    let cuts: Vec<(usize, usize)> = cuts.collect();
+    let oldest = |at: usize| {
+        cuts.iter().rev().find(|(_, end)| at >= *end).map_or(0, |(version, _)| *version)
     };
+    let byte = |version: &Version, at: usize| version.bytes.get(at).copied().unwrap_or(0);
+    let fits =
+        |at: usize| versions[oldest(at)..].iter().any(|version| byte(version, at) == bytes[at]);
     match (0..bytes.len()).find(|at| !fits(*at)) {
         None => Ok(()),
         Some(at) => Err(format!(
-            "byte {at} of {} is {:#x}; the {} versions since the last sync have {:?}",
+            "byte {at} of {} is {:#x}; the {} versions since the last sync have {:?}, of which number {} is the oldest allowed",
             bytes.len(),
             bytes[at],
             versions.len(),
-            versions.iter().map(|version| version.get(at)).collect::<Vec<_>>()
+            versions.iter().map(|version| version.bytes.get(at)).collect::<Vec<_>>(),
+            oldest(at)
         )),
     }
 }
@@ -163,14 +169,27 @@ fn show(path: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn versions(bytes: &[&[u8]]) -> Vec<Version> {
+        let version = |(since, bytes): (usize, &&[u8])| Version { since, bytes: bytes.to_vec() };
+        (0..).zip(bytes).map(version).collect()
+    }
+
     #[test]
     fn unsynced_bytes_are_new_old_or_zero() {
-        let (old, new): (&[u8], &[u8]) = (&[1, 1], &[2, 2, 2]);
+        let versions = versions(&[&[1, 1], &[2, 2, 2]]);
         for bytes in [&[1, 1][..], &[2, 1], &[1, 2, 2], &[1, 1, 0]] {
-            assert_eq!(check_file(&[old, new], bytes), Ok(()), "{bytes:?}");
+            assert_eq!(check_file(&versions, 1, bytes), Ok(()), "{bytes:?}");
         }
         for bytes in [&[1][..], &[0, 1], &[1, 1, 3], &[2, 2, 2, 2]] {
-            assert!(check_file(&[old, new], bytes).is_err(), "{bytes:?}");
+            assert!(check_file(&versions, 1, bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_come_back() {
+        let versions = versions(&[&[1, 1, 1], &[1], &[1, 0, 0]]);
+        assert_eq!(check_file(&versions, 0, &[1, 1, 1]), Ok(()));
+        assert_eq!(check_file(&versions, 2, &[1, 0, 0]), Ok(()));
+        assert!(check_file(&versions, 2, &[1, 1, 0]).is_err());
     }
 }

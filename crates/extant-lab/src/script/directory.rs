@@ -11,25 +11,26 @@ use rustix::fs as sys;
 use super::{Errno, Node, Operation, Target, pattern};
 
 /// A directory that stands for the root.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DirectoryTarget {
     root: PathBuf,
+    held: Vec<fs::File>,
 }
 
 impl DirectoryTarget {
     /// Everything happens below `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), held: Vec::new() }
     }
 
     fn at(&self, path: &[u8]) -> PathBuf {
         self.root.join(OsStr::from_bytes(path))
     }
 
-    fn try_apply(&self, operation: &Operation) -> std::io::Result<()> {
+    fn try_apply(&mut self, operation: &Operation) -> std::io::Result<()> {
         use Operation::{
-            Chmod, Chown, Create, Fsync, Link, Mkdir, Mknod, RemoveXattr, Rename, Rmdir, SetTimes,
-            SetXattr, Symlink, Sync, Tick, Truncate, Unlink, Write,
+            Chmod, Chown, Create, Fsync, Hold, Link, Mkdir, Mknod, Release, RemoveXattr, Rename,
+            Rmdir, SetTimes, SetXattr, Symlink, Sync, Tick, Truncate, Unlink, Write,
         };
         match operation {
             Create { path, mode } => {
@@ -79,6 +80,8 @@ impl DirectoryTarget {
                 let flags = sys::AtFlags::SYMLINK_NOFOLLOW;
                 sys::utimensat(sys::CWD, self.at(path), &times, flags)?;
             }
+            Hold { path } => self.held.push(fs::File::open(self.at(path))?),
+            Release => self.held.clear(),
             Fsync { path } => {
                 let flags = sys::OFlags::NONBLOCK.bits().cast_signed();
                 OpenOptions::new()

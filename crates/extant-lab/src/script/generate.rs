@@ -46,7 +46,9 @@ fn choose(model: &Model, random: &mut Random, tag: u32) -> Option<Operation> {
         }
         25..29 => Operation::Fsync { path: pick(random, &files)? },
         29 => Operation::Fsync { path: pick(random, &directories).unwrap_or_default() },
-        30 => Operation::Sync,
+        30 if random.below(3) > 0 => Operation::Sync,
+        30 if random.coin() => Operation::Hold { path: pick(random, &files)? },
+        30 => Operation::Release,
         _ => Operation::Tick { seconds: [1, 6, 40][index(random, 3)] },
     })
 }
@@ -54,7 +56,7 @@ fn choose(model: &Model, random: &mut Random, tag: u32) -> Option<Operation> {
 /// A change of a file's bytes.
 fn contents(model: &Model, files: &[Vec<u8>], random: &mut Random, tag: u32) -> Option<Operation> {
     let path = pick(random, files)?;
-    let size = model.versions[&model.now().names[&path]].last()?.len();
+    let size = model.versions[&model.now().names[&path]].last()?.bytes.len();
     if random.below(5) == 0 {
         let cut = index(random, size + 1);
         let size = if random.coin() { cut } else { size + index(random, 30_000) };
@@ -117,7 +119,7 @@ pub fn known_scripts() -> Vec<(&'static str, Vec<Operation>)> {
     KNOWN.iter().map(|(name, text)| (*name, parse(text))).collect()
 }
 
-const KNOWN: [(&str, &str); 11] = [
+const KNOWN: [(&str, &str); 14] = [
     ("synced", "create a, write a 0 10000, fsync a"),
     (
         "replaced by rename",
@@ -159,6 +161,21 @@ const KNOWN: [(&str, &str); 11] = [
         "holes filled backwards",
         "create a, write a 90000 1000, write a 60000 1000, fsync a, write a 30000 1000, \
          write a 0 1000, sync",
+    ),
+    (
+        "removed while open",
+        "create a, write a 0 50000, create b, sync, hold a, unlink a, fsync b, hold b, unlink b, sync, \
+         create c, write c 0 100, fsync c, release, create d, sync",
+    ),
+    (
+        "replaced while open",
+        "create a, write a 0 9000, create b, write b 0 5000, sync, hold a, rename b a, fsync a, sync, \
+         release, create c, sync",
+    ),
+    (
+        "what was cut off does not come back",
+        "create a, write a 0 30000, create b, sync, truncate a 1001, write b 0 10, fsync b, \
+         truncate a 20000, write b 10 10, fsync b, write b 20 10, fsync b",
     ),
     (
         "directory moved and synced",

@@ -50,6 +50,10 @@ pub enum Operation {
     Chown { path: Vec<u8>, uid: u32, gid: u32 },
     /// Sets times of access and modification: seconds and nanoseconds.
     SetTimes { path: Vec<u8>, accessed: (i64, u32), modified: (i64, u32) },
+    /// Opens a file and keeps it open, whatever becomes of its names.
+    Hold { path: Vec<u8> },
+    /// Closes all files that are kept open.
+    Release,
     /// Makes a file or directory durable.
     Fsync { path: Vec<u8> },
     /// Makes everything durable.

@@ -63,6 +63,15 @@ impl State {
     }
 }
 
+/// What a file held from some operation on.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// After how many operations.
+    pub since: usize,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
 /// What an acknowledged operation promises.
 #[derive(Clone, Debug, Default)]
 pub struct Promise {
@@ -77,8 +86,8 @@ pub struct Promise {
 pub struct Model {
     /// The tree after 0, 1, 2, .. operations.
     pub states: Vec<State>,
-    /// The contents that each file had, from its first on.
-    pub versions: BTreeMap<Id, Vec<Vec<u8>>>,
+    /// The contents that each file had, from its first on, which is empty.
+    pub versions: BTreeMap<Id, Vec<Version>>,
     /// What each operation promised.
     pub promises: Vec<Promise>,
     touched: BTreeMap<Id, usize>, // after how many operations the node was as it is now
@@ -123,7 +132,7 @@ impl Model {
         let id = self.next;
         self.next += 1;
         if kind == NodeKind::File {
-            self.versions.insert(id, vec![Vec::new()]);
+            self.versions.insert(id, vec![Version::default()]);
         }
         state.nodes.insert(id, Node { kind, mode, xattrs: BTreeMap::new() });
         state.names.insert(path.to_vec(), id);
@@ -147,7 +156,7 @@ impl Model {
                 let last = |(id, versions): (&Id, &Vec<_>)| (*id, versions.len() - 1);
                 promise.versions = self.versions.iter().map(last).collect();
             }
-            Operation::Tick { .. } => {}
+            Operation::Tick { .. } | Operation::Hold { .. } | Operation::Release => {}
             Operation::Write { .. } | Operation::Truncate { .. } => {
                 touched = self.change_bytes(&mut state, operation)?;
             }
@@ -180,7 +189,7 @@ impl Model {
         };
         let id = state.node(path)?.0;
         let versions = self.versions.get_mut(&id)?;
-        let mut bytes = versions.last()?.clone();
+        let mut bytes = versions.last()?.bytes.clone();
         match operation {
             Operation::Write { offset, len, tag, .. } => {
                 let start = usize::try_from(*offset).ok()?;
@@ -191,8 +200,8 @@ impl Model {
             _ => return None,
         }
         // Bytes that only replace others change nothing that a commit holds but a time, which may be the same second.
-        let resized = versions.last()?.len() != bytes.len();
-        versions.push(bytes);
+        let resized = versions.last()?.bytes.len() != bytes.len();
+        versions.push(Version { since: self.states.len(), bytes });
         Some(if resized { vec![id] } else { Vec::new() })
     }
 

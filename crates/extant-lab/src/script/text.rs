@@ -34,6 +34,8 @@ fn operation(words: &[&str], tag: u32) -> Option<Operation> {
         "xattr" => Operation::SetXattr { path, name: name()?, value: vec![b'v'; len(3)?] },
         "unxattr" => Operation::RemoveXattr { path, name: name()? },
         "chmod" => Operation::Chmod { path, mode: mode()? },
+        "hold" => Operation::Hold { path },
+        "release" => Operation::Release,
         "fsync" => Operation::Fsync { path },
         "sync" => Operation::Sync,
         "tick" => Operation::Tick { seconds: number(1)? },
