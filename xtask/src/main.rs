@@ -14,8 +14,8 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   ci      every check, as CI runs it; ends with `N passed, N failed, N skipped`
   tidy    the rules of layout alone: arrows between layers, lengths, headers
-  oracle [TREE]
-          long comparisons with the kernel, on /usr/share or another tree; needs root
+  oracle [speed | kills | contents] [TREE]
+          long comparisons with the kernel, all or one, on /usr/share or another tree; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
   sabotage [FILTER]
@@ -29,8 +29,7 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
-        ["oracle"] => oracle::run(&root(), "/usr/share"),
-        ["oracle", tree] => oracle::run(&root(), tree),
+        ["oracle", ref rest @ ..] => oracle::run(&root(), rest),
         ["sabotage"] => sabotage::run(&root(), ""),
         ["sabotage", filter] => sabotage::run(&root(), filter),
         ["damage" | "crash", ..] => {

@@ -145,4 +145,8 @@ fn demo_shows_what_delaying_buys() {
         );
     }
     assert!(!runs.to_string().contains("not clean"), "{runs}");
+    let files = number(0, "files");
+    assert_eq!((number(0, "extents"), number(1, "extents")), (files, files), "{runs}");
+    let mebibytes = (files * number(0, "file_bytes")) >> 20;
+    assert!(number(0, "allocator_calls") <= mebibytes / 8, "{runs}");
 }
