@@ -35,6 +35,19 @@ pub fn make_tree(root: &Path) {
     // Not every file system has attributes; where it has none, nothing is compared.
     let _ = rustix::fs::lsetxattr(root.join("one"), "user.note", b"kept", XattrFlags::empty());
     let _ = rustix::fs::lsetxattr(root.join("deep"), "user.large", &[5; 900], XattrFlags::empty());
+    let list = access_list();
+    let _ = rustix::fs::lsetxattr(
+        root.join("deep/er/block"),
+        "system.posix_acl_access",
+        &list,
+        XattrFlags::empty(),
+    );
+    let _ = rustix::fs::lsetxattr(
+        root.join("deep/er/and"),
+        "system.posix_acl_default",
+        &list,
+        XattrFlags::empty(),
+    );
     if rustix::process::geteuid().is_root() {
         let device = rustix::fs::makedev(300, 70_000);
         let mode = rustix::fs::Mode::RUSR;
@@ -55,6 +68,24 @@ pub fn make_tree(root: &Path) {
             Timestamps { last_access: time(1_500_000_000 + n), last_modification: time(n - 3) };
         rustix::fs::utimensat(CWD, root.join(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
+}
+
+/// An access list as system calls take it: owner, user 1000, group, mask, others.
+fn access_list() -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] = [
+        (1, 6, u32::MAX),
+        (2, 5, 1000),
+        (4, 4, u32::MAX),
+        (0x10, 5, u32::MAX),
+        (0x20, 4, u32::MAX),
+    ];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
 }
 
 /// Times of access change by looking, times of change by copying.
