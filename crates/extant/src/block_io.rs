@@ -26,6 +26,7 @@ pub(crate) struct Tally {
     pub(crate) commits: AtomicU64,
     pub(crate) handles: AtomicU64,
     pub(crate) allocator_calls: AtomicU64,
+    pub(crate) allocator_searches: AtomicU64,
 }
 
 impl Tally {

@@ -107,6 +107,17 @@ impl MountOptions {
         Self { commit_interval: interval, ..self }
     }
 
+    /// Shares of the cache, in percent, that dirty data may fill: from `background` on it is written back at the next
+    /// tick (`dirty_background_ratio`, 10), from `limit` on writers help (`dirty_ratio`, 20). The kernel's defaults leave
+    /// room for everything else that wants memory; a program whose cache is for writing alone may fill more of it.
+    #[must_use]
+    pub fn dirty_ratio(self, background: u8, limit: u8) -> Self {
+        let limit = u64::from(limit.clamp(1, 100));
+        // As the kernel: a background share at or above the limit is half of it.
+        let background = if u64::from(background) < limit { background.into() } else { limit / 2 };
+        Self { dirty_background_percent: background, dirty_percent: limit, ..self }
+    }
+
     /// Memory for cached file bytes; at least one mebibyte.
     #[must_use]
     pub fn cache_bytes(self, bytes: u64) -> Self {

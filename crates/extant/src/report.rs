@@ -155,6 +155,8 @@ pub struct Counters {
     pub handles: u64,
     /// Calls of the block allocator.
     pub allocator_calls: u64,
+    /// Of these, how many searched the bitmaps; the others took what an earlier call had set aside.
+    pub allocator_searches: u64,
 }
 
 /// What to change; `None` leaves it as it is.

@@ -138,6 +138,7 @@ fn difference(after: Counters, before: Counters) -> Counters {
         commits: after.commits - before.commits,
         handles: after.handles - before.handles,
         allocator_calls: after.allocator_calls - before.allocator_calls,
+        allocator_searches: after.allocator_searches - before.allocator_searches,
     }
 }
 
@@ -174,13 +175,14 @@ fn print_table(outcomes: &[Outcome], out: &mut dyn Write) -> anyhow::Result<()> 
         size(u64_from(PIECE_BYTES))
     )?;
     writeln!(out)?;
-    let rows: [Row; 11] = [
+    let rows: [Row; 12] = [
         ("blocks are chosen", &|outcome| {
             if outcome.setup.delayed { "at writeback" } else { "at each write" }.to_owned()
         }),
         ("cache limit", &|outcome| size(outcome.setup.cache_bytes)),
         ("extents per file", &extents_per_file),
         ("allocator calls", &|outcome| outcome.counters.allocator_calls.to_string()),
+        ("  that searched", &|outcome| outcome.counters.allocator_searches.to_string()),
         ("journal handles", &|outcome| outcome.counters.handles.to_string()),
         ("journal blocks", &|outcome| outcome.counters.journal_blocks.to_string()),
         ("device writes", &|outcome| outcome.counters.device_writes.to_string()),
@@ -212,6 +214,7 @@ fn json_outcome(outcome: &Outcome) -> Value {
         "file_bytes": FILE_BYTES,
         "extents": outcome.extents,
         "allocator_calls": counters.allocator_calls,
+        "allocator_searches": counters.allocator_searches,
         "handles": counters.handles,
         "journal_blocks": counters.journal_blocks,
         "device_writes": counters.device_writes,

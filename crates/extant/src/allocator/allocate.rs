@@ -10,6 +10,7 @@ use super::normalize::{Goal, file_or_group, normalize};
 use super::preallocation::{last_group_needed, place};
 use super::request::{Allocation, AllocationFlags, AllocationRequest};
 use crate::Error;
+use crate::block_io::Tally;
 use crate::delayed::{Claim, Privilege};
 use crate::transaction::Handle;
 use alloc::vec::Vec;
@@ -29,13 +30,13 @@ impl Allocator {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::TransactionFull`], [`Error::Corrupt`], or of reading; nothing is taken then.
     /// # Locks
-    /// A locality group (75), held while bitmaps are read; then leaves. The caller holds `Inode::map` for writing.
+    /// A locality group (75) and leaves, none while bitmaps are read. The caller holds `Inode::map` for writing.
     pub(crate) fn allocate(
         &self,
         handle: &mut Handle<'_>,
         request: &AllocationRequest,
     ) -> Result<Allocation, Error> {
-        self.transactions.io().tally.allocator_calls.fetch_add(1, Ordering::Relaxed);
+        Tally::add(&self.transactions.io().tally.allocator_calls, 1);
         let (mut aligned, offset) = self.align(request);
         let mut claim = None;
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
@@ -193,7 +194,7 @@ impl Allocator {
         }
         let served = self.inode_preallocations.lock().around(layout, request.inode, logical);
         let goal = normalize(request, layout, &self.tunables, served);
-        let Some(found) = self.search(request, goal)?.run else { return Ok(None) };
+        let Some(found) = self.searched(request, goal)? else { return Ok(None) };
         if found.len <= wanted {
             return self.mark_taken(handle, found, found).map(Some);
         }
@@ -226,24 +227,29 @@ impl Allocator {
         let layout = &self.layout;
         let wanted = layout.clusters(request.len);
         let shard = usize_from(request.inode.get()) % self.localities.len();
-        let mut locality = self.localities[shard].lock();
         let distance =
             |run: Run| layout.block(run.group, run.start).get().abs_diff(request.goal.get());
-        let found = match locality.take(wanted, distance) {
+        let kept = self.localities[shard].lock().take(wanted, distance);
+        let found = match kept {
             Some(run) => run,
             None => {
+                // Nobody waits for this search; what two of them set aside at once serves later requests.
                 let goal = normalize(request, layout, &self.tunables, Default::default());
-                let Some(run) = self.search(request, goal)?.run else { return Ok(None) };
+                let Some(run) = self.searched(request, goal)? else { return Ok(None) };
                 run
             }
         };
         let run = Run { len: wanted.min(found.len), ..found };
         self.mark_taken(handle, run, found)?;
         let rest = Run { start: run.end(), len: found.len - run.len, ..found };
-        let dropped = locality.file(rest);
-        drop(locality);
+        let dropped = self.localities[shard].lock().file(rest);
         dropped.into_iter().for_each(|run| self.release(run));
         Ok(Some(run))
+    }
+
+    fn searched(&self, request: &AllocationRequest, goal: Goal) -> Result<Option<Run>, Error> {
+        Tally::add(&self.transactions.io().tally.allocator_searches, 1);
+        Ok(self.search(request, goal)?.run)
     }
 
     fn search(&self, request: &AllocationRequest, goal: Goal) -> Result<Outcome, Error> {

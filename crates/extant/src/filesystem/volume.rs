@@ -181,6 +181,7 @@ impl Volume {
             commits: count(&tally.commits),
             handles: count(&tally.handles),
             allocator_calls: count(&tally.allocator_calls),
+            allocator_searches: count(&tally.allocator_searches),
         }
     }
 
