@@ -145,7 +145,7 @@ pub fn fill(root: &Path, recipe: &Recipe, script: &[Operation]) -> Result<(), St
             _ => {}
         }
     }
-    target.apply(&Operation::Sync).map_err(|errno| format!("sync: {errno}"))
+    target.apply(&Operation::Sync).map(drop).map_err(|errno| format!("sync: {errno}"))
 }
 
 /// Whether this process may make device files and set every kind of attribute.

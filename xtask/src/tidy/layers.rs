@@ -51,14 +51,18 @@ const LAYERS: [(&str, Layer); 26] = [
 ];
 
 /// The crates, each with those it may depend on; tests may use `extant-testkit` everywhere.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("extant-format", &[]),
     ("extant-device", &[]),
     ("extant-sys", &[]),
     ("extant-journal", &["extant-format"]),
     ("extant", &["extant-journal", "extant-device", "extant-format"]),
     ("extant-image", &["extant", "extant-device", "extant-format"]),
-    ("extant-lab", &["extant", "extant-device", "extant-format", "extant-testkit"]),
+    ("extant-script", &["extant", "extant-device", "extant-format"]),
+    (
+        "extant-lab",
+        &["extant", "extant-device", "extant-format", "extant-script", "extant-testkit"],
+    ),
     ("extant-fuse", &["extant", "extant-device", "extant-format", "extant-sys"]),
     (
         "extant-cli",
@@ -66,6 +70,7 @@ const CRATES: [(&str, &[&str]); 10] = [
             "extant-fuse",
             "extant-image",
             "extant-lab",
+            "extant-script",
             "extant-sys",
             "extant",
             "extant-device",

@@ -84,10 +84,13 @@ impl Recorded {
             let began = device.position();
             did().map_err(|error| format!("{operation:?}: {error}"))?;
             spans.push((began, device.position()));
-            model.apply(operation).map_err(|_| format!("{operation:?}: unknown to the model"))
+            model
+                .apply(operation)
+                .map(drop)
+                .map_err(|_| format!("{operation:?}: unknown to the model"))
         };
         for operation in script {
-            span(operation, &|| volume.try_apply(operation))?;
+            span(operation, &|| volume.try_apply(operation).map(drop))?;
         }
         // What unmount promises is what sync does.
         span(&Operation::Sync, &|| volume.filesystem.clone().unmount())?;

@@ -4,8 +4,7 @@ use extant_format::cast::u64_from;
 use extant_testkit::Random;
 
 use super::model::{Model, NodeKind, State, is_removable};
-use super::text::parse;
-use super::{Operation, Target};
+use super::{Operation, Target, parse};
 
 /// A script of `len` operations, each of which is possible where it stands.
 pub fn random_script(seed: u64, len: usize) -> Vec<Operation> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Errno, Operation, Target, pattern};
+use super::{Answer, Errno, Operation, Target, pattern};
 
 /// A file, directory or link, whatever its names.
 pub type Id = usize;
@@ -233,10 +233,10 @@ impl Model {
 impl Target for Model {
     /// # Errors
     /// Only `ENOTSUP`, for what the model does not know; whoever writes the script checks that it can be run.
-    fn apply(&mut self, operation: &Operation) -> Result<(), Errno> {
-        let promise = self.step(operation).ok_or(Errno(95))?;
+    fn apply(&mut self, operation: &Operation) -> Result<Answer, Errno> {
+        let promise = self.step(operation).ok_or(Errno::NOT_SUPPORTED)?;
         self.promises.push(promise);
-        Ok(())
+        Ok(Answer::Done)
     }
 }
 
