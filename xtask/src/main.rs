@@ -18,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask <command>
           long comparisons with the kernel, all or one, on /usr/share or another tree; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
+  kill    copies of a tree killed at any moment: --count N [TREE]; needs root
   sabotage [FILTER]
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         ["oracle", ref rest @ ..] => oracle::run(&root(), rest),
         ["sabotage"] => sabotage::run(&root(), ""),
         ["sabotage", filter] => sabotage::run(&root(), filter),
-        ["damage" | "crash", ..] => {
+        ["damage" | "crash" | "kill", ..] => {
             cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments)
         }
         ["bench", name, ref rest @ ..] => {

@@ -8,6 +8,7 @@ pub mod bases;
 pub mod counts;
 pub mod crash;
 pub mod damage;
+pub mod kill;
 pub mod recipes;
 pub mod script;
 pub mod volume;

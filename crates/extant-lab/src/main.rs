@@ -1,5 +1,6 @@
 //! Runs the suites that have no end of their own: damaged images and crash images, as many as are asked for.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use extant_device::OperationKind;
 use extant_lab::crash::{self, Report};
 use extant_lab::damage::{self, Case, Run, Watch};
+use extant_lab::kill;
 use extant_testkit::{Effect, Fault};
 
 /// Counts what is allocated, so that a case cannot take more than its share: past it, the process ends.
@@ -32,6 +34,24 @@ enum Suite {
     DamageWorker { seed: u64, first: u64, step: u64, count: u64 },
     /// Recovers crash images of scripts
     Crash(CrashArgs),
+    /// Kills copies of a tree, and looks for what had been synced
+    Kill(KillArgs),
+    /// Copies a tree for `kill`, and names what it synced
+    #[command(hide = true)]
+    KillCopier { image: PathBuf, tree: PathBuf },
+}
+
+#[derive(Debug, Args)]
+struct KillArgs {
+    /// How many kills
+    #[arg(long, default_value_t = 100)]
+    count: u64,
+    /// The image's size in MiB
+    #[arg(long, default_value_t = 4096)]
+    size: u64,
+    /// What is copied
+    #[arg(default_value = "/usr/share")]
+    tree: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +98,14 @@ fn main() -> ExitCode {
             damage::work(seed, first, step, count, limit_memory);
             true
         }
+        Suite::Kill(arguments) => run_kills(&arguments),
+        Suite::KillCopier { image, tree } => match kill::copy(&image, &tree) {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("{error}");
+                false
+            }
+        },
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -113,6 +141,30 @@ fn run_damage(arguments: &DamageArgs) -> bool {
         run.seed
     );
     failures.is_empty()
+}
+
+fn run_kills(arguments: &KillArgs) -> bool {
+    let start = Instant::now();
+    let program = std::env::current_exe().expect("this program has a file");
+    let copier = || {
+        let mut command = Command::new(&program);
+        command.arg("kill-copier");
+        command
+    };
+    let report = kill::run(arguments.count, arguments.size << 20, &arguments.tree, copier);
+    let Some(report) = report.expect("the copier can be started and files read") else {
+        println!("skipped: neither e2fsprogs nor the kernel can judge here");
+        return true;
+    };
+    report.failures.iter().for_each(|failure| println!("FAILED {failure}"));
+    println!(
+        "{} kills, {} synced files compared twice, {} failed, {} s",
+        report.kills,
+        report.files,
+        report.failures.len(),
+        start.elapsed().as_secs()
+    );
+    report.failures.is_empty()
 }
 
 /// Runs one case here, and tells each step.
