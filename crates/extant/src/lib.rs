@@ -29,6 +29,7 @@ pub(crate) mod page_cache;
 pub mod report;
 pub(crate) mod sync;
 pub mod time;
+pub mod trace;
 pub(crate) mod transaction;
 pub(crate) mod writeback;
 pub(crate) mod xattr;

@@ -1,6 +1,9 @@
 //! How a volume is mounted.
 
+use alloc::sync::Arc;
 use core::time::Duration;
+
+use crate::trace::{TraceSink, Tracer};
 
 /// What to do with data before the transaction that makes it reachable commits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,6 +41,8 @@ pub struct MountOptions {
     pub(crate) dirty_expire: Duration,
     /// How often the flusher looks (`dirty_writeback_centisecs`).
     pub(crate) dirty_interval: Duration,
+    /// Who is told what happens.
+    pub(crate) tracer: Tracer,
 }
 
 impl Default for MountOptions {
@@ -55,6 +60,7 @@ impl Default for MountOptions {
             dirty_percent: 20,
             dirty_expire: Duration::from_secs(30),
             dirty_interval: Duration::from_secs(5),
+            tracer: Tracer::default(),
         }
     }
 }
@@ -122,5 +128,10 @@ impl MountOptions {
     #[must_use]
     pub fn cache_bytes(self, bytes: u64) -> Self {
         Self { cache_bytes: bytes.max(1 << 20), ..self }
+    }
+    /// Tells `sink` what happens, event by event, from the mount on.
+    #[must_use]
+    pub fn trace(self, sink: Arc<dyn TraceSink>) -> Self {
+        Self { tracer: Tracer::new(sink), ..self }
     }
 }

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use crate::trace::Tracer;
+
 /// Counters over all status trees of a volume, and the switch that turns them off.
 ///
 /// Source: kernel `fs/ext4/extents_status.h`, `struct ext4_es_stats`; each is a number of its own, none is combined.
@@ -12,6 +14,7 @@ pub(crate) struct StatusAccount {
     hits: AtomicU64,
     misses: AtomicU64,
     bypass: AtomicBool,
+    pub(super) tracer: Tracer,
 }
 
 /// A reading of a [`StatusAccount`].
@@ -28,6 +31,11 @@ pub(crate) struct StatusCounts {
 }
 
 impl StatusAccount {
+    /// Of a volume whose events go to `tracer`.
+    pub(crate) fn new(tracer: Tracer) -> Self {
+        Self { tracer, ..Self::default() }
+    }
+
     /// The counters now.
     pub(crate) fn counts(&self) -> StatusCounts {
         StatusCounts {

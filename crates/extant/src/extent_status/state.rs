@@ -4,6 +4,8 @@ use core::fmt;
 
 use extant_format::PhysicalBlock;
 
+use crate::trace::StatusFlags;
+
 /// What a block of a file is; the four exclude each other.
 ///
 /// Source: kernel `fs/ext4/extents_status.h`, `ES_TYPE_VALID`.
@@ -56,6 +58,11 @@ impl BlockState {
         }
     }
 
+    /// Its place as events print it: 0 for none.
+    pub(crate) fn traced_place(self) -> u64 {
+        self.place().map_or(0, PhysicalBlock::get)
+    }
+
     /// Its place on the device, if it has one.
     pub(crate) const fn place(self) -> Option<PhysicalBlock> {
         match self {
@@ -83,6 +90,17 @@ impl BlockState {
             Self::Hole | Self::Delayed => self,
             Self::Unwritten(at) => Self::Unwritten(further(at)),
             Self::Written(at) => Self::Written(further(at)),
+        }
+    }
+}
+
+impl From<BlockState> for StatusFlags {
+    fn from(state: BlockState) -> Self {
+        match state {
+            BlockState::Hole => Self::HOLE,
+            BlockState::Delayed => Self::DELAYED,
+            BlockState::Unwritten(_) => Self::UNWRITTEN,
+            BlockState::Written(_) => Self::WRITTEN,
         }
     }
 }

@@ -3,11 +3,12 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
-use extant_format::{ClusterCount, ClusterRatio, LogicalBlock, LogicalRange};
+use extant_format::{ClusterCount, ClusterRatio, InodeNumber, LogicalBlock, LogicalRange};
 
 use super::account::StatusAccount;
 use super::change::{Change, Tally};
 use super::state::BlockState;
+use crate::trace::{Event, StatusFlags};
 
 /// What is known of each block of one file.
 ///
@@ -21,6 +22,8 @@ pub(crate) struct ExtentStatusTree {
     /// Where the next [`shrink`](Self::shrink) goes on.
     pub(super) shrink_from: LogicalBlock,
     precached: bool,
+    /// Whose blocks these are, in events; a tree by itself tells none.
+    owner: Option<InodeNumber>,
     account: Arc<StatusAccount>,
 }
 
@@ -71,10 +74,25 @@ impl StatusEntry {
 
 impl ExtentStatusTree {
     /// An empty tree that is counted in `account`.
+    #[cfg(test)]
     pub(crate) fn new(account: Arc<StatusAccount>) -> Self {
         let mut tree = Self::default();
         tree.account = account;
         tree
+    }
+
+    /// An empty tree of the inode `owner` that is counted in `account`, and tells events as that does.
+    pub(crate) fn of(owner: InodeNumber, account: Arc<StatusAccount>) -> Self {
+        let mut tree = Self::default();
+        tree.owner = Some(owner);
+        tree.account = account;
+        tree
+    }
+
+    fn tell(&self, event: impl FnOnce(InodeNumber) -> Event) {
+        if let Some(owner) = self.owner {
+            self.account.tracer.emit(|| event(owner));
+        }
     }
 
     /// Makes `range` known as `state`: a place and its followers, or a hole. Says what that did to delayed blocks.
@@ -90,6 +108,11 @@ impl ExtentStatusTree {
         if self.account.is_bypassed() {
             return Change::default();
         }
+        let (lblk, len) = (range.start().get(), range.len());
+        self.tell(|ino| {
+            let (pblk, status) = (state.traced_place(), state.into());
+            Event::EsInsertExtent { ino, lblk, len, pblk, status }
+        });
         let change = self.cut(range, ratio).finish(self, range, ratio);
         self.insert(range, state);
         change
@@ -115,6 +138,8 @@ impl ExtentStatusTree {
         if self.account.is_bypassed() {
             return Change::default();
         }
+        let (lblk, len) = (range.start().get(), range.len());
+        self.tell(|ino| Event::EsRemoveExtent { ino, lblk, len });
         self.cut(range, ratio).finish(self, range, ratio)
     }
 
@@ -123,7 +148,15 @@ impl ExtentStatusTree {
     /// Source: kernel `ext4_es_cache_extent`.
     pub(crate) fn cache(&mut self, range: LogicalRange, state: BlockState) -> bool {
         assert!(!state.is_delayed(), "the disk knows no delayed blocks");
-        let takes = !self.account.is_bypassed() && self.overlapping(range).next().is_none();
+        if self.account.is_bypassed() {
+            return false;
+        }
+        let (lblk, len) = (range.start().get(), range.len());
+        self.tell(|ino| {
+            let (pblk, status) = (state.traced_place(), state.into());
+            Event::EsCacheExtent { ino, lblk, len, pblk, status }
+        });
+        let takes = self.overlapping(range).next().is_none();
         if takes {
             self.insert(range, state);
         }
@@ -137,9 +170,14 @@ impl ExtentStatusTree {
         if self.account.is_bypassed() {
             return None;
         }
+        self.tell(|ino| Event::EsLookupExtentEnter { ino, lblk: block.get() });
         let found =
             self.recent.filter(|entry| entry.blocks.contains(block)).or_else(|| self.around(block));
         self.account.looked_up(found.is_some());
+        self.tell(|ino| {
+            let (lblk, len, pblk, status) = traced(found);
+            Event::EsLookupExtentExit { ino, found: found.is_some(), lblk, len, pblk, status }
+        });
         let entry = found?;
         if !entry.referenced {
             self.runs.get_mut(&entry.blocks.start()).expect("just found").referenced = true;
@@ -169,12 +207,17 @@ impl ExtentStatusTree {
         if self.account.is_bypassed() {
             return None;
         }
+        self.tell(|ino| Event::EsFindExtentRangeEnter { ino, lblk: range.start().get() });
         let candidates = self.from(range.start()).enumerate();
         let found = candidates
             .take_while(|(nth, entry)| *nth == 0 || entry.blocks.start() <= range.last())
-            .find_map(|(_, entry)| matches(entry.state).then_some(entry))?;
-        self.recent = Some(found);
-        Some(found)
+            .find_map(|(_, entry)| matches(entry.state).then_some(entry));
+        self.tell(|ino| {
+            let (lblk, len, pblk, status) = traced(found);
+            Event::EsFindExtentRangeExit { ino, lblk, len, pblk, status }
+        });
+        self.recent = found.or(self.recent);
+        found
     }
 
     /// Whether any block of `range` is in a state that `matches`.
@@ -394,4 +437,13 @@ impl Drop for ExtentStatusTree {
             self.account.dropped(!run.state.is_delayed());
         }
     }
+}
+
+/// What events say of a run: its first block, length, place and status; zeroes of none.
+fn traced(entry: Option<StatusEntry>) -> (u32, u32, u64, StatusFlags) {
+    entry.map_or((0, 0, 0, StatusFlags::default()), |entry| {
+        let status =
+            StatusFlags::from(entry.state).with_if(StatusFlags::REFERENCED, entry.referenced);
+        (entry.blocks.start().get(), entry.blocks.len(), entry.state.traced_place(), status)
+    })
 }

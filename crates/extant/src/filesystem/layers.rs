@@ -45,13 +45,9 @@ impl Layers {
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
         let ledger = SpaceLedger::new(ledger_parameters(superblock, free));
-        let transactions = Arc::new(Transactions::new(
-            io,
-            geometry,
-            Arc::clone(clock),
-            journal,
-            options.read_only,
-        ));
+        let transactions =
+            Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only);
+        let transactions = Arc::new(transactions.with_tracer(options.tracer.clone()));
         let mut allocator = Allocator::load(
             Arc::clone(&transactions),
             Arc::clone(&ledger),
@@ -68,7 +64,7 @@ impl Layers {
         let allocator = Arc::new(allocator);
         transactions.add_listener(allocator.clone());
         let account = Arc::new(CacheAccount::default());
-        let status = Arc::new(StatusAccount::default());
+        let status = Arc::new(StatusAccount::new(options.tracer.clone()));
         let inodes = Arc::new(InodeTable::new(
             Arc::clone(&transactions),
             Arc::clone(&account),

@@ -25,6 +25,7 @@ use crate::extent_status::{ExtentStatusTree, StatusAccount};
 use crate::inode::Inode;
 use crate::page_cache::{BlockSize, CacheAccount, PageCache};
 use crate::sync::{Mutex, Rank, assert_held};
+use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock, Transactions};
 
 const SHARDS: u32 = 16;
@@ -124,6 +125,7 @@ impl InodeTable {
         {
             return Err(Error::Stale(number));
         }
+        self.transactions.tracer().emit(|| Event::LoadInode { ino: number });
         let inode = self.new_inode(number, seed, record);
         // What a transaction still under way has changed of it is not known any more: fsync has to assume that it did.
         if let Some(tid) = self.transactions.newest_transaction() {
@@ -142,7 +144,8 @@ impl InodeTable {
         let block_size =
             BlockSize::new(self.geometry().block_bits).expect("a checked superblock has no other");
         let pages = PageCache::new(Arc::clone(&self.account), block_size);
-        Inode::new(number, seed, record, pages, ExtentStatusTree::new(Arc::clone(&self.status)))
+        let status = ExtentStatusTree::of(number, Arc::clone(&self.status));
+        Inode::new(number, seed, record, pages, status)
     }
 
     /// Puts a new inode into memory and into its table. If it `is_alone` in its table block, the block is not read.
@@ -180,6 +183,7 @@ impl InodeTable {
     /// # Source
     /// Kernel `ext4_mark_inode_dirty`.
     pub(crate) fn store(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        self.transactions.tracer().emit(|| Event::MarkInodeDirty { ino: inode.number() });
         let (block, offset) = self.place(inode.number())?;
         let geometry = self.geometry();
         let inode_size = usize_from(geometry.inode_size);

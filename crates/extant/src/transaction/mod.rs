@@ -41,6 +41,7 @@ pub(crate) use log_map::LogMap;
 use crate::block_io::BlockIo;
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::time::Clock;
+use crate::trace::Tracer;
 use crate::{Errno, Error};
 
 /// The device, the metadata cache and the journal of one volume.
@@ -50,6 +51,7 @@ pub(crate) struct Transactions {
     cache: MetadataCache,
     journal: Option<Arc<JournalState>>,
     clock: Arc<dyn Clock>,
+    tracer: Tracer,
     /// From how many cached blocks on it is worth looking for unused ones.
     shrink_at: AtomicU64,
     /// They hold this as well, so it holds them weakly.
@@ -84,11 +86,22 @@ impl Transactions {
             cache: MetadataCache::new(),
             journal: journal.map(Arc::new),
             clock,
+            tracer: Tracer::default(),
             shrink_at: AtomicU64::new(0),
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
             state: Mutex::new(Rank::MetadataBlock, state),
             home: RwLock::new(Rank::Handle, ()),
         }
+    }
+
+    /// The same, telling what happens.
+    pub(crate) fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// The way to whoever listens to events; here, since all active layers know the transactions.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Sizes and counts that never change while mounted.
