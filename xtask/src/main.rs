@@ -5,7 +5,8 @@ mod oracle;
 mod sabotage;
 mod tidy;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
@@ -24,25 +25,29 @@ const USAGE: &str = "usage: cargo xtask <command>
   bench NAME [ARGUMENT..]
           one of the engine's benchmarks: latency, paths";
 
+/// The engine's benchmarks.
+const BENCHMARKS: [&str; 2] = ["latency", "paths"];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if arguments.iter().any(|word| matches!(*word, "--help" | "-h" | "help")) {
+        let _ = writeln!(std::io::stdout(), "{USAGE}"); // nobody has to read it
+        return ExitCode::SUCCESS;
+    }
+    if let Err(problem) = check(&arguments) {
+        eprintln!("xtask: {problem}\n{USAGE}");
+        return ExitCode::from(2);
+    }
     let outcome = match arguments[..] {
-        ["ci"] => ci::run(&root()),
-        ["tidy"] => tidy::run(&root()),
+        ["ci", ..] => ci::run(&root()),
+        ["tidy", ..] => tidy::run(&root()),
         ["oracle", ref rest @ ..] => oracle::run(&root(), rest),
-        ["sabotage"] => sabotage::run(&root(), ""),
-        ["sabotage", filter] => sabotage::run(&root(), filter),
-        ["damage" | "crash" | "kill", ..] => {
-            cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments)
-        }
+        ["sabotage", ref rest @ ..] => sabotage::run(&root(), rest.first().unwrap_or(&"")),
         ["bench", name, ref rest @ ..] => {
             cargo(&["bench", "--quiet", "-p", "extant", "--bench", name, "--"], rest)
         }
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+        _ => cargo(&["run", "--quiet", "--release", "-p", "extant-lab", "--"], &arguments),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -51,6 +56,48 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Refuses words that no command knows, before anything is built or run.
+fn check(arguments: &[&str]) -> Result<(), String> {
+    match *arguments {
+        ["ci" | "tidy" | "sabotage"] => Ok(()),
+        ["sabotage", filter] if !filter.starts_with('-') => Ok(()),
+        ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
+        ["damage", ref rest @ ..] => {
+            check_options(rest, &["--count", "--seed", "--first", "--only", "--workers"], &[])
+        }
+        ["crash", ref rest @ ..] => {
+            check_options(rest, &["--seeds", "--first", "--images"], &["--sabotage"])
+        }
+        // A tree comes last if one is named.
+        ["kill", ref options @ .., tree] if Path::new(tree).is_dir() => {
+            check_options(options, &["--count", "--size"], &[])
+        }
+        ["kill", ref options @ ..] => check_options(options, &["--count", "--size"], &[]),
+        ["bench", name, ..] if BENCHMARKS.contains(&name) => Ok(()),
+        ["bench", ref rest @ ..] => Err(format!("no benchmark is called `{}`", rest.join(" "))),
+        [command @ ("ci" | "tidy" | "sabotage"), ref rest @ ..] => {
+            Err(format!("`{command}` does not know `{}`", rest.join(" ")))
+        }
+        [command, ..] => Err(format!("no command is called `{command}`")),
+        [] => Err("no command is named".to_owned()),
+    }
+}
+
+/// Options with a number each, and options that stand alone.
+fn check_options(words: &[&str], numbers: &[&str], alone: &[&str]) -> Result<(), String> {
+    match *words {
+        [] => Ok(()),
+        [word, ref rest @ ..] if alone.contains(&word) => check_options(rest, numbers, alone),
+        [word, number, ref rest @ ..]
+            if numbers.contains(&word) && number.parse::<u64>().is_ok() =>
+        {
+            check_options(rest, numbers, alone)
+        }
+        [word, ..] if numbers.contains(&word) => Err(format!("{word} takes a number")),
+        [word, ..] => Err(format!("`{word}` means nothing here")),
     }
 }
 
@@ -64,4 +111,50 @@ fn cargo(command: &[&str], arguments: &[&str]) -> anyhow::Result<bool> {
 /// The workspace's folder.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_no_command_knows_are_refused() {
+        for right in [
+            "ci",
+            "oracle",
+            "oracle speed",
+            "oracle kills /",
+            "oracle /",
+            "sabotage journal",
+            "damage --count 5 --seed 1",
+            "crash --sabotage --seeds 3",
+            "kill",
+            "kill --count 3 /",
+            "bench latency --quick",
+        ] {
+            assert_eq!(check(&right.split(' ').collect::<Vec<_>>()), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "everything",
+            "ci --fast",
+            "tidy tidy",
+            "oracle --fast",
+            "oracle speed kills",
+            "oracle /nowhere",
+            "oracle / /",
+            "sabotage --fast",
+            "damage 5",
+            "damage --count",
+            "damage --count five",
+            "crash --seed 1",
+            "kill /nowhere",
+            "kill --count /",
+            "bench",
+            "bench speed",
+        ] {
+            assert!(check(&wrong.split(' ').collect::<Vec<_>>()).is_err(), "{wrong}");
+        }
+        assert!(check(&[]).is_err());
+    }
 }

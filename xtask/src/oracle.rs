@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 const PARTS: [&str; 3] = ["speed", "kills", "contents"];
 const ROUNDS: usize = 5;
@@ -14,15 +14,7 @@ const MOST_MEMORY: u64 = 256 << 20;
 
 /// Compares as `arguments` say; whether all is as it has to be. Needs root, a loop device and e2fsprogs.
 pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<bool> {
-    let (parts, tree) = match *arguments {
-        [part, ref rest @ ..] if PARTS.contains(&part) => (vec![part], rest),
-        ref rest => (PARTS.to_vec(), rest),
-    };
-    let tree = match *tree {
-        [] => "/usr/share",
-        [tree] => tree,
-        _ => bail!("one tree at most"),
-    };
+    let (parts, tree) = parse(arguments).map_err(anyhow::Error::msg)?;
     let mut build = Command::new("cargo");
     build.args(["build", "--release", "--package", "extant-cli"]).current_dir(root);
     ensure!(build.status()?.success(), "the command line does not build");
@@ -38,6 +30,20 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<bool> {
         };
     }
     Ok(all_right)
+}
+
+/// Which parts, on which tree; a tree must exist, since a mistyped part would pass for one.
+pub fn parse<'a>(arguments: &[&'a str]) -> Result<(Vec<&'a str>, &'a str), String> {
+    let (parts, tree) = match *arguments {
+        [part, ref rest @ ..] if PARTS.contains(&part) => (vec![part], rest),
+        ref rest => (PARTS.to_vec(), rest),
+    };
+    match *tree {
+        [] => Ok((parts, "/usr/share")),
+        [tree] if Path::new(tree).is_dir() => Ok((parts, tree)),
+        [tree] => Err(format!("`{tree}` is neither a directory nor a part ({})", PARTS.join(", "))),
+        _ => Err("one tree at most".to_owned()),
+    }
 }
 
 /// Where the images are, and what is copied.

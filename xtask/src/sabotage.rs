@@ -20,11 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(900);
 pub fn run(root: &Path, filter: &str) -> anyhow::Result<bool> {
     let text = fs::read_to_string(root.join(LIST)).context(LIST)?;
     let entries = parse(&text)?;
-    let copy = Copy::new(root)?;
-    let mut survivors = Vec::new();
     let chosen = entries.iter().filter(|entry| {
         entry.name.contains(filter) || entry.file.contains(filter) || entry.tests.contains(filter)
     });
+    ensure!(chosen.clone().next().is_some(), "no entry of {LIST} contains `{filter}`");
+    let copy = Copy::new(root)?;
+    let mut survivors = Vec::new();
     let mut count = 0_u32;
     for entry in chosen {
         let start = Instant::now();
