@@ -67,6 +67,18 @@ impl ImagePath {
         })
     }
 
+    /// An image, also when written as the address of its root.
+    ///
+    /// # Errors
+    /// If a file inside is named.
+    pub fn parse_image(text: OsString) -> Result<PathBuf, String> {
+        let found = Self::parse_or_root(text);
+        match found.name() {
+            None => Ok(found.image),
+            Some(_) => Err(format!("`{found}` is a file inside an image; name the image alone")),
+        }
+    }
+
     /// The address of `name` in this directory.
     pub fn join(&self, name: &[u8]) -> Self {
         let mut path = self.path.clone();
@@ -148,6 +160,9 @@ mod tests {
         assert_eq!(ImagePath::parse_or_root("disk.img".into()), root);
         assert_eq!(ImagePath::parse_or_root("disk.img:".into()), root);
         assert!(ImagePath::parse("disk.img".into()).is_err());
+        assert_eq!(ImagePath::parse_image("disk.img:/".into()), Ok("disk.img".into()));
+        assert_eq!(ImagePath::parse_image("disk.img".into()), Ok("disk.img".into()));
+        assert!(ImagePath::parse_image("disk.img:/file".into()).is_err());
     }
 
     #[test]

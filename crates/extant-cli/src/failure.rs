@@ -1,7 +1,7 @@
 //! From an error to one line and an exit code.
 
 use std::error::Error as StdError;
-use std::process::ExitCode;
+use std::io::Write;
 
 use extant_device::OpenError;
 use extant_format::{Corruption, FormatError, Place, Rule};
@@ -12,16 +12,18 @@ Exit codes:
   0  done
   1  something could not be done; the line on standard error says what
   2  the command line makes no sense
-  3  the image cannot be used: in use by somebody else, no ext4, or a feature is missing here
+  3  the image cannot be used: not there, in use by somebody else, no ext4, or a feature is missing here
   4  the image is damaged";
 
-/// Some files of many could not be handled; each had its line already.
+/// What failed was told already, a line each; the exit code is left.
 #[derive(Debug, thiserror::Error)]
-#[error("{failed} of the files could not be copied")]
-pub struct Incomplete {
-    /// How many.
-    pub failed: u64,
-}
+#[error("exit code {0}")]
+pub struct Told(pub u8);
+
+/// The image holds something else; with what is known of it.
+#[derive(Debug, thiserror::Error)]
+#[error("this is no ext2, ext3 or ext4 image{0}")]
+pub struct NoExt4(pub &'static str);
 
 /// The command line makes no sense, for a reason that the grammar cannot know.
 #[derive(Debug, thiserror::Error)]
@@ -33,37 +35,68 @@ pub struct Usage(pub String);
 #[error("can only be read: it uses {0}, which this version does not write")]
 pub struct OnlyReadable(pub String);
 
+/// Does `work` for each item; what fails is told, and the others go on.
+pub fn each<T>(
+    items: impl IntoIterator<Item = T>,
+    mut work: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut worst = 0;
+    for item in items {
+        match work(item) {
+            Err(error) if is_broken_pipe(&error) => return Err(error),
+            Err(error) => worst = tell(&error).max(worst),
+            Ok(()) => {}
+        }
+    }
+    if worst == 0 { Ok(()) } else { Err(Told(worst).into()) }
+}
+
+/// Prints the line of `error`, unless it was told before, and returns its exit code.
+pub fn tell(error: &anyhow::Error) -> u8 {
+    if let Some(Told(code)) = error.downcast_ref() {
+        return *code;
+    }
+    say(&line(error));
+    exit_code(error)
+}
+
+/// Prints a line on standard error; that nobody listens is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "extant: {line}");
+}
+
 /// The exit code that `error` stands for.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+pub fn exit_code(error: &anyhow::Error) -> u8 {
     let code = error.chain().find_map(|cause| {
         if cause.is::<Usage>() {
             return Some(2);
         }
-        if cause.is::<OpenError>() || cause.is::<OnlyReadable>() {
+        if cause.is::<OpenError>() || cause.is::<OnlyReadable>() || cause.is::<NoExt4>() {
             return Some(3);
         }
         if is_unsupported(cause) {
             return Some(3);
         }
-        corruption(cause).map(|corruption| if is_no_ext4(corruption) { 3 } else { 4 })
+        corruption(cause).map(|_| 4)
     });
-    ExitCode::from(code.unwrap_or(1))
+    code.unwrap_or(1)
 }
 
 /// What is wrong, where, and what to do: one line.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let next = without_number(&cause.to_string().replace('\n', " "));
+        let next = without_number(&cause.to_string());
         // Some errors show their cause themselves.
         if !text.ends_with(&next) {
             text = if text.is_empty() { next } else { format!("{text}: {next}") };
         }
     }
-    match advice(error) {
-        Some(advice) => format!("{text}; {advice}"),
-        None => text,
+    if let Some(advice) = advice(error) {
+        text = format!("{text}; {advice}");
     }
+    // A name must neither begin a new line nor tell the terminal what to do.
+    text.replace(char::is_control, "?")
 }
 
 /// The text of a system's error without the number that the standard library adds.
@@ -84,16 +117,19 @@ fn corruption<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Corruption>
     }
 }
 
-fn is_no_ext4(corruption: &Corruption) -> bool {
-    matches!((corruption.place, corruption.rule), (Place::Superblock, Rule::Magic))
+/// Whether there is no ext4 file system at all, rather than a damaged one.
+pub fn is_no_ext4(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(corruption).any(|corruption| {
+        matches!((corruption.place, corruption.rule), (Place::Superblock, Rule::Magic))
+    })
 }
 
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(corruption) = corruption(cause) {
-            return Some(match is_no_ext4(corruption) {
-                true => "this is no ext2, ext3 or ext4 image",
-                false => "let `e2fsck -f` repair it before it is changed",
+            return Some(match corruption.rule {
+                Rule::BlocksPastDevice => "the image is cut off: copy or unpack it again",
+                _ => "let `e2fsck -f` repair it before it is changed",
             });
         }
         match cause.downcast_ref::<extant::Error>()? {
@@ -103,6 +139,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             }
             extant::Error::Aborted { .. } => {
                 Some("nothing was changed after that; run the command again")
+            }
+            extant::Error::NotSupported("prefix of the attribute's name") => {
+                Some("names begin with `user.`, `trusted.` or `security.`")
             }
             extant::Error::NotEmpty => Some("`rm -r` removes what is in it too"),
             _ => None,
@@ -124,7 +163,7 @@ mod tests {
 
     fn check(error: impl Into<anyhow::Error>, code: u8, text: &str) {
         let error = Err::<(), _>(error.into()).context("disk.img:/file").unwrap_err();
-        assert_eq!(exit_code(&error), ExitCode::from(code));
+        assert_eq!(exit_code(&error), code);
         assert_eq!(line(&error), text);
     }
 
@@ -142,12 +181,14 @@ mod tests {
             1,
             "disk.img:/file: no space: every inode is in use; remove some files, or use an image with more inodes (`mkfs -i`)",
         );
-        let magic = Place::Superblock.breaks(Rule::Magic);
+        check(NoExt4(""), 3, "disk.img:/file: this is no ext2, ext3 or ext4 image");
+        let past = Place::Superblock.breaks(Rule::BlocksPastDevice);
         check(
-            extant::Error::Corrupt(magic),
-            3,
-            "disk.img:/file: corrupt file system: superblock: wrong magic number; this is no ext2, ext3 or ext4 image",
+            extant::Error::Corrupt(past),
+            4,
+            "disk.img:/file: corrupt file system: superblock: more blocks than the device has; the image is cut off: copy or unpack it again",
         );
+        check(Usage("a\nb\x1B[1m".to_owned()), 2, "disk.img:/file: a?b?[1m");
         let checksum = Place::Superblock.breaks(Rule::Checksum);
         check(
             FormatError::Corrupt(checksum),
@@ -156,5 +197,16 @@ mod tests {
         );
         let missing = std::io::Error::from_raw_os_error(2);
         check(missing, 1, "disk.img:/file: No such file or directory");
+    }
+
+    #[test]
+    fn what_fails_is_told_and_the_worst_code_is_left() {
+        let outcome = each([0, 3, 1], |code| match code {
+            0 => Ok(()),
+            3 => Err(OnlyReadable("quota".to_owned()).into()),
+            _ => Err(extant::Error::NotFound.into()),
+        });
+        assert_eq!(outcome.map_err(|error| tell(&error)), Err(3));
+        assert!(each([1, 2], |_| Ok(())).is_ok());
     }
 }

@@ -8,6 +8,7 @@ mod arguments;
 mod commands;
 mod copy;
 mod failure;
+mod foreign;
 mod output;
 mod progress;
 mod volume;
@@ -29,8 +30,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Lines that were printed before belong before the reason why no more came.
             let _ = out.flush();
-            eprintln!("extant: {}", failure::line(&error));
-            failure::exit_code(&error)
+            ExitCode::from(failure::tell(&error))
         }
     }
 }

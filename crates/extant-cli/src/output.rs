@@ -121,6 +121,22 @@ fn date(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// The day since 1970 that has this date; `None` if no day has it.
+pub fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    let year_from_march = if month > 2 { year } else { year - 1 };
+    let month_from_march = (month + 9).rem_euclid(12);
+    let leap_days = year_from_march.div_euclid(4) - year_from_march.div_euclid(100)
+        + year_from_march.div_euclid(400);
+    let days =
+        year_from_march * 365 + leap_days + (153 * month_from_march + 2) / 5 + day - 1 - 719_468;
+    (date(days) == (year, month, day)).then_some(days)
+}
+
+/// So many of something, in words.
+pub fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A size with a binary unit, as `df -h` shows it.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -130,6 +130,83 @@ fn each_mistake_has_its_line_and_exit_code() {
 }
 
 #[test]
+fn what_is_no_image_is_told_by_what_it_is() {
+    let (scratch, image) = image("foreign");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(scratch.path(name), bytes).unwrap();
+        scratch.path(name).to_str().unwrap().to_owned()
+    };
+    let (gzip, text, empty) = (
+        write("gz", &[&[0x1F, 0x8B][..], &[0; 4096]].concat()),
+        write("text", b"x"),
+        write("e", b""),
+    );
+    let mut disk = vec![0; 4096];
+    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    let disk = write("disk", &disk);
+    let cut = write("cut", &std::fs::read(&image).unwrap()[..20 << 20]);
+    for command in ["ls", "info", "map"] {
+        fails([command, &gzip], 3, "compressed");
+        fails([command, &disk], 3, "partition table");
+        fails([command, &text], 3, "text: this is no ext2, ext3 or ext4 image");
+        fails([command, &empty], 3, "it is empty");
+    }
+    fails(["ls", &cut], 4, "cut off");
+    assert!(ok(["info", &cut]).contains("of which only 20.0 MiB are there"));
+}
+
+#[test]
+fn mkfs_leaves_alone_what_is_there() {
+    let (scratch, image) = image("careful");
+    let len = std::fs::metadata(&image).unwrap().len();
+    fails(["mkfs", image.to_str().unwrap(), "16M"], 2, "file system already");
+    assert_eq!(std::fs::metadata(&image).unwrap().len(), len);
+    check(&image);
+    let photo = scratch.path("photo");
+    std::fs::write(&photo, vec![7; 16 << 20]).unwrap();
+    fails(["mkfs", photo.to_str().unwrap()], 2, "data already");
+    assert_eq!(std::fs::read(&photo).unwrap(), vec![7; 16 << 20]);
+    ok(["mkfs", "-F", photo.to_str().unwrap()]);
+    check(&photo);
+}
+
+#[test]
+fn one_failure_does_not_stop_the_others() {
+    let (scratch, image) = image("several");
+    let at = |path| at(&image, path);
+    ok(["touch", &at("/a"), &at("/b"), &at("/c")]);
+    fails(["rm", &at("/a"), &at("/missing"), &at("/c")], 1, "/missing: no such file");
+    assert_eq!(ok(["ls", &at("/")]), "b\nlost+found\n");
+    fails(["mkdir", &at("/b"), &at("/d")], 1, "/b: file exists");
+    let output = extant(["ls", &at("/missing"), &at("/b"), &at("/d")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("/b\n\n{}:\n", at("/d")));
+    let missing = scratch.path("no.img");
+    fails(["df", missing.to_str().unwrap(), image.to_str().unwrap()], 3, "cannot open");
+    assert!(ok(["df", &at("/")]).contains("disk.img\n"));
+    check(&image);
+}
+
+#[test]
+fn links_replace_only_once_they_can_be_made() {
+    let (_scratch, image) = image("links");
+    let at = |path| at(&image, path);
+    ok(["mkdir", &at("/d")]);
+    ok(["touch", &at("/a"), &at("/b")]);
+    fails(["ln", "-f", &at("/missing"), &at("/a")], 1, "/missing: no such file");
+    fails(["ln", "-f", &at("/d"), &at("/a")], 1, "only `ln -s` links directories");
+    ok(["ln", "-f", &at("/a"), &at("/a")]);
+    assert_eq!(ok(["ls", &at("/")]), "a\nb\nd\nlost+found\n");
+    ok(["ln", "-f", &at("/a"), &at("/b")]);
+    assert_eq!(json(["stat", "--json", &at("/b")])[0]["links"], 2);
+    ok(["ln", "-s", "d", &at("/to")]);
+    ok(["touch", "-d", "2026-01-31T12:00:01.5", &at("/d/x")]);
+    assert_eq!(ok(["ls", &at("/to")]), "x\n");
+    assert_eq!(json(["stat", "--json", &at("/d/x")])[0]["modified"]["seconds"], 1_769_860_801);
+    check(&image);
+}
+
+#[test]
 fn demo_shows_what_delaying_buys() {
     let scratch = Scratch::new("demo");
     let output = extant(["demo", "--json", "--folder", scratch.path("").to_str().unwrap()]);

@@ -121,3 +121,91 @@ fn nothing_leaves_the_target_directory() {
     assert_eq!(output.status.code(), Some(1), "{}", oracle::text(&output));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
+
+#[test]
+fn a_file_that_is_named_is_written_in_place() {
+    let scratch = Scratch::new("copy-in-place");
+    let image = image(&scratch);
+    let source = scratch.path("source");
+    fs::write(&source, b"new").unwrap();
+    ok(["cp", source.to_str().unwrap(), &at(&image, "/file")]);
+    let (file, link) = (scratch.path("file"), scratch.path("link"));
+    fs::write(&file, b"old and long").unwrap();
+    symlink("file", &link).unwrap();
+    ok(["cp", &at(&image, "/file"), link.to_str().unwrap()]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"new");
+    assert_eq!(ok(["cp", &at(&image, "/file"), "/dev/stdout"]), "new");
+    let before = fs::read(&image).unwrap();
+    fails(["cp", &at(&image, "/file"), image.to_str().unwrap()], 2, "is the image itself");
+    fs::create_dir(scratch.path("tree")).unwrap();
+    fs::write(scratch.path("tree/disk.img"), b"not an image").unwrap();
+    ok(["cp", "-r", scratch.path("tree/.").to_str().unwrap(), &at(&image, "/d")]);
+    let folder = scratch.path("").to_str().unwrap().to_owned();
+    let output = extant(["cp", "-qr", &at(&image, "/d/."), &folder]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(oracle::text(&output).contains("is the image itself"), "{}", oracle::text(&output));
+    assert_eq!(fs::read(&image).unwrap().len(), before.len());
+    check(&image);
+}
+
+#[test]
+fn pipes_and_files_without_a_size_are_read_to_their_end() {
+    let scratch = Scratch::new("copy-pipe");
+    let image = image(&scratch);
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_extant"))
+        .args(["cp", "/dev/stdin", &at(&image, "/piped")])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &bytes).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(extant(["cat", &at(&image, "/piped")]).stdout, bytes);
+    let link = scratch.path("link");
+    symlink("/proc/self/status", &link).unwrap();
+    ok(["cp", link.to_str().unwrap(), &at(&image, "/status")]);
+    assert!(ok(["cat", &at(&image, "/status")]).starts_with("Name:"));
+    check(&image);
+}
+
+#[test]
+fn options_mean_what_they_mean_to_cp() {
+    let scratch = Scratch::new("copy-options");
+    let (image, tree) = (image(&scratch), scratch.path("tree"));
+    fs::create_dir(&tree).unwrap();
+    for name in ["old", "same"] {
+        fs::write(tree.join(name), b"one").unwrap();
+    }
+    fs::hard_link(tree.join("old"), tree.join("other")).unwrap();
+    let root = at(&image, "/");
+    let tree_text = tree.to_str().unwrap();
+    assert_eq!(
+        ok(["cp", "-av", tree_text, &root]),
+        ["tree", "tree/old", "tree/other", "tree/same"]
+            .map(|name| format!("{root}{name}\n"))
+            .concat()
+    );
+    ok(["touch", "-d", "4000000000", &at(&image, "/tree/same")]);
+    for name in ["old", "same"] {
+        fs::write(tree.join(name), b"two").unwrap();
+    }
+    let bytes = |name: &str| ok(["cat", &at(&image, &format!("/tree/{name}"))]);
+    fs::write(tree.join("new"), b"").unwrap();
+    ok(["cp", "-qan", tree_text, &root]);
+    assert_eq!([bytes("old"), bytes("same"), bytes("new")], ["one", "one", ""]);
+    ok(["cp", "-qRpu", tree_text, &root]);
+    assert_eq!([bytes("old"), bytes("other"), bytes("same")], ["two", "two", "one"]);
+    let links = |name: &str| json(["stat", "--json", &at(&image, name)])[0]["links"].clone();
+    assert_eq!((links("/tree/old"), links("/tree/other")), (2.into(), 2.into()));
+    let out = scratch.path("out");
+    fs::create_dir_all(out.join("tree")).unwrap();
+    fs::write(out.join("tree/old"), b"mine").unwrap();
+    ok(["cp", "-qan", &at(&image, "/tree"), out.to_str().unwrap()]);
+    assert_eq!(fs::read(out.join("tree/old")).unwrap(), b"mine");
+    assert_eq!(fs::read(out.join("tree/same")).unwrap(), b"one");
+    let old = tree.join("old");
+    fails(["cp", old.to_str().unwrap(), &at(&image, "/nowhere/")], 2, "is no directory");
+    ok(["cp", "-qr", tree_text, &at(&image, "/somewhere/")]);
+    check(&image);
+}

@@ -117,6 +117,7 @@ rules! {
     InodesPerGroup "impossible number of inodes per group"
     InodesCount "number of inodes does not match the groups"
     BlocksCount "impossible number of blocks"
+    BlocksPastDevice "more blocks than the device has"
     FirstDataBlock "impossible first data block"
     ReservedDescriptors "too many reserved descriptor blocks"
     FirstMetaGroup "first meta group lies past the last"

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 
 use crate::address::ImagePath;
-use crate::volume;
+use crate::{failure, volume};
 
 /// Print files
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct CatArgs {
 
 pub fn run(args: &CatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut buffer = vec![0; 1 << 20];
-    for file in &args.files {
+    failure::each(&args.files, |file| {
         let at = || file.to_string();
         let filesystem = volume::open(&file.image)?;
         let opened = filesystem.open(&file.path).with_context(at)?;
@@ -33,6 +33,6 @@ pub fn run(args: &CatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             out.write_all(&buffer[..count])?;
             offset += extant_format::cast::u64_from(count);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use extant::{Error, Filesystem, InodeHandle, OpenOptions, SetAttributes};
 use extant_format::Timestamp;
 
 use super::mode;
 use crate::address::{ImagePath, last_name};
-use crate::failure::Usage;
-use crate::volume;
+use crate::failure::{self, Usage};
+use crate::{output, volume};
 
 /// Rename or move files inside one image
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub fn mv(args: &MvArgs) -> anyhow::Result<()> {
         if sources.len() > 1 && !into {
             return Err(Error::NotDirectory).with_context(|| target.to_string());
         }
-        sources.iter().try_for_each(|source| {
+        failure::each(sources, |source| {
             let to = match source.name().filter(|_| into) {
                 Some(name) => target.join(name),
                 None => target.clone(),
@@ -71,9 +71,7 @@ pub fn rm(args: &RmArgs) -> anyhow::Result<()> {
         match (found.is_dir(), args.recursive, args.dir) {
             (true, true, _) => filesystem.remove_dir_all(path)?,
             (true, false, true) => filesystem.remove_dir(path)?,
-            (true, false, false) => {
-                return Err(Error::IsDirectory).context("`rm -r` removes directories");
-            }
+            (true, false, false) => bail!("is a directory; `rm -r` removes it"),
             (false, ..) => filesystem.remove_file(path)?,
         }
         Ok(())
@@ -146,7 +144,20 @@ pub fn ln(args: &LnArgs) -> anyhow::Result<()> {
             None => args.link.clone(),
         };
         let path = &link.path;
-        if args.force && filesystem.symlink_metadata(path).is_ok() {
+        let original = ImagePath { image: link.image.clone(), path: target.clone() };
+        let original = match args.symbolic {
+            true => None,
+            false => Some(filesystem.symlink_inode(&target).with_context(|| original.to_string())?),
+        };
+        if original.as_ref().is_some_and(InodeHandle::is_dir) {
+            bail!("{link}: only `ln -s` links directories");
+        }
+        if args.force
+            && let Ok(old) = filesystem.symlink_inode(path)
+        {
+            if original.is_some_and(|original| original.number() == old.number()) {
+                return Ok(()); // it has that name already
+            }
             filesystem.remove_file(path).with_context(|| link.to_string())?;
         }
         let made = if args.symbolic {
@@ -271,7 +282,7 @@ pub struct TouchArgs {
     /// Make no file
     #[arg(short = 'c', long)]
     no_create: bool,
-    /// Seconds since 1970 with an optional fraction, instead of now
+    /// Instead of now: 2026-01-31, 2026-01-31T12:00:00 (UTC), or seconds since 1970; each with an optional fraction
     #[arg(short, long, value_parser = parse_time, allow_hyphen_values = true)]
     date: Option<Timestamp>,
     /// The time of access only
@@ -282,21 +293,41 @@ pub struct TouchArgs {
     modification: bool,
 }
 
-/// Seconds since 1970, with up to nine digits of a fraction.
+/// A date with or without a time of day, in UTC, or seconds since 1970; with up to nine digits of a fraction.
 fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("`{text}` is no number of seconds since 1970");
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
+    let wrong = || {
+        format!("`{text}` is no time; write 2026-01-31, 2026-01-31T12:00:00 or seconds since 1970")
+    };
+    let bare = text.trim_start_matches('@').trim_end_matches('Z');
+    let (whole, fraction) = bare.split_once('.').unwrap_or((bare, ""));
+    let seconds = whole.parse().ok().or_else(|| parse_date(whole)).ok_or_else(wrong)?;
     if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
     let nanoseconds: u32 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
-    match (text.starts_with('-'), nanoseconds) {
+    match (whole.starts_with('-'), nanoseconds) {
         (true, 1..) => {
             Ok(Timestamp { seconds: seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds })
         }
         _ => Ok(Timestamp { seconds, nanoseconds }),
     }
+}
+
+/// Seconds since 1970 of `2026-01-31`, `2026-01-31T12:00` or `2026-01-31 12:00:59`.
+fn parse_date(text: &str) -> Option<i64> {
+    let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "0:0"));
+    let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
+    let [year, month, day] = *date.split('-').map(number).collect::<Option<Vec<_>>>()? else {
+        return None;
+    };
+    let (hour, minute, second) = match *clock.split(':').map(number).collect::<Option<Vec<_>>>()? {
+        [hour, minute] => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
+        _ => return None,
+    };
+    let is_time = hour < 24 && minute < 60 && second < 60;
+    let days = output::days(year, month, day).filter(|_| is_time)?;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 pub fn touch(args: &TouchArgs) -> anyhow::Result<()> {
@@ -357,7 +388,16 @@ mod tests {
         assert_eq!(parse_time("12"), Ok(Timestamp { seconds: 12, nanoseconds: 0 }));
         assert_eq!(parse_time("12.5"), Ok(Timestamp { seconds: 12, nanoseconds: 500_000_000 }));
         assert_eq!(parse_time("-1.25"), Ok(Timestamp { seconds: -2, nanoseconds: 750_000_000 }));
-        assert!(parse_time("noon").is_err());
-        assert!(parse_time("1.1234567890").is_err());
+        assert_eq!(parse_time("@12"), parse_time("12"));
+        for (text, seconds) in [
+            ("1970-01-01", 0),
+            ("2000-02-29T00:00:00Z", 951_782_400),
+            ("2026-11-24 01:19", 1_795_483_140),
+        ] {
+            assert_eq!(parse_time(text), Ok(Timestamp { seconds, nanoseconds: 0 }), "{text}");
+        }
+        for wrong in ["noon", "1.1234567890", "2026-02-29", "2026-13-01", "2026-01-01T24:00"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::mkfs::random_uuid;
 use crate::output::{print_json, size};
-use crate::progress::Progress;
+use crate::progress::{Progress, Words};
 
 /// Measure what delaying an allocation buys, on a throw-away image
 #[derive(Debug, clap::Args)]
@@ -56,7 +56,7 @@ enum Verdict {
 }
 
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let progress = Progress::new(Some(FILES * FILE_BYTES * 4), false);
+    let progress = Progress::new(Some(FILES * FILE_BYTES * 4), Words::Usual);
     let mut outcomes = Vec::new();
     for delayed in [true, false] {
         for cache_bytes in [512 << 20, 64 << 20] {

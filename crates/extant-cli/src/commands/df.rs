@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::output::{print_json, size};
-use crate::volume;
+use crate::{failure, volume};
 
 /// Show how full images are
 #[derive(Debug, clap::Args)]
 pub struct DfArgs {
     /// Image files or block devices
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = super::image())]
     images: Vec<PathBuf>,
     /// Inodes instead of bytes
     #[arg(short, long)]
@@ -24,12 +24,14 @@ pub struct DfArgs {
 
 pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut values = Vec::new();
-    if !args.json {
-        let unit = if args.inodes { "inodes" } else { "size" };
-        writeln!(out, "{:>12} {:>12} {:>12} {:>5}  image", unit, "used", "available", "use%")?;
-    }
-    for image in &args.images {
+    let mut has_title = args.json;
+    failure::each(&args.images, |image| {
         let found = volume::open(image)?.statfs();
+        if !has_title {
+            let unit = if args.inodes { "inodes" } else { "size" };
+            writeln!(out, "{:>12} {:>12} {:>12} {:>5}  image", unit, "used", "available", "use%")?;
+            has_title = true;
+        }
         let block = u64::from(found.block_size);
         let (all, free, available) = match args.inodes {
             true => (found.inodes, found.free_inodes, found.free_inodes),
@@ -44,7 +46,7 @@ pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
                 "free_blocks": found.free_blocks, "available_blocks": found.available_blocks,
                 "inodes": found.inodes, "free_inodes": found.free_inodes,
             }));
-            continue;
+            return Ok(());
         }
         let show = |n: u64| if args.inodes { n.to_string() } else { size(n) };
         let percent = (used * 100).div_ceil((used + available).max(1));
@@ -57,6 +59,7 @@ pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             percent,
             image.display()
         )?;
-    }
+        Ok(())
+    })?;
     if args.json { print_json(out, &json!(values)) } else { Ok(()) }
 }

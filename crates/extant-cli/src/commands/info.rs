@@ -12,11 +12,13 @@ use extant_format::{BlockGroup, Superblock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::output::{json_name, print_json, size, time, uuid};
+use crate::volume;
 
 /// Show what an image says of itself: sizes, features, groups
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
     /// Image file or block device
+    #[arg(value_parser = super::image())]
     image: PathBuf,
     /// Every group too
     #[arg(short, long)]
@@ -29,7 +31,8 @@ pub struct InfoArgs {
 pub fn run(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let device = FileDevice::open_read_only(&args.image)?;
     let name = || args.image.display().to_string();
-    let superblock = read_superblock(&device).with_context(name)?;
+    let superblock =
+        read_superblock(&device).map_err(|error| volume::unusable(&args.image, error))?;
     let groups = match args.groups {
         true => read_groups(&device, &superblock).with_context(name)?,
         false => Vec::new(),
@@ -42,7 +45,7 @@ pub fn run(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         }
         return print_json(out, &value);
     }
-    print_superblock(&superblock, out)?;
+    print_superblock(&superblock, device.geometry().len_bytes, out)?;
     for (group, found) in &groups {
         print_group(*group, found, out)?;
     }
@@ -51,9 +54,7 @@ pub fn run(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
 
 /// The superblock of whatever lies on `device`.
 pub fn read_superblock(device: &dyn BlockDevice) -> anyhow::Result<Superblock> {
-    let bytes = device
-        .read_vec(Superblock::OFFSET_BYTES, 1024)
-        .context("too short to hold a file system")?;
+    let bytes = device.read_vec(Superblock::OFFSET_BYTES, 1024)?;
     Ok(Superblock::parse(&bytes)?)
 }
 
@@ -107,9 +108,19 @@ fn moment(seconds: u64) -> String {
     if seconds == 0 { "never".to_owned() } else { time(Timestamp { seconds, nanoseconds: 0 }) }
 }
 
-fn print_superblock(superblock: &Superblock, out: &mut dyn Write) -> anyhow::Result<()> {
+fn print_superblock(
+    superblock: &Superblock,
+    device_bytes: u64,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let (raw, geometry) = (superblock.raw(), superblock.geometry());
     let block = u64::from(geometry.block_size);
+    let is_cut_off = geometry.blocks_count.saturating_mul(block) > device_bytes;
+    let cut_off = if is_cut_off {
+        format!(", of which only {} are there", size(device_bytes))
+    } else {
+        String::new()
+    };
     let of_blocks = |count: u64| format!("{count} blocks, {}", size(count.saturating_mul(block)));
     let journal = match superblock.journal_inode() {
         Some(inode) => format!("{inode}"),
@@ -121,7 +132,7 @@ fn print_superblock(superblock: &Superblock, out: &mut dyn Write) -> anyhow::Res
         ("uuid", uuid(&raw.uuid)),
         ("state", state(superblock)),
         ("features", features(superblock)),
-        ("size", of_blocks(geometry.blocks_count)),
+        ("size", of_blocks(geometry.blocks_count) + &cut_off),
         ("free", of_blocks(raw.free_blocks_count())),
         ("reserved", of_blocks(raw.reserved_blocks_count())),
         ("block size", block.to_string()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::address::ImagePath;
 use crate::output::{self, json_metadata, json_name, print_json};
-use crate::volume;
+use crate::{failure, volume};
 
 /// List directories
 #[derive(Debug, clap::Args)]
@@ -43,11 +43,12 @@ struct Row {
 pub fn run(args: &LsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut values = Vec::new();
     let with_titles = args.recursive || args.paths.len() > 1;
-    for path in &args.paths {
+    let mut is_first = true;
+    failure::each(&args.paths, |path| {
         let filesystem = volume::open(&path.image)?;
         let mut todo = vec![path.clone()];
         while let Some(directory) = todo.pop() {
-            let rows =
+            let (is_dir, rows) =
                 rows(args, &filesystem, &directory).with_context(|| directory.to_string())?;
             if args.recursive {
                 let below = rows.iter().rev().filter(|row| row.metadata.is_dir());
@@ -57,24 +58,36 @@ pub fn run(args: &LsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
                 values.extend(rows.iter().map(|row| json_row(&directory, row)));
                 continue;
             }
-            if with_titles {
-                writeln!(out, "{directory}:")?;
+            if with_titles && is_dir {
+                writeln!(out, "{}{directory}:", if is_first { "" } else { "\n" })?;
             }
+            is_first = false;
             print_rows(args, &rows, out)?;
         }
-    }
+        Ok(())
+    })?;
     if args.json { print_json(out, &json!(values)) } else { Ok(()) }
 }
 
-fn rows(args: &LsArgs, filesystem: &Filesystem, path: &ImagePath) -> anyhow::Result<Vec<Row>> {
-    let handle = filesystem.symlink_inode(&path.path)?;
+/// The lines of a directory, or that of a file; a link to a directory means the directory, except where links are shown.
+fn rows(
+    args: &LsArgs,
+    filesystem: &Filesystem,
+    path: &ImagePath,
+) -> anyhow::Result<(bool, Vec<Row>)> {
+    let mut handle = filesystem.symlink_inode(&path.path)?;
+    if handle.is_symlink() && !args.long {
+        handle = filesystem.inode(&path.path).ok().filter(InodeHandle::is_dir).unwrap_or(handle);
+    }
     if !handle.is_dir() {
-        return Ok(vec![row(path.path.clone(), &handle)?]);
+        return Ok((false, vec![row(path.path.clone(), &handle)?]));
     }
     let mut entries = handle.read_dir()?.collect::<Result<Vec<_>, _>>()?;
     entries.retain(|entry| args.all || !entry.name().starts_with(b"."));
     entries.sort_by(|one, other| one.name().cmp(other.name()));
-    entries.iter().map(|entry| row(entry.name().to_vec(), &handle.lookup(entry.name())?)).collect()
+    let rows =
+        entries.iter().map(|entry| row(entry.name().to_vec(), &handle.lookup(entry.name())?));
+    Ok((true, rows.collect::<anyhow::Result<_>>()?))
 }
 
 fn row(name: Vec<u8>, handle: &InodeHandle) -> anyhow::Result<Row> {

@@ -6,11 +6,12 @@ use anyhow::Context;
 use extant::{FileExtent, FileExtentState};
 use extant_device::{BlockDeviceExt, FileDevice};
 use extant_format::bitmap;
+use extant_format::cast::u64_from;
 use serde_json::json;
 
 use super::info;
 use crate::address::ImagePath;
-use crate::output::{print_json, size};
+use crate::output::{self, print_json, size};
 use crate::volume;
 
 /// Show where a file's blocks lie, or draw how full an image is
@@ -32,12 +33,12 @@ pub fn run(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         Some(_) => map_file(args, out),
         None => map_image(args, out),
     }
-    .with_context(|| args.at.to_string())
 }
 
 fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let filesystem = volume::open(&args.at.image)?;
-    let extents = filesystem.inode(&args.at.path)?.extents()?;
+    let found = filesystem.inode(&args.at.path).and_then(|found| found.extents());
+    let extents = found.with_context(|| args.at.to_string())?;
     if args.json {
         let values = extents.iter().map(|extent| {
             json!({
@@ -52,7 +53,7 @@ fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         let physical = physical.map_or("-".to_owned(), |block| block.to_string());
         writeln!(out, "{logical:>12} {physical:>12} {len:>12}  {}", state_name(*state))?;
     }
-    writeln!(out, "{} extents", extents.len())?;
+    writeln!(out, "{}", output::count(u64_from(extents.len()), "extent"))?;
     Ok(())
 }
 
@@ -67,7 +68,8 @@ fn state_name(state: FileExtentState) -> &'static str {
 /// One line a group; each character stands for an equal share of its clusters.
 fn map_image(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let device = FileDevice::open_read_only(&args.at.image)?;
-    let superblock = info::read_superblock(&device)?;
+    let superblock =
+        info::read_superblock(&device).map_err(|error| volume::unusable(&args.at.image, error))?;
     let geometry = superblock.geometry();
     let groups = info::read_groups(&device, &superblock)?;
     if args.json {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use extant::time::{Entropy, SystemEntropy};
-use extant_device::{BlockDevice, FileDevice};
+use extant_device::{BlockDevice, BlockDeviceExt, FileDevice};
 use extant_image::{MkfsOptions, mkfs};
 
 use super::{change, info};
@@ -16,6 +16,7 @@ use crate::output::{self, size};
 #[derive(Debug, clap::Args)]
 pub struct MkfsArgs {
     /// Image file or block device; a missing file is made
+    #[arg(value_parser = super::image())]
     image: PathBuf,
     /// How large, such as 512M or 4G; all of what exists by default
     #[arg(value_parser = parse_size)]
@@ -66,9 +67,6 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let is_new = !args.image.exists();
     let device = open(args)?;
     let name = || args.image.display().to_string();
-    if !args.force && info::read_superblock(&device).is_ok() {
-        return Err(Usage(format!("{} holds a file system already; -F replaces it", name())).into());
-    }
     let made = mkfs(&device, &options).with_context(name).inspect_err(|_| {
         if is_new {
             // Nothing was there before, and an image without a file system is of no use.
@@ -99,6 +97,9 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
         (false, Some(bytes)) => Ok(FileDevice::create(&args.image, bytes)?),
         (true, bytes) => {
             let mut device = FileDevice::open(&args.image)?;
+            if !args.force {
+                check_empty(&device).with_context(name)?;
+            }
             if let Some(bytes) = bytes.filter(|bytes| *bytes != device.geometry().len_bytes) {
                 device.set_len(bytes).with_context(name)?;
             }
@@ -106,6 +107,21 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
         }
     }
 }
+
+/// Refuses a file or device that begins with anything; before its size is changed.
+fn check_empty(device: &FileDevice) -> anyhow::Result<()> {
+    let len = usize::try_from(device.geometry().len_bytes).unwrap_or(usize::MAX).min(FIRST_BYTES);
+    if info::read_superblock(device).is_ok() {
+        return Err(Usage("holds a file system already; -F replaces it".to_owned()).into());
+    }
+    if device.read_vec(0, len)?.iter().any(|byte| *byte != 0) {
+        return Err(Usage("holds data already; -F replaces it".to_owned()).into());
+    }
+    Ok(())
+}
+
+/// Where nearly everything that is stored has its magic number.
+const FIRST_BYTES: usize = 128 << 10;
 
 /// Sixteen random bytes, marked as such (RFC 9562, version 4).
 pub fn random_uuid() -> [u8; 16] {

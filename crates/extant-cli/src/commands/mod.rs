@@ -15,6 +15,7 @@ pub mod xattr;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
@@ -54,4 +55,9 @@ pub fn inside() -> impl TypedValueParser<Value = ImagePath> {
 /// For arguments where an image alone means its root directory.
 pub fn inside_or_root() -> impl TypedValueParser<Value = ImagePath> {
     OsStringValueParser::new().map(|text: OsString| ImagePath::parse_or_root(text))
+}
+
+/// For arguments that are an image as a whole.
+pub fn image() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(ImagePath::parse_image)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::address::ImagePath;
 use crate::output::{self, json_metadata, json_name, print_json, time};
-use crate::volume;
+use crate::{failure, volume};
 
 /// Show everything that an inode tells
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub struct StatArgs {
 
 pub fn run(args: &StatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut values = Vec::new();
-    for file in &args.files {
+    failure::each(&args.files, |file| {
         let filesystem = volume::open(&file.image)?;
         let handle = match args.dereference {
             true => filesystem.inode(&file.path),
@@ -36,8 +36,8 @@ pub fn run(args: &StatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             true => json_of(file, &handle).map(|value| values.push(value)),
             false => print(file, &handle, out),
         };
-        handle.map_err(anyhow::Error::from).and_then(show).with_context(|| file.to_string())?;
-    }
+        handle.map_err(anyhow::Error::from).and_then(show).with_context(|| file.to_string())
+    })?;
     if args.json { print_json(out, &json!(values)) } else { Ok(()) }
 }
 
@@ -56,10 +56,10 @@ fn print(file: &ImagePath, handle: &InodeHandle, out: &mut dyn Write) -> anyhow:
     writeln!(out, "{file}")?;
     writeln!(
         out,
-        "  {}, inode {}, {} links",
+        "  {}, inode {}, {}",
         output::type_name(metadata.file_type()),
         metadata.inode.get(),
-        metadata.links
+        output::count(metadata.links.into(), "link")
     )?;
     if handle.is_symlink() {
         writeln!(out, "  leads to {}", String::from_utf8_lossy(&handle.read_link()?))?;

@@ -114,13 +114,14 @@ impl Walk<'_> {
         if self.settings.archive && metadata.links > 1 && !metadata.is_dir() {
             let number = u64_from(self.links.len());
             if let Some(first) = self.links.get(&handle.number()) {
-                self.sink.send(Item::Again { name, link: *first })?;
+                self.sink.send(Item::Again { name, modified: metadata.modified, link: *first })?;
                 return Ok(None);
             }
             self.links.insert(handle.number(), number);
             link = Some(number);
         }
-        let entry = Entry { name, attributes: attributes(handle, &metadata, self.settings)?, link };
+        let attributes = attributes(handle, &metadata, self.settings)?;
+        let entry = Entry { name, attributes, modified: metadata.modified, link };
         if metadata.is_dir() {
             return self.enter(handle, entry);
         }
@@ -195,7 +196,8 @@ impl Walk<'_> {
 
     fn fail(&mut self, error: Error) -> Result<(), Stopped> {
         let below = self.path.iter().map(|name| format!("/{}", String::from_utf8_lossy(name)));
-        let address = format!("{}{}", self.source.address, below.collect::<String>());
+        let address = self.source.address.strip_suffix('/').unwrap_or(&self.source.address);
+        let address = format!("{address}{}", below.collect::<String>());
         let error = Err::<(), _>(error).context(address).expect_err("it is one");
         self.sink.send(Item::Failed(crate::failure::line(&error)))
     }

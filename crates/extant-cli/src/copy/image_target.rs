@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use extant::namespace::NodeKind;
 use extant::{Error, File, InodeHandle, OpenOptions, SetAttributes};
+use extant_format::Timestamp;
 use extant_format::cast::u64_from;
 
 use super::stream::{Attributes, Entry};
@@ -157,5 +158,18 @@ impl Target for ImageTarget {
         let first = self.links.get(&link).ok_or(Error::NotFound)?;
         self.make_room(name)?;
         Ok(self.top().handle.hard_link(first, name)?)
+    }
+
+    fn modified(&self, name: &[u8]) -> anyhow::Result<Option<Timestamp>> {
+        match self.top().handle.lookup(name) {
+            Err(Error::NotFound) => Ok(None),
+            found => Ok(Some(found?.metadata()?.modified)),
+        }
+    }
+
+    fn keep(&mut self, name: &[u8], link: u64) -> anyhow::Result<()> {
+        let handle = self.top().handle.lookup(name)?;
+        self.links.insert(link, handle);
+        Ok(())
     }
 }

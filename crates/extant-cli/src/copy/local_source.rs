@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use extant::namespace::NodeKind;
 use extant_format::Timestamp;
 use extant_format::cast::{low_u16, u64_from};
@@ -33,15 +34,13 @@ impl LocalSource {
         let mut links = HashMap::new();
         let mut depth = 0;
         let walk = WalkDir::new(&self.path)
-            .follow_root_links(!settings.recursive)
             .max_depth(if settings.recursive { usize::MAX } else { 0 })
             .sort_by_file_name();
         for entry in walk {
-            let found = entry.and_then(|entry| entry.metadata().map(|metadata| (entry, metadata)));
-            let (entry, metadata) = match found {
+            let (entry, metadata) = match look_at(entry, settings) {
                 Ok(found) => found,
                 Err(error) => {
-                    sink.send(Item::Failed(error.to_string()))?;
+                    sink.send(Item::Failed(crate::failure::line(&error)))?;
                     continue;
                 }
             };
@@ -55,7 +54,12 @@ impl LocalSource {
             };
             if metadata.is_dir() {
                 let attributes = attributes(entry.path(), &metadata, settings);
-                sink.send(Item::Enter(Entry { name, attributes, link: None }))?;
+                sink.send(Item::Enter(Entry {
+                    name,
+                    attributes,
+                    modified: modified(&metadata),
+                    link: None,
+                }))?;
                 depth = entry.depth() + 1;
             } else {
                 self.send_file(name, &entry, &metadata, settings, &mut links, sink)?;
@@ -83,23 +87,44 @@ impl LocalSource {
         if settings.archive && metadata.nlink() > 1 {
             let number = u64_from(links.len());
             if let Some(first) = links.get(&key) {
-                return sink.send(Item::Again { name, link: *first });
+                return sink.send(Item::Again { name, modified: modified(metadata), link: *first });
             }
             links.insert(key, number);
             link = Some(number);
         }
         let attributes = attributes(path, metadata, settings);
-        let new = Entry { name, attributes, link };
+        let new = Entry { name, attributes, modified: modified(metadata), link };
         let outcome = send_contents(path, metadata, new, settings, sink);
         match outcome {
             Err(Trouble::Stopped) => Err(Stopped),
             Err(Trouble::Io(error)) => {
                 links.remove(&key);
-                sink.send(Item::Failed(format!("{}: {error}", path.display())))
+                let error = anyhow::Error::from(error).context(path.display().to_string());
+                sink.send(Item::Failed(crate::failure::line(&error)))
             }
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// What an entry is; a symbolic link that is named alone stands for its target.
+fn look_at(
+    entry: walkdir::Result<DirEntry>,
+    settings: Settings,
+) -> anyhow::Result<(DirEntry, Metadata)> {
+    let plain = |error: walkdir::Error| {
+        let path = error.path().map(|path| path.display().to_string()).unwrap_or_default();
+        let why = error.into_io_error().unwrap_or(ErrorKind::Other.into());
+        anyhow::Error::from(why).context(path)
+    };
+    let entry = entry.map_err(plain)?;
+    let metadata = match settings.recursive {
+        true => entry.metadata().map_err(plain)?,
+        false => {
+            std::fs::metadata(entry.path()).with_context(|| entry.path().display().to_string())?
+        }
+    };
+    Ok((entry, metadata))
 }
 
 /// Why a file was not sent to its end.
@@ -138,13 +163,20 @@ fn send_contents(
         let target = std::fs::read_link(path)?.into_os_string().into_vec();
         return Ok(sink.send(Item::Symlink { entry, target })?);
     }
-    if kind.is_file() {
-        let follow = if settings.recursive { OFlags::NOFOLLOW } else { OFlags::empty() };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
+    // As with cp(1), what is named alone is read: a pipe, `/dev/stdin`, a disk.
+    if kind.is_file() || !settings.recursive {
+        let careful = match settings.recursive {
+            true => OFlags::NOFOLLOW | OFlags::NONBLOCK,
+            false => OFlags::empty(),
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | careful;
         let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
         sink.send(Item::File(entry))?;
         // A file that fails half-way is closed with the bytes that came, and reported.
-        let sent = send_bytes(file, metadata, sink);
+        let sent = match metadata.len() {
+            0 => send_stream(file, sink),
+            _ => send_bytes(file, metadata, sink),
+        };
         sink.send(Item::Close { size: metadata.len() })?;
         return sent;
     }
@@ -181,6 +213,20 @@ fn send_bytes(mut file: File, metadata: &Metadata, sink: &mut Sink) -> Result<()
     Ok(())
 }
 
+/// Sends what has no size of its own: pipes, devices, files of `/proc`; or nothing, from an empty file.
+fn send_stream(mut file: File, sink: &mut Sink) -> Result<(), Trouble> {
+    let mut offset = 0;
+    loop {
+        let mut bytes = sink.buffer(STREAM_BYTES);
+        let count = u64_from((&mut file).take(u64_from(STREAM_BYTES)).read_to_end(&mut bytes)?);
+        if count == 0 {
+            return Ok(());
+        }
+        sink.send(Item::Data { offset, bytes })?;
+        offset += count;
+    }
+}
+
 fn send_run(file: &mut File, start: u64, end: u64, sink: &mut Sink) -> Result<(), Trouble> {
     let mut offset = start;
     while offset < end {
@@ -196,22 +242,23 @@ fn send_run(file: &mut File, start: u64, end: u64, sink: &mut Sink) -> Result<()
     Ok(())
 }
 
+fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {
+    Timestamp { seconds, nanoseconds: u32::try_from(nanoseconds).unwrap_or(0) }
+}
+
+fn modified(metadata: &Metadata) -> Timestamp {
+    timestamp(metadata.mtime(), metadata.mtime_nsec())
+}
+
 fn attributes(path: &Path, metadata: &Metadata, settings: Settings) -> Attributes {
     let mode = low_u16(metadata.mode()) & 0o7777;
     if !settings.archive {
         return Attributes { mode: mode & 0o777 & !settings.umask, ..Attributes::default() };
     }
-    let time = |seconds, nanoseconds| Timestamp {
-        seconds,
-        nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
-    };
     Attributes {
         mode,
         owner: Some((metadata.uid(), metadata.gid())),
-        times: Some((
-            time(metadata.atime(), metadata.atime_nsec()),
-            time(metadata.mtime(), metadata.mtime_nsec()),
-        )),
+        times: Some((timestamp(metadata.atime(), metadata.atime_nsec()), modified(metadata))),
         xattrs: xattrs(path),
     }
 }
@@ -238,5 +285,7 @@ fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
     Ok(buffer)
 }
 
+/// Little, since most files without a size are empty.
+const STREAM_BYTES: usize = 32 << 10;
 /// Linux keeps values, and lists of names, below this.
 const LARGEST_XATTR: usize = 64 << 10;

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use extant::namespace::NodeKind;
@@ -30,6 +30,10 @@ pub struct LocalTarget {
     links: HashMap<u64, PathBuf>,
     /// Owners may be given away, and attributes of every kind set.
     privileged: bool,
+    /// Device and inode of the image that is read, which is not replaced by what is in it.
+    avoid: Option<(u64, u64)>,
+    /// A file that exists and was named itself: it is written in place, through links and into devices, as by cp(1).
+    named: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -45,18 +49,24 @@ struct OpenedFile {
     file: File,
     attributes: Attributes,
     end: u64,
+    is_new: bool,
 }
 
 impl LocalTarget {
-    /// Files will be made in `directory`.
+    /// Files will be made in `directory`, but for the first one if it goes to a file that was `named`.
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn new(directory: &Path) -> io::Result<Self> {
+    pub fn new(
+        directory: &Path,
+        named: Option<PathBuf>,
+        avoid: Option<(u64, u64)>,
+    ) -> io::Result<Self> {
         let handle = open_directory(CWD, directory.as_os_str().as_bytes(), OFlags::empty())?;
         let top = Directory { handle, path: PathBuf::new(), attributes: Attributes::default() };
         let privileged = rustix::process::geteuid().is_root();
-        Ok(Self { stack: vec![top], file: None, links: HashMap::new(), privileged })
+        let (stack, links) = (vec![top], HashMap::new());
+        Ok(Self { stack, file: None, links, privileged, avoid, named })
     }
 
     fn top(&self) -> &Directory {
@@ -68,15 +78,32 @@ impl LocalTarget {
         &self,
         name: &[u8],
         make: impl Fn(&OwnedFd) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+    ) -> anyhow::Result<T> {
         let directory = &self.top().handle;
         match make(directory) {
             Err(Errno::EXIST) => {
+                let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if self.avoid == Some((found.st_dev, found.st_ino)) {
+                    anyhow::bail!("is the image itself; left as it is");
+                }
                 rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
-                make(directory)
+                Ok(make(directory)?)
             }
-            made => made,
+            made => Ok(made?),
         }
+    }
+
+    /// Opens the file that was named, and cuts it to nothing.
+    fn reopen(&self, path: &Path) -> anyhow::Result<File> {
+        let file = File::options().write(true).open(path)?;
+        let found = file.metadata()?;
+        if self.avoid == Some((found.dev(), found.ino())) {
+            anyhow::bail!("is the image itself; left as it is");
+        }
+        if found.is_file() {
+            file.set_len(0)?;
+        }
+        Ok(file)
     }
 
     fn remember(&mut self, entry: &Entry) {
@@ -164,6 +191,12 @@ impl Target for LocalTarget {
     }
 
     fn file(&mut self, entry: Entry) -> anyhow::Result<()> {
+        if let Some(path) = self.named.take() {
+            let file = self.reopen(&path)?;
+            self.file =
+                Some(OpenedFile { file, attributes: entry.attributes, end: 0, is_new: false });
+            return Ok(());
+        }
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -172,21 +205,36 @@ impl Target for LocalTarget {
         })?;
         self.remember(&entry);
         let file = File::from(handle);
-        self.file = Some(OpenedFile { file, attributes: entry.attributes, end: 0 });
+        self.file = Some(OpenedFile { file, attributes: entry.attributes, end: 0, is_new: true });
         Ok(())
     }
 
     fn data(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
         let opened = self.file.as_mut().expect("data follows a file");
-        opened.file.write_all_at(bytes, offset)?;
+        match opened.file.write_all_at(bytes, offset) {
+            // A pipe has no offsets; holes become zeros there.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SPIPE) => {
+                fill(&opened.file, offset - opened.end)?;
+                opened.file.write_all(bytes)?;
+            }
+            written => written?,
+        }
         opened.end = offset + u64_from(bytes.len());
         Ok(())
     }
 
     fn close(&mut self, size: u64) -> anyhow::Result<()> {
         let opened = self.file.take().expect("a close follows a file");
+        let is_regular = opened.is_new || opened.file.metadata()?.is_file();
         if opened.end < size {
-            opened.file.set_len(size)?;
+            match is_regular {
+                true => opened.file.set_len(size)?,
+                false => fill(&opened.file, size - opened.end)?,
+            }
+        }
+        // An old file keeps its permissions unless they are copied, and a device does always.
+        if !opened.is_new && (!is_regular || opened.attributes.owner.is_none()) {
+            return Ok(());
         }
         Ok(self.finish(&opened.file, &opened.attributes)?)
     }
@@ -226,6 +274,32 @@ impl Target for LocalTarget {
         })?;
         Ok(())
     }
+
+    fn modified(&self, name: &[u8]) -> anyhow::Result<Option<Timestamp>> {
+        let found = match &self.named {
+            Some(path) => rustix::fs::stat(path),
+            None => rustix::fs::statat(&self.top().handle, name, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        match found {
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+            Ok(found) => Ok(Some(Timestamp {
+                seconds: found.st_mtime,
+                nanoseconds: u32::try_from(found.st_mtime_nsec).unwrap_or(0),
+            })),
+        }
+    }
+
+    fn keep(&mut self, name: &[u8], link: u64) -> anyhow::Result<()> {
+        let path = self.top().path.join(OsStr::from_bytes(name));
+        self.links.insert(link, path);
+        Ok(())
+    }
+}
+
+/// Writes so many zeros where there can be no holes.
+fn fill(mut file: &File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(bytes), &mut file).map(drop)
 }
 
 fn open_directory(at: impl AsFd, name: &[u8], follow: OFlags) -> Result<OwnedFd, Errno> {

@@ -21,32 +21,47 @@ use extant::{Error, Filesystem};
 use serde_json::json;
 
 use crate::address::{Address, ImagePath, last_name};
-use crate::failure::{Incomplete, Usage};
-use crate::output::print_json;
-use crate::progress::Progress;
+use crate::failure::{Told, Usage, say};
+use crate::output::{count, print_json};
+use crate::progress::{Progress, Words};
 use crate::volume;
 use image_source::ImageSource;
 use image_target::ImageTarget;
 use local_source::LocalSource;
 use local_target::LocalTarget;
 use stream::{Settings, Sink, Stopped, stream};
-use target::{Target, take_all};
+use target::{Replace, Target, take_all};
 
 /// Copy files into an image, out of one, or from image to image
 ///
-/// New files inside an image belong to root unless `-a` keeps their owners. A file in the way is replaced; a directory in the
-/// way is filled. Holes stay holes.
+/// New files inside an image belong to root unless `-a` or `-p` keeps their owners. A file in the way is replaced, also if it is a
+/// symbolic link; a directory in the way is filled. Holes stay holes. `/dev/stdin` and other pipes are read to their end.
 #[derive(Debug, clap::Args)]
 pub struct CpArgs {
     /// What, and at last where to: IMAGE:/path, or a path of this machine
     #[arg(required = true, num_args = 2.., value_parser = clap::value_parser!(Address))]
     paths: Vec<Address>,
     /// Directories with everything below them too
-    #[arg(short, long)]
+    #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// As -r, and keep owners, permissions, times, hard links, extended attributes and access lists
+    /// Keep owners, permissions, times, hard links, extended attributes and access lists
+    #[arg(short, long)]
+    preserve: bool,
+    /// As -rp
     #[arg(short, long)]
     archive: bool,
+    /// Leave files alone that exist
+    #[arg(short, long, conflicts_with = "update")]
+    no_clobber: bool,
+    /// Replace only files that are older
+    #[arg(short, long)]
+    update: bool,
+    /// Without effect: files in the way are replaced anyway
+    #[arg(short, long, hide = true)]
+    force: bool,
+    /// Print the name of each copy
+    #[arg(short, long, conflicts_with_all = ["quiet", "json"])]
+    verbose: bool,
     /// Only speak of what went wrong
     #[arg(short, long)]
     quiet: bool,
@@ -61,8 +76,20 @@ pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let job = Job {
         sources,
         target,
-        settings: Settings { recursive, archive: args.archive, umask: umask() },
-        progress: Progress::new(None, args.quiet || !recursive),
+        settings: Settings { recursive, archive: args.archive || args.preserve, umask: umask() },
+        replace: match (args.no_clobber, args.update) {
+            (true, _) => Replace::Never,
+            (false, true) => Replace::Older,
+            (false, false) => Replace::Always,
+        },
+        progress: Progress::new(
+            None,
+            match (args.quiet, args.verbose) {
+                (true, _) => Words::Quiet,
+                (false, true) => Words::EachFile,
+                (false, false) => Words::Usual,
+            },
+        ),
     };
     match target {
         Address::Image(inside) => {
@@ -71,13 +98,19 @@ pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         Address::Local(path) => job.fill_directory(path),
     }
     .inspect_err(|_| job.progress.clear())?;
-    job.progress.finish();
+    match recursive {
+        true => job.progress.finish(),
+        false => job.progress.clear(),
+    }
     let failed = job.progress.failures();
     if args.json {
         let (files, bytes) = (job.progress.files(), job.progress.bytes());
         print_json(out, &json!({ "files": files, "bytes": bytes, "failed": failed }))?;
     }
-    if failed > 0 { Err(Incomplete { failed }.into()) } else { Ok(()) }
+    if failed > 0 && recursive {
+        say(&format!("{} could not be copied", count(failed, "file")));
+    }
+    if failed > 0 { Err(Told(1).into()) } else { Ok(()) }
 }
 
 /// One call of `cp`.
@@ -85,6 +118,7 @@ struct Job<'a> {
     sources: &'a [Address],
     target: &'a Address,
     settings: Settings,
+    replace: Replace,
     progress: Progress,
 }
 
@@ -148,6 +182,7 @@ impl Job<'_> {
                     Source::Image(ImageSource { handle, address: from.to_string(), name, avoid })
                 }
             };
+            self.check_slash(&source, into, &to.path)?;
             self.copy(&source, &mut ImageTarget::new(directory.clone()), &shown.to_string())?;
         }
         Ok(())
@@ -156,6 +191,7 @@ impl Job<'_> {
     fn fill_directory(&self, to: &Path) -> anyhow::Result<()> {
         let into = to.is_dir();
         self.check_target(into)?;
+        let named = (!into && to.exists()).then(|| to.to_owned());
         let directory = match (into, to.parent()) {
             (true, _) => to,
             (false, Some(parent)) if !parent.as_os_str().is_empty() => parent,
@@ -168,11 +204,20 @@ impl Job<'_> {
                     format!("neither {source} nor {} is inside an image; use cp(1)", self.target);
                 return Err(Usage(problem).into());
             };
+            if is_same_file(&from.image, to) {
+                let problem =
+                    format!("{} is the image itself; write {0}:/ for its root", to.display());
+                return Err(Usage(problem).into());
+            }
             let name = self.name_of_copy(source, into)?;
             let handle = self.find(from, &volume::open(&from.image)?)?;
             let source = ImageSource { handle, address: from.to_string(), name, avoid: None };
-            let mut target = LocalTarget::new(directory).with_context(|| shown.clone())?;
-            self.copy(&Source::Image(source), &mut target, &shown)?;
+            let source = Source::Image(source);
+            self.check_slash(&source, into, to.as_os_str().as_bytes())?;
+            let avoid = std::fs::metadata(&from.image).map(|image| (image.dev(), image.ino()));
+            let target = LocalTarget::new(directory, named.clone(), avoid.ok());
+            let mut target = target.with_context(|| shown.clone())?;
+            self.copy(&source, &mut target, &shown)?;
         }
         Ok(())
     }
@@ -187,6 +232,18 @@ impl Job<'_> {
             .into());
         }
         Ok(())
+    }
+
+    /// A name with a slash at its end means a directory, and only a directory can become one.
+    fn check_slash(&self, source: &Source, into: bool, path: &[u8]) -> anyhow::Result<()> {
+        let is_dir = match source {
+            Source::Local(local) => local.path.is_dir(),
+            Source::Image(image) => image.handle.is_dir(),
+        };
+        if into || is_dir || !path.ends_with(b"/") {
+            return Ok(());
+        }
+        Err(Usage(format!("{} is no directory", self.target)).into())
     }
 
     /// What the copy of `source` is called: as the source if the target is a directory, else as the target.
@@ -238,7 +295,7 @@ impl Job<'_> {
         std::thread::scope(|scope| {
             // A walk that was stopped has nothing to say: the target stopped it and tells why.
             scope.spawn(move || source.walk(self.settings, &mut sink).and_then(|()| sink.flush()));
-            let taken = take_all(&mut items, target, to, &self.progress);
+            let taken = take_all(&mut items, target, to, self.replace, &self.progress);
             drop(items);
             taken
         })

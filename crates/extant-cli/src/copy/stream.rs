@@ -26,7 +26,7 @@ pub enum Item {
     /// A device file, a pipe or a socket.
     Special { entry: Entry, kind: NodeKind },
     /// Another name of an earlier file, whose entry had this number.
-    Again { name: Vec<u8>, link: u64 },
+    Again { name: Vec<u8>, modified: Timestamp, link: u64 },
     /// Something that could not be read, in one line.
     Failed(String),
 }
@@ -36,6 +36,8 @@ pub enum Item {
 pub struct Entry {
     pub name: Vec<u8>,
     pub attributes: Attributes,
+    /// When it was modified, whether or not that is kept.
+    pub modified: Timestamp,
     /// Other names may follow, which refer to this number.
     pub link: Option<u64>,
 }

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use extant::namespace::NodeKind;
+use extant_format::Timestamp;
 use extant_format::cast::u64_from;
 
 use super::stream::{Entry, Item, Stream};
@@ -26,6 +27,21 @@ pub trait Target {
     fn special(&mut self, entry: Entry, kind: NodeKind) -> anyhow::Result<()>;
     /// Makes another name of a file made before; a file of that name is replaced.
     fn again(&mut self, name: &[u8], link: u64) -> anyhow::Result<()>;
+    /// When what has this name was modified, if there is such a file.
+    fn modified(&self, name: &[u8]) -> anyhow::Result<Option<Timestamp>>;
+    /// Takes what has this name for the file that is not copied; further names of that one go to it.
+    fn keep(&mut self, name: &[u8], link: u64) -> anyhow::Result<()>;
+}
+
+/// When a file that is in the way is replaced.
+#[derive(Clone, Copy, Debug)]
+pub enum Replace {
+    /// Always.
+    Always,
+    /// If it is older than what is copied (`cp -u`).
+    Older,
+    /// Never (`cp -n`).
+    Never,
 }
 
 /// Gives every item to `target`, which is called `to`. What concerns one file alone is reported and left out.
@@ -36,10 +52,13 @@ pub fn take_all(
     stream: &mut Stream,
     target: &mut dyn Target,
     to: &str,
+    replace: Replace,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut taking = Taking {
         target,
+        to,
+        replace,
         progress,
         path: Vec::new(),
         at: Vec::new(),
@@ -48,7 +67,7 @@ pub fn take_all(
     };
     while let Some(item) = stream.next() {
         let Err(error) = taking.take(item, stream) else { continue };
-        let error = error.context(taking.address(to));
+        let error = error.context(taking.address());
         if concerns_all(&error) {
             return Err(error);
         }
@@ -60,6 +79,8 @@ pub fn take_all(
 /// Where in the stream we are.
 struct Taking<'a> {
     target: &'a mut dyn Target,
+    to: &'a str,
+    replace: Replace,
     progress: &'a Progress,
     /// The directories that were entered.
     path: Vec<Vec<u8>>,
@@ -82,6 +103,7 @@ impl Taking<'_> {
             Item::Enter(entry) => {
                 self.at.clone_from(&entry.name);
                 self.target.enter(entry).inspect_err(|_| self.skipped = 1)?;
+                self.progress.made(|| self.address());
                 self.path.push(std::mem::take(&mut self.at));
             }
             Item::Leave => {
@@ -91,8 +113,10 @@ impl Taking<'_> {
             Item::File(entry) => {
                 self.at.clone_from(&entry.name);
                 self.skips_file = true;
-                self.target.file(entry)?;
-                self.skips_file = false;
+                if !self.stays(entry.modified, entry.link)? {
+                    self.target.file(entry)?;
+                    self.skips_file = false;
+                }
             }
             Item::Data { offset, bytes } => {
                 self.target.data(offset, &bytes).inspect_err(|_| self.skips_file = true)?;
@@ -101,32 +125,57 @@ impl Taking<'_> {
             }
             Item::Close { size } => {
                 self.target.close(size)?;
-                self.progress.file_done();
+                self.done();
             }
             Item::Symlink { entry, target } => {
                 self.at.clone_from(&entry.name);
-                self.target.symlink(entry, &target)?;
-                self.progress.file_done();
+                if !self.stays(entry.modified, entry.link)? {
+                    self.target.symlink(entry, &target)?;
+                    self.done();
+                }
             }
             Item::Special { entry, kind } => {
                 self.at.clone_from(&entry.name);
-                self.target.special(entry, kind)?;
-                self.progress.file_done();
+                if !self.stays(entry.modified, entry.link)? {
+                    self.target.special(entry, kind)?;
+                    self.done();
+                }
             }
-            Item::Again { name, link } => {
+            Item::Again { name, modified, link } => {
                 self.at.clone_from(&name);
-                self.target.again(&name, link)?;
-                self.progress.file_done();
+                if !self.stays(modified, None)? {
+                    self.target.again(&name, link)?;
+                    self.done();
+                }
             }
         }
         Ok(())
     }
 
+    fn done(&self) {
+        self.progress.file_done();
+        self.progress.made(|| self.address());
+    }
+
+    /// Whether what has the name of the file at hand stays as it is.
+    fn stays(&mut self, modified: Timestamp, link: Option<u64>) -> anyhow::Result<bool> {
+        if matches!(self.replace, Replace::Always) {
+            return Ok(false);
+        }
+        let Some(found) = self.target.modified(&self.at)? else { return Ok(false) };
+        let order = |time: Timestamp| (time.seconds, time.nanoseconds);
+        if matches!(self.replace, Replace::Older) && order(found) < order(modified) {
+            return Ok(false);
+        }
+        link.map_or(Ok(()), |link| self.target.keep(&self.at, link))?;
+        Ok(true)
+    }
+
     /// How the file at hand is called.
-    fn address(&self, to: &str) -> String {
+    fn address(&self) -> String {
         let names = self.path.iter().chain([&self.at]).filter(|name| !name.is_empty());
         let below = names.map(|name| format!("/{}", String::from_utf8_lossy(name)));
-        format!("{}{}", to.strip_suffix('/').unwrap_or(to), below.collect::<String>())
+        format!("{}{}", self.to.strip_suffix('/').unwrap_or(self.to), below.collect::<String>())
     }
 }
 

@@ -83,7 +83,7 @@ fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock, Error> {
 fn check_device(geometry: &Geometry, device: &dyn BlockDevice) -> Result<(), Error> {
     let wanted = geometry.blocks_count.checked_shl(geometry.block_bits);
     let fits = wanted.is_some_and(|bytes| bytes <= device.geometry().len_bytes);
-    Ok(Place::Superblock.require(fits, Rule::BlocksCount)?)
+    Ok(Place::Superblock.require(fits, Rule::BlocksPastDevice)?)
 }
 
 /// Every group's descriptor; a wrong checksum matters only to a volume that is to be written.
