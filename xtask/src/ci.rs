@@ -16,6 +16,9 @@ const BARE_TARGET: &str = "x86_64-unknown-none";
 /// Tests append a line `oracle: test` to the file that this variable names when they cannot compare.
 const SKIPS_VARIABLE: &str = "EXTANT_SKIPS";
 
+/// Schedules of each scenario of threads.
+const SCHEDULES: u32 = 200;
+
 /// What became of the checks so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -34,6 +37,7 @@ pub fn run(root: &Path) -> anyhow::Result<bool> {
     tally.cargo(root, "clippy", &clippy, &["clippy", "--version"])?;
     without_std(root, &mut tally)?;
     tests(root, &mut tally)?;
+    tally.step("schedules", || crate::schedules(SCHEDULES))?;
 
     for name in &tally.skipped {
         println!("skipped  {name}");

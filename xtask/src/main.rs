@@ -20,6 +20,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
+  schedules [COUNT]
+          threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000)
   sabotage [FILTER]
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
         ["tidy", ..] => tidy::run(&root()),
         ["oracle", ref rest @ ..] => oracle::run(&root(), rest),
         ["sabotage", ref rest @ ..] => sabotage::run(&root(), rest.first().unwrap_or(&"")),
+        ["schedules", ref rest @ ..] => {
+            schedules(rest.first().and_then(|count| count.parse().ok()).unwrap_or(2000))
+        }
         ["bench", name, ref rest @ ..] => {
             cargo(&["bench", "--quiet", "-p", "extant", "--bench", name, "--"], rest)
         }
@@ -76,9 +81,11 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             check_options(options, &["--count", "--size"], &[])
         }
         ["kill", ref options @ ..] => check_options(options, &["--count", "--size"], &[]),
+        ["schedules"] => Ok(()),
+        ["schedules", count] if count.parse::<u32>().is_ok() => Ok(()),
         ["bench", name, ..] if BENCHMARKS.contains(&name) => Ok(()),
         ["bench", ref rest @ ..] => Err(format!("no benchmark is called `{}`", rest.join(" "))),
-        [command @ ("ci" | "tidy" | "sabotage"), ref rest @ ..] => {
+        [command @ ("ci" | "tidy" | "sabotage" | "schedules"), ref rest @ ..] => {
             Err(format!("`{command}` does not know `{}`", rest.join(" ")))
         }
         [command, ..] => Err(format!("no command is called `{command}`")),
@@ -105,6 +112,22 @@ fn check_options(words: &[&str], numbers: &[&str], alone: &[&str]) -> Result<(),
 fn cargo(command: &[&str], arguments: &[&str]) -> anyhow::Result<bool> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(program).args(command).args(arguments).current_dir(root()).status();
+    Ok(status.context("cargo does not run")?.success())
+}
+
+/// Runs the threads of the lab in `count` schedules a scenario and scheduler; in a target folder of its own, since all is
+/// built with other locks.
+fn schedules(count: u32) -> anyhow::Result<bool> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let status = Command::new(program)
+        .args(["test", "--quiet", "--package", "extant-lab", "--test", "schedules"])
+        .env("RUSTFLAGS", "--cfg extant_shuttle")
+        .env("CARGO_TARGET_DIR", target.join("shuttle"))
+        .env("EXTANT_SCHEDULES", count.to_string())
+        .current_dir(root())
+        .status();
     Ok(status.context("cargo does not run")?.success())
 }
 

@@ -5,7 +5,8 @@
 //! A lock whose holder panicked panics, so damage cannot spread.
 //! # Locking
 //! `docs/locking.md` has the table of ranks. With `std` the locks sleep; without it they spin, and a
-//! [`Condvar`] waits by letting go of its lock and trying again.
+//! [`Condvar`] waits by letting go of its lock and trying again. Built with `--cfg extant_shuttle` they are shuttle's, whose
+//! scheduler then decides at each of them which thread goes on.
 //! # Not here
 //! What each lock protects (the type that owns it says so).
 //! # Source
@@ -76,14 +77,20 @@ mod held {
     use std::cell::RefCell;
     use std::vec::Vec;
 
-    std::thread_local! {
+    #[cfg(extant_shuttle)]
+    use shuttle::thread_local;
+    #[cfg(not(extant_shuttle))]
+    use std::thread_local;
+
+    thread_local! {
         /// With whether it is held by this thread alone.
         static HELD: RefCell<Vec<(Rank, Sharing)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Notes that this thread takes a lock of `rank`, and panics if it holds one that comes later.
     pub(super) fn take(rank: Rank, sharing: Sharing) {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             if let Some(top) = held.iter().map(|&(rank, _)| rank).max() {
                 let again =
                     matches!(rank, Rank::Content | Rank::Folio | Rank::MetadataBlock | Rank::Map);
@@ -98,7 +105,8 @@ mod held {
 
     /// Panics if this thread holds no lock of `rank`, or none that excludes others though `sharing` says so.
     pub(super) fn require(rank: Rank, sharing: Sharing) {
-        HELD.with_borrow(|held| {
+        HELD.with(|held| {
+            let held = held.borrow();
             let fits = held.iter().any(|&(own, how)| own == rank && how >= sharing);
             assert!(fits, "{rank:?} ({sharing:?}) is not held");
         });
@@ -106,7 +114,8 @@ mod held {
 
     /// Panics if this thread holds a lock under which nobody may wait for I/O.
     pub(super) fn check_may_wait() {
-        HELD.with_borrow(|held| {
+        HELD.with(|held| {
+            let held = held.borrow();
             let top = held.iter().map(|&(rank, _)| rank).max();
             assert!(top.is_none_or(|top| top <= Rank::ModeSwitch), "waits while {top:?} is held");
         });
@@ -140,6 +149,11 @@ mod held {
 
 #[cfg(feature = "std")]
 mod imp {
+    #[cfg(extant_shuttle)]
+    pub(super) use shuttle::sync::{
+        Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    };
+    #[cfg(not(extant_shuttle))]
     pub(super) use std::sync::{
         Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
     };

@@ -61,7 +61,14 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("extant-script", &["extant", "extant-device", "extant-format"]),
     (
         "extant-lab",
-        &["extant", "extant-device", "extant-format", "extant-script", "extant-testkit"],
+        &[
+            "extant",
+            "extant-device",
+            "extant-format",
+            "extant-image",
+            "extant-script",
+            "extant-testkit",
+        ],
     ),
     ("extant-fuse", &["extant", "extant-device", "extant-format", "extant-sys"]),
     (

@@ -1,0 +1,286 @@
+//! Threads on one volume under a scheduler that decides at every lock who goes on: shuttle, by `cargo xtask schedules`.
+//!
+//! After each schedule all bytes are some that were written, the free counts fit the bitmaps, and a sample is clean under
+//! `e2fsck`. A schedule that fails prints itself; `SHUTTLE_REPLAY` holds it for a second run.
+#![cfg(extant_shuttle)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use extant::{Error, File, Filesystem, MountOptions};
+use extant_device::MemoryDevice;
+use extant_format::cast::u64_from;
+use extant_image::{MkfsOptions, mkfs};
+use extant_lab::counts;
+use extant_script::Volume;
+use extant_testkit::oracle::{self, Scratch};
+use shuttle::thread;
+
+/// Bytes that a thread writes at a time: more than a block, and not on its edges.
+const PIECE: usize = 5000;
+/// One image in so many is shown to e2fsck.
+const SAMPLE: usize = 500;
+
+type Work = Box<dyn FnOnce(&Filesystem) -> Result<(), Error> + Send>;
+
+/// How often each scenario runs with each scheduler.
+fn rounds() -> usize {
+    std::env::var("EXTANT_SCHEDULES").map_or(20, |count| count.parse().expect("a number"))
+}
+
+/// An empty volume; made once.
+fn base() -> &'static MemoryDevice {
+    static BASE: OnceLock<MemoryDevice> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let device = MemoryDevice::new(8 << 20);
+        let options = MkfsOptions { uuid: [7; 16], hash_seed: [9; 16], ..MkfsOptions::default() };
+        mkfs(&device, &options).expect("an image can be made");
+        device
+    })
+}
+
+/// Runs `threads` side by side in many schedules, after `before` and followed by `after`, and judges what they left.
+fn check(
+    options: fn() -> MountOptions,
+    before: fn(&Filesystem) -> Result<(), Error>,
+    threads: fn() -> Vec<Work>,
+    after: fn(&Filesystem) -> Result<(), Error>,
+) {
+    let device = base();
+    let run = move || {
+        let device = Arc::new(device.snapshot());
+        let volume = Volume::mount(Arc::clone(&device) as _, options()).expect("it mounts");
+        before(&volume.filesystem).expect("the scene can be set");
+        let running: Vec<_> = threads()
+            .into_iter()
+            .map(|work| {
+                let filesystem = volume.filesystem.clone();
+                thread::spawn(move || work(&filesystem).expect("an operation that fits"))
+            })
+            .collect();
+        running.into_iter().for_each(|thread| thread.join().expect("a thread ends"));
+        after(&volume.filesystem).expect("what is left can be read");
+        volume.unmount().expect("it unmounts");
+        judge(&device);
+    };
+    shuttle::check_random(run, rounds());
+    shuttle::check_pct(run, rounds(), 3);
+}
+
+fn judge(image: &MemoryDevice) {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    counts::check(image).expect("free counts fit the bitmaps");
+    if SEEN.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
+        let scratch = Scratch::new("schedule");
+        let path = scratch.path("disk.img");
+        std::fs::write(&path, image.to_vec()).expect("the image can be written");
+        oracle::e2fsck(&path).expect("a clean image");
+    }
+}
+
+fn nothing(_: &Filesystem) -> Result<(), Error> {
+    Ok(())
+}
+
+fn with_file(filesystem: &Filesystem) -> Result<(), Error> {
+    let file = filesystem.create("/file")?;
+    write(&file, b'0', 0, 4)?;
+    file.sync_all()
+}
+
+/// Writes `pieces` pieces of one letter from `offset` on.
+fn write(file: &File, letter: u8, offset: u64, pieces: u64) -> Result<(), Error> {
+    for piece in 0..pieces {
+        let bytes = [letter; PIECE];
+        let mut done = 0;
+        while done < PIECE {
+            let at = offset + piece * u64_from(PIECE) + u64_from(done);
+            done += file.write_at(&bytes[done..], at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every byte of a file that only grows is zero or one of `letters`, and it ends where its size says.
+fn has_only(filesystem: &Filesystem, path: &str, letters: &[u8]) -> Result<(), Error> {
+    let file = filesystem.open(path)?;
+    let mut bytes = vec![0xFF; 64 * PIECE];
+    let before = file.metadata()?.size;
+    let len = file.read_at(&mut bytes, 0)?;
+    assert!((before..=file.metadata()?.size).contains(&u64_from(len)));
+    let strange = bytes[..len].iter().position(|byte| *byte != 0 && !letters.contains(byte));
+    assert_eq!(strange, None, "a byte that nobody wrote");
+    Ok(())
+}
+
+fn small_cache() -> MountOptions {
+    MountOptions::new().cache_bytes(1 << 20).dirty_ratio(1, 2)
+}
+
+fn immediate() -> MountOptions {
+    MountOptions::new().delayed_allocation(false)
+}
+
+fn written_at_once() -> MountOptions {
+    MountOptions::new().unwritten_until_done(false)
+}
+
+fn open(filesystem: &Filesystem) -> Result<File, Error> {
+    filesystem.open_with("/file", extant::OpenOptions::new().read(true).write(true))
+}
+
+fn writer_truncate_and_writeback() -> Vec<Work> {
+    vec![
+        Box::new(|fs| write(&open(fs)?, b'a', 1000, 3)),
+        Box::new(|fs| {
+            let file = open(fs)?;
+            file.set_len(3000)?;
+            file.set_len(30_000)
+        }),
+        Box::new(|fs| {
+            open(fs)?.sync_data()?;
+            fs.tick().map(|_| ())
+        }),
+    ]
+}
+
+fn zero_a_or_0(fs: &Filesystem) -> Result<(), Error> {
+    has_only(fs, "/file", b"0a")
+}
+
+/// S16: a writer against truncation and writeback of the same blocks, in each way to allocate.
+#[test]
+fn s16_a_writer_against_truncate_and_writeback() {
+    for options in [MountOptions::new, immediate, written_at_once, small_cache] {
+        check(options, with_file, writer_truncate_and_writeback, zero_a_or_0);
+    }
+}
+
+/// Two writers of overlapping ranges and a reader, who sees only whole states of each block.
+#[test]
+fn two_writers_and_a_reader_of_one_file() {
+    check(
+        MountOptions::new,
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| write(&open(fs)?, b'a', 0, 3)),
+                Box::new(|fs| write(&open(fs)?, b'b', 7000, 3)),
+                Box::new(|fs| has_only(fs, "/file", b"0ab")),
+            ]
+        },
+        |fs| {
+            has_only(fs, "/file", b"ab0")?;
+            assert_eq!(fs.metadata("/file")?.size, 22_000);
+            Ok(())
+        },
+    );
+}
+
+/// Names come, go and move while everything is synced.
+#[test]
+fn names_against_sync() {
+    check(
+        MountOptions::new,
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| {
+                    write(&fs.create("/a")?, b'a', 0, 1)?;
+                    fs.rename("/a", "/b")
+                }),
+                Box::new(|fs| {
+                    fs.create_dir("/folder")?;
+                    fs.rename("/file", "/folder/file")?;
+                    fs.remove_file("/folder/file")
+                }),
+                Box::new(|fs| fs.sync_all()),
+            ]
+        },
+        |fs| {
+            has_only(fs, "/b", b"a")?;
+            assert!(fs.metadata("/file").is_err() && fs.metadata("/a").is_err());
+            Ok(())
+        },
+    );
+}
+
+/// A file that is removed while it is written and synced gives everything back with its last user.
+#[test]
+fn a_file_removed_in_use_goes_with_its_last_user() {
+    check(
+        small_cache,
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| match open(fs) {
+                    Ok(file) => {
+                        write(&file, b'a', 20_000, 8)?;
+                        file.sync_all()
+                    }
+                    Err(Error::NotFound) => Ok(()),
+                    Err(error) => Err(error),
+                }),
+                Box::new(|fs| fs.remove_file("/file")),
+                Box::new(|fs| fs.tick().map(|_| ())),
+            ]
+        },
+        |fs| {
+            assert!(fs.metadata("/file").is_err());
+            Ok(())
+        },
+    );
+}
+
+/// Appends that are each followed by `fsync`, from two threads, while a third one syncs the volume.
+#[test]
+fn commits_beside_each_other() {
+    check(
+        MountOptions::new,
+        nothing,
+        || {
+            let append = |name: &'static str| -> Work {
+                Box::new(move |fs| {
+                    let file = fs.create(name)?;
+                    for piece in 0..3 {
+                        write(&file, b'a', piece * 5000, 1)?;
+                        file.sync_all()?;
+                    }
+                    Ok(())
+                })
+            };
+            vec![append("/one"), append("/two"), Box::new(|fs| fs.sync_all())]
+        },
+        |fs| {
+            has_only(fs, "/one", b"a")?;
+            has_only(fs, "/two", b"a")
+        },
+    );
+}
+
+/// Old data goes by the clock while a writer overwrites it and a cut takes it away.
+#[test]
+fn expired_data_against_a_writer_and_unlink() {
+    check(
+        || MountOptions::new().commit_interval(Duration::ZERO),
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| write(&open(fs)?, b'a', 0, 4)),
+                Box::new(|fs| {
+                    for _ in 0..3 {
+                        fs.tick()?;
+                    }
+                    Ok(())
+                }),
+                Box::new(|fs| {
+                    fs.create("/other")?;
+                    fs.rename("/other", "/third")?;
+                    fs.remove_file("/third")
+                }),
+            ]
+        },
+        zero_a_or_0,
+    );
+}
