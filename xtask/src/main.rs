@@ -17,6 +17,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   tidy    the rules of layout alone: arrows between layers, lengths, headers
   oracle [speed | kills | contents] [TREE]
           long comparisons with the kernel, all or one, on /usr/share or another tree; needs root
+  oracle trace [--all | --random N --seed S | SCRIPT..] [--quiet]
+          events of scripts compared with those of the kernel's tracefs; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
@@ -29,6 +31,9 @@ const USAGE: &str = "usage: cargo xtask <command>
 
 /// The engine's benchmarks.
 const BENCHMARKS: [&str; 2] = ["latency", "paths"];
+
+/// The lab as it is while one works on it: with the checks of debug builds.
+const TRACE: [&str; 6] = ["run", "--quiet", "-p", "extant-lab", "--", "trace"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +49,8 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["ci", ..] => ci::run(&root()),
         ["tidy", ..] => tidy::run(&root()),
+        ["oracle", "trace"] => cargo(&TRACE, &["--all"]),
+        ["oracle", "trace", ref rest @ ..] => cargo(&TRACE, rest),
         ["oracle", ref rest @ ..] => oracle::run(&root(), rest),
         ["sabotage", ref rest @ ..] => sabotage::run(&root(), rest.first().unwrap_or(&"")),
         ["schedules", ref rest @ ..] => {
@@ -69,6 +76,7 @@ fn check(arguments: &[&str]) -> Result<(), String> {
     match *arguments {
         ["ci" | "tidy" | "sabotage"] => Ok(()),
         ["sabotage", filter] if !filter.starts_with('-') => Ok(()),
+        ["oracle", "trace", ..] => Ok(()), // the lab knows its own words
         ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
         ["damage", ref rest @ ..] => {
             check_options(rest, &["--count", "--seed", "--first", "--only", "--workers"], &[])

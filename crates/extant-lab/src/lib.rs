@@ -9,6 +9,7 @@ pub mod counts;
 pub mod crash;
 pub mod damage;
 pub mod kill;
+pub mod oracle;
 pub mod recipes;
 pub mod script;
 pub mod volume;

@@ -10,6 +10,7 @@ use extant_device::OperationKind;
 use extant_lab::crash::{self, Report};
 use extant_lab::damage::{self, Case, Run, Watch};
 use extant_lab::kill;
+use extant_lab::oracle;
 use extant_testkit::{Effect, Fault};
 
 /// Counts what is allocated, so that a case cannot take more than its share: past it, the process ends.
@@ -39,6 +40,27 @@ enum Suite {
     /// Copies a tree for `kill`, and names what it synced
     #[command(hide = true)]
     KillCopier { image: PathBuf, tree: PathBuf },
+    /// Compares events with the kernel's
+    Trace(TraceArgs),
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    /// Scripts to run
+    #[arg(required_unless_present_any = ["all", "random"])]
+    scripts: Vec<PathBuf>,
+    /// Every script of the repository
+    #[arg(long)]
+    all: bool,
+    /// Only a line for each script
+    #[arg(short, long)]
+    quiet: bool,
+    /// So many random scripts; those that differ are made small
+    #[arg(long, default_value_t = 0)]
+    random: u64,
+    /// The first random script's seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +116,7 @@ fn main() -> ExitCode {
         Suite::Damage(DamageArgs { only: Some(number), seed, .. }) => replay(Case { seed, number }),
         Suite::Damage(arguments) => run_damage(&arguments),
         Suite::Crash(arguments) => run_crash(&arguments),
+        Suite::Trace(arguments) => run_trace(&arguments),
         Suite::DamageWorker { seed, first, step, count } => {
             damage::work(seed, first, step, count, limit_memory);
             true
@@ -196,4 +219,18 @@ fn run_crash(arguments: &CrashArgs) -> bool {
     }
     println!("{all}, {} s", start.elapsed().as_secs());
     all.failures.is_empty() != arguments.sabotage
+}
+
+/// Whether no script's events differ.
+fn run_trace(arguments: &TraceArgs) -> bool {
+    let mut report = oracle::Report::new(arguments.quiet);
+    let all = arguments.all.then(|| oracle::repository_scripts().expect("this is the repository"));
+    for path in arguments.scripts.iter().chain(all.iter().flatten()) {
+        report.file(path);
+    }
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.random) {
+        report.random(seed);
+    }
+    println!("{report}");
+    report.passes()
 }

@@ -1,0 +1,244 @@
+//! Two runs side by side: what each has that the other lacks, and how a person reads it.
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use extant_script::Script;
+use similar::{Algorithm, DiffOp, capture_diff_slices_deadline};
+
+use super::event::{Event, Stream};
+use super::exceptions::{Exceptions, Side};
+use super::normal::normal;
+use super::{Run, Seen};
+
+/// A line of the comparison: what the kernel has, and what we have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Row {
+    /// The kernel's event.
+    pub kernel: Option<Seen>,
+    /// The engine's.
+    pub ours: Option<Seen>,
+    /// The entry that accepts the difference.
+    pub excused: Option<usize>,
+}
+
+impl Row {
+    fn is_equal(&self) -> bool {
+        self.kernel.is_some() && self.ours.is_some()
+    }
+
+    fn differs(&self) -> bool {
+        !self.is_equal() && self.excused.is_none()
+    }
+
+    fn step(&self) -> usize {
+        self.kernel.as_ref().or(self.ours.as_ref()).map_or(0, |seen| seen.step)
+    }
+}
+
+/// What came of comparing two runs.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    script: Vec<String>,
+    streams: Vec<(Stream, Vec<Row>)>,
+    answers: Vec<(usize, String, String)>,
+    /// How many events each accepted difference excused.
+    pub excused: Vec<usize>,
+}
+
+impl Comparison {
+    /// Compares what the kernel and the engine told of the same script.
+    pub fn new(script: &Script, kernel: Run, ours: Run, exceptions: &Exceptions) -> Self {
+        let steps =
+            script.operations().skip(script.settings.setup).map(ToString::to_string).collect();
+        let answer = |answer: &Result<_, extant_script::Errno>| match answer {
+            Ok(answer) => format!("{answer}"),
+            Err(errno) => errno.to_string(),
+        };
+        let answers = kernel.answers.iter().zip(&ours.answers).enumerate();
+        let answers = answers.filter(|(_, (kernel, ours))| kernel != ours);
+        let answers =
+            answers.map(|(step, (kernel, ours))| (step, answer(kernel), answer(ours))).collect();
+        let mut this = Self {
+            script: steps,
+            streams: Vec::new(),
+            answers,
+            excused: vec![0; exceptions.list.len()],
+        };
+        let (kernel, ours) = (normal(kernel.events), normal(ours.events));
+        for stream in Stream::ALL {
+            let of = |all: &[Seen]| {
+                all.iter().filter(|seen| seen.stream == stream).cloned().collect::<Vec<_>>()
+            };
+            let mut rows = rows(&of(&kernel), &of(&ours), stream == Stream::Caller);
+            for row in &mut rows {
+                let (side, seen) = match (&row.kernel, &row.ours) {
+                    (Some(seen), None) => (Side::Kernel, seen),
+                    (None, Some(seen)) => (Side::Ours, seen),
+                    _ => continue,
+                };
+                let operation = this.script.get(seen.step).map_or("", String::as_str);
+                row.excused = exceptions.find(side, seen, operation);
+                row.excused.into_iter().for_each(|entry| this.excused[entry] += 1);
+            }
+            this.streams.push((stream, rows));
+        }
+        this
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.streams.iter().flat_map(|(_, rows)| rows)
+    }
+
+    /// Events of the kernel, after what was folded.
+    pub fn events(&self) -> usize {
+        self.rows().filter(|row| row.kernel.is_some()).count()
+    }
+
+    /// Events that one side has alone, accepted ones not counted.
+    pub fn differences(&self) -> usize {
+        self.rows().filter(|row| row.differs()).count()
+    }
+
+    /// Answers that differ.
+    pub fn answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether all is as it has to be: nothing differs, and little is excused.
+    pub fn passes(&self) -> bool {
+        let excused: usize = self.excused.iter().sum();
+        self.differences() == 0 && self.answers.is_empty() && excused * 100 <= self.events()
+    }
+
+    /// Names of events that differ, with how often the kernel and we have each alone.
+    pub fn summary(&self) -> Vec<(&'static str, usize, usize)> {
+        let mut counts = std::collections::BTreeMap::<_, (usize, usize)>::new();
+        for row in self.rows().filter(|row| row.differs()) {
+            if let Some(seen) = &row.kernel {
+                counts.entry(seen.event.name).or_default().0 += 1;
+            }
+            if let Some(seen) = &row.ours {
+                counts.entry(seen.event.name).or_default().1 += 1;
+            }
+        }
+        counts.into_iter().map(|(name, (kernel, ours))| (name, kernel, ours)).collect()
+    }
+}
+
+/// Pairs equal events. What the caller does is compared operation by operation; the other streams run beside it, so an
+/// event may come during another operation.
+fn rows(kernel: &[Seen], ours: &[Seen], by_step: bool) -> Vec<Row> {
+    let deadline = Some(Instant::now() + LONGEST);
+    let key = |seen: &Seen| (if by_step { seen.step } else { 0 }, seen.event.clone());
+    let (left, right): (Vec<_>, Vec<_>) =
+        (kernel.iter().map(key).collect(), ours.iter().map(key).collect());
+    let alone = |side, seen: &Seen| match side {
+        Side::Kernel => Row { kernel: Some(seen.clone()), ours: None, excused: None },
+        Side::Ours => Row { kernel: None, ours: Some(seen.clone()), excused: None },
+    };
+    let mut rows = Vec::with_capacity(left.len().max(right.len()));
+    for change in capture_diff_slices_deadline(Algorithm::Myers, &left, &right, deadline) {
+        let (from, to) = (change.old_range(), change.new_range());
+        if let DiffOp::Equal { .. } = change {
+            let pairs = kernel[from].iter().zip(&ours[to]);
+            rows.extend(pairs.map(|(kernel, ours)| Row {
+                kernel: Some(kernel.clone()),
+                ours: Some(ours.clone()),
+                excused: None,
+            }));
+        } else {
+            rows.extend(kernel[from].iter().map(|seen| alone(Side::Kernel, seen)));
+            rows.extend(ours[to].iter().map(|seen| alone(Side::Ours, seen)));
+        }
+    }
+    rows
+}
+
+/// How long pairing may search for the best one.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Events shown before the first difference, and from it on.
+const BEFORE: usize = 6;
+const BEHIND: usize = 14;
+/// Characters of each side.
+const WIDTH: usize = 76;
+
+impl fmt::Display for Comparison {
+    /// The first difference of each stream, with what came before it: the kernel left, the engine right.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (step, kernel, ours) in self.answers.iter().take(3) {
+            writeln!(f, "`{}` answered {kernel} in the kernel, {ours} here", self.script[*step])?;
+        }
+        for (stream, rows) in &self.streams {
+            let Some(first) = rows.iter().position(Row::differs) else { continue };
+            writeln!(f, "-- {stream}: first difference in `{}`", self.script[rows[first].step()])?;
+            writeln!(f, "   {:WIDTH$} | here", "kernel")?;
+            for row in paired(&rows[first.saturating_sub(BEFORE)..rows.len().min(first + BEHIND)]) {
+                writeln!(f, "{row}")?;
+            }
+        }
+        let counts = self.summary().into_iter().map(|(name, kernel, ours)| {
+            format!("{} {kernel}/{ours}", name.strip_prefix("ext4_").unwrap_or(name))
+        });
+        let counts: Vec<String> = counts.collect();
+        if !counts.is_empty() {
+            writeln!(f, "   alone, kernel/here: {}", counts.join(", "))?;
+        }
+        let (events, differences) = (self.events(), self.differences());
+        let excused: usize = self.excused.iter().sum();
+        write!(
+            f,
+            "{events} events, {differences} differ, {excused} excused, {} answers differ",
+            self.answers.len()
+        )
+    }
+}
+
+/// The lines of some rows: an event alone on either side shares its line with one alone on the other.
+fn paired(rows: &[Row]) -> Vec<String> {
+    let (mut lines, mut left, mut right) = (Vec::new(), Vec::new(), Vec::new());
+    let flush = |left: &mut Vec<String>, right: &mut Vec<String>, lines: &mut Vec<String>| {
+        for at in 0..left.len().max(right.len()) {
+            let (kernel, ours) = (left.get(at), right.get(at));
+            let mark = match (kernel, ours) {
+                (Some(_), Some(_)) => '!',
+                (Some(_), None) => '<',
+                _ => '>',
+            };
+            lines.push(line(
+                mark,
+                kernel.map_or("", String::as_str),
+                ours.map_or("", String::as_str),
+            ));
+        }
+        left.clear();
+        right.clear();
+    };
+    let text =
+        |event: &Event, excused| format!("{event}{}", if excused { " (excused)" } else { "" });
+    for row in rows {
+        match (&row.kernel, &row.ours) {
+            (Some(kernel), Some(_)) => {
+                flush(&mut left, &mut right, &mut lines);
+                let text = kernel.event.to_string();
+                lines.push(line(' ', &text, &text));
+            }
+            (Some(kernel), None) => left.push(text(&kernel.event, row.excused.is_some())),
+            (None, Some(ours)) => right.push(text(&ours.event, row.excused.is_some())),
+            (None, None) => {}
+        }
+    }
+    flush(&mut left, &mut right, &mut lines);
+    lines
+}
+
+fn line(mark: char, kernel: &str, ours: &str) -> String {
+    let cut = |text: &str| -> String { text.chars().take(WIDTH).collect() };
+    let mut line = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(line, " {mark} {:WIDTH$} | {}", cut(kernel), cut(ours));
+    line
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+use super::*;
+
+const SCRIPT: &str = "open a create\nwrite a 0 4096\nfsync a\n";
+
+fn seen(step: usize, stream: Stream, line: &str) -> Seen {
+    Seen { stream, step, event: Event::parse(line).unwrap() }
+}
+
+fn recorded() -> Run {
+    let events = vec![
+        seen(1, Stream::Caller, "ext4_da_write_begin: dev 7,0 ino 12 pos 0 len 4096"),
+        seen(1, Stream::Caller, "ext4_da_write_end: dev 7,0 ino 12 pos 0 len 4096 copied 4096"),
+        seen(2, Stream::Caller, "ext4_sync_fs: dev 7,0 wait 1"),
+        seen(2, Stream::EndOfIo, "ext4_journal_start_reserved: dev 7,0 blocks, 18"),
+    ];
+    Run { events, answers: vec![Ok(extant_script::Answer::Done); 3] }
+}
+
+fn compared(change: impl FnOnce(&mut Run)) -> Comparison {
+    let mut ours = recorded();
+    change(&mut ours);
+    let script = Script::parse(SCRIPT).unwrap();
+    Comparison::new(&script, recorded(), ours, &Exceptions::default())
+}
+
+#[test]
+fn equal_runs_pass() {
+    let same = compared(|_| {});
+    assert!(same.passes() && same.events() == 4, "{same}");
+}
+
+#[test]
+fn every_kind_of_difference_is_seen() {
+    let missing = compared(|ours| drop(ours.events.remove(0)));
+    let added = compared(|ours| ours.events.push(ours.events[2].clone()));
+    let field = compared(|ours| ours.events[1].event.set("len", 5));
+    let order = compared(|ours| ours.events.swap(0, 1));
+    let stream = compared(|ours| ours.events[3].stream = Stream::Caller);
+    let step = compared(|ours| ours.events[2].step = 1);
+    let answer = compared(|ours| ours.answers[1] = Err(extant_script::Errno(28)));
+    for difference in [missing, added, field, order, stream, step, answer] {
+        assert!(!difference.passes(), "{difference}");
+    }
+}
+
+#[test]
+fn the_report_shows_both_sides() {
+    let text = compared(|ours| ours.events[1].event.set("len", 5)).to_string();
+    let line = text.lines().find(|line| line.starts_with(" !")).unwrap();
+    assert!(line.contains("len=4096") && line.contains("len=5"), "{text}");
+    assert!(text.contains("first difference in `write a 0 4096 tag 2`"), "{text}");
+}

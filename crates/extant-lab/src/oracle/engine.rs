@@ -1,0 +1,115 @@
+//! A script on the engine, and the events of it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use extant::trace::{self, Task, TraceSink};
+use extant::{DataMode, MountOptions};
+use extant_device::FileDevice;
+use extant_script::{Operation, Script, Target, Volume};
+
+use super::event::{Event, Stream};
+use super::{Run, Seen};
+
+/// Remembers every event of the steps that count.
+#[derive(Debug, Default)]
+struct Recorder(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    step: Option<usize>,
+    tasks: Vec<Task>,
+    seen: Vec<Seen>,
+    strange: Option<String>,
+}
+
+impl Recorder {
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl TraceSink for Recorder {
+    fn event(&self, event: &trace::Event) {
+        self.with(|state| {
+            let Some(step) = state.step else { return };
+            let stream = match state.tasks.last() {
+                None => Stream::Caller,
+                Some(Task::EndOfIo) => Stream::EndOfIo,
+                Some(Task::Journal) => Stream::Journal,
+                Some(Task::Flusher) => Stream::Flusher,
+            };
+            match Event::parse(&format!("{}: {event}", event.name())) {
+                Ok(event) => state.seen.push(Seen { stream, step, event }),
+                Err(strange) => state.strange = Some(strange),
+            }
+        });
+    }
+
+    fn begin(&self, task: Task) {
+        self.with(|state| state.tasks.push(task));
+    }
+
+    fn end(&self, _: Task) {
+        self.with(|state| state.tasks.pop());
+    }
+}
+
+/// Runs `script` on `image`, and unmounts it.
+///
+/// # Errors
+/// Of mounting and unmounting, and an event whose text is not the kernel's. Operations that fail are answers.
+pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
+    let recorder = Arc::new(Recorder::default());
+    let options = options(&super::mount_options(script))?;
+    let mount = || {
+        let device = FileDevice::open(image).map_err(|error| error.to_string())?;
+        let options = options.clone().trace(Arc::<Recorder>::clone(&recorder));
+        Volume::mount(Arc::new(device), options).map_err(|error| format!("mount: {error}"))
+    };
+    let mut volume = mount()?;
+    let setup = script.settings.setup;
+    for operation in script.operations().take(setup) {
+        if *operation == Operation::Remount {
+            volume.unmount().map_err(|error| format!("remount: {error}"))?;
+            volume = mount()?;
+        } else if let Err(errno) = volume.apply(operation) {
+            return Err(format!("{operation}: {errno}"));
+        }
+    }
+    let mut answers = Vec::new();
+    for (step, operation) in script.operations().skip(setup).enumerate() {
+        recorder.with(|state| state.step = Some(step));
+        answers.push(volume.apply(operation));
+    }
+    recorder.with(|state| state.step = None);
+    volume.unmount().map_err(|error| format!("unmount: {error}"))?;
+    recorder.with(|state| match state.strange.take() {
+        Some(strange) => Err(strange),
+        None => Ok(Run { events: std::mem::take(&mut state.seen), answers }),
+    })
+}
+
+/// The engine's options for the kernel's words.
+fn options(words: &str) -> Result<MountOptions, String> {
+    let mut options = MountOptions::new();
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        options = match word {
+            "delalloc" => options.delayed_allocation(true),
+            "nodelalloc" => options.delayed_allocation(false),
+            "dioread_lock" => options.unwritten_until_done(false),
+            "dioread_nolock" => options.unwritten_until_done(true),
+            "noauto_da_alloc" => options.auto_da_alloc(false),
+            "nobarrier" => options.barriers(false),
+            "data=ordered" => options.data_mode(DataMode::Ordered),
+            "data=writeback" => options.data_mode(DataMode::Writeback),
+            "no_prefetch_block_bitmaps" | "defaults" => options,
+            _ => match word.strip_prefix("commit=").and_then(|seconds| seconds.parse().ok()) {
+                Some(seconds) => options.commit_interval(Duration::from_secs(seconds)),
+                None => return Err(format!("the engine has no mount option {word}")),
+            },
+        };
+    }
+    Ok(options)
+}

@@ -1,0 +1,202 @@
+//! What two runs of the same thing may differ in, taken out of the events of both.
+//!
+//! - Noise: what other tasks, memory pressure, or caches of the kernel's outer layers decide.
+//! - Numbers that are only names: inodes and transactions are numbered by first appearance.
+//! - Folios: how large they are is up to the page cache; the pieces of a write are joined, and how many pages went is
+//!   dropped.
+//! - Journal credits, and handles inside handles.
+//! - Runs: where the kernel walks block by block and the engine's events carry a run, the kernel's are folded. Only groups
+//!   that say the same of each next block are; anything else stays, and is a difference.
+
+use std::collections::HashMap;
+
+use super::Seen;
+use super::event::Event;
+
+/// The events as they are compared.
+pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
+    let mut inodes = Numbering::default();
+    let mut transactions = Numbering::default();
+    let mut kept: Vec<Seen> = events
+        .into_iter()
+        .filter(|seen| !is_noise(&seen.event))
+        .map(|mut seen| {
+            drop_fields(&mut seen.event);
+            inodes.rename(&mut seen.event, &["ino", "dir", "orig_ino", "i_ino"], &["2"]);
+            transactions.rename(&mut seen.event, &["transaction", "tid", "head"], &[]);
+            seen
+        })
+        .collect();
+    drop_nested_handles(&mut kept);
+    fold_runs(join_folios(kept))
+}
+
+fn is_noise(event: &Event) -> bool {
+    // The journal looks up its own blocks; the engine does so once, at the mount.
+    if event.get("ino") == Some("8") {
+        return true;
+    }
+    match event.name {
+        // The kernel's threads after a mount, its cache of inodes, its memory.
+        "ext4_prefetch_bitmaps"
+        | "ext4_lazy_itable_init"
+        | "ext4_load_inode"
+        | "ext4_drop_inode"
+        | "ext4_release_folio" => true,
+        "ext4_evict_inode" => event.get("nlink") != Some("0"),
+        // When bitmaps come into memory is up to the cache.
+        "ext4_read_block_bitmap_load"
+        | "ext4_mb_bitmap_load"
+        | "ext4_mb_buddy_bitmap_load"
+        | "ext4_load_inode_bitmap" => true,
+        // The first file that is opened after a mount leaves the mount point's path in the superblock.
+        "ext4_journal_start_sb" => event.get("type") == Some("0"),
+        name => name.starts_with("ext4_es_shrink"),
+    }
+}
+
+fn drop_fields(event: &mut Event) {
+    let dropped: &[&str] = match event.name {
+        "ext4_journal_start_sb" | "ext4_journal_start_inode" | "ext4_journal_start_reserved" => {
+            &["blocks", "rsv_blocks", "revoke_creds"]
+        }
+        "ext4_writepages" => &["nr_to_write", "pages_skipped", "writeback_index"],
+        "ext4_writepages_result" => &["pages_written", "pages_skipped", "writeback_index"],
+        "ext4_da_write_folios_start" => &["next_pos", "nr_to_write"],
+        "ext4_da_write_folios_end" => &["start_pos", "next_pos", "nr_to_write"],
+        "ext4_sync_file_enter" => &["parent"],
+        _ => &[],
+    };
+    dropped.iter().for_each(|field| event.remove(field));
+}
+
+/// Numbers by first appearance.
+#[derive(Default)]
+struct Numbering(HashMap<String, usize>);
+
+impl Numbering {
+    fn rename(&mut self, event: &mut Event, fields: &[&str], fixed: &[&str]) {
+        for (name, value) in &mut event.fields {
+            if fields.contains(name) && !fixed.contains(&value.as_str()) {
+                let next = self.0.len() + 1;
+                *value = format!("#{}", self.0.entry(std::mem::take(value)).or_insert(next));
+            }
+        }
+    }
+}
+
+/// Drops what tells only of handles: which are inside others, and how many blocks they wanted.
+fn drop_nested_handles(events: &mut Vec<Seen>) {
+    events.retain(|seen| !seen.event.name.starts_with("jbd2_handle_"));
+}
+
+/// Joins the pieces of one write: where one folio ends and the next one begins behind it.
+fn join_folios(events: Vec<Seen>) -> Vec<Seen> {
+    let mut joined: Vec<Seen> = Vec::with_capacity(events.len());
+    let mut begun: Option<Event> = None; // how the pieces before this one ended
+    for mut seen in events {
+        if seen.event.name.ends_with("write_begin") && continues(joined.last(), &seen) {
+            begun = joined.pop().map(|end| end.event);
+            continue;
+        }
+        if seen.event.name.ends_with("write_end")
+            && let Some(before) = begun.take_if(|before| before.name == seen.event.name)
+        {
+            for field in ["len", "copied"] {
+                let sum = before.number(field).zip(seen.event.number(field)).map(|(a, b)| a + b);
+                seen.event.set(field, sum.unwrap_or_default());
+            }
+            seen.event.set("pos", before.get("pos").unwrap_or_default());
+        }
+        joined.push(seen);
+    }
+    joined
+}
+
+/// Whether `begin` goes on with the write whose piece just ended.
+fn continues(end: Option<&Seen>, begin: &Seen) -> bool {
+    let Some(end) = end else { return false };
+    let (of_end, of_begin) = (&end.event, &begin.event);
+    let behind = of_end.number("pos").zip(of_end.number("copied")).map(|(pos, len)| pos + len);
+    (end.stream, end.step) == (begin.stream, begin.step)
+        && of_end
+            .name
+            .strip_suffix("_end")
+            .is_some_and(|kind| of_begin.name == format!("{kind}_begin"))
+        && of_end.get("ino") == of_begin.get("ino")
+        && behind == of_begin.number("pos")
+}
+
+/// Folds what the kernel says of adjacent blocks that become delayed into what the engine says of the run: both looks
+/// at each, the promise, and the insertion.
+fn fold_runs(events: Vec<Seen>) -> Vec<Seen> {
+    let mut folded: Vec<Seen> = Vec::with_capacity(events.len());
+    let mut events = events.as_slice();
+    while let Some((seen, rest)) = events.split_first() {
+        if let Some(len) = fold(&mut folded, events) {
+            events = &events[len..];
+        } else {
+            folded.push(seen.clone());
+            events = rest;
+        }
+    }
+    folded
+}
+
+/// Takes the events of one more block into the run that `folded` ends with; how many they were.
+fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
+    let [.., hole, promise, run] = folded else { return None };
+    let (looks, rest) = next.split_first_chunk::<4>()?;
+    let (promised, inserted, len) = match rest {
+        [promised, inserted, ..] if promised.event.name == "ext4_da_reserve_space" => {
+            (Some(promised), inserted, 6)
+        }
+        [inserted, ..] => (None, inserted, 5),
+        [] => return None,
+    };
+    let names = looks.iter().map(|look| look.event.name.strip_prefix("ext4_es_lookup_extent_"));
+    let same_place = |seen: &Seen| {
+        (seen.stream, seen.step, seen.event.get("ino"))
+            == (run.stream, run.step, run.event.get("ino"))
+    };
+    let is_run =
+        run.event.name == "ext4_es_insert_delayed_extent" && inserted.event.name == run.event.name;
+    let plain = |seen: &Seen| {
+        seen.event.get("lclu_allocated") == Some("0")
+            && seen.event.get("end_allocated") == Some("0")
+    };
+    if !names.eq(["enter", "exit", "enter", "exit"].map(Some))
+        || !is_run
+        || promise.event.name != "ext4_da_reserve_space"
+        || !next[..len].iter().all(same_place)
+        || !plain(run)
+        || !plain(inserted)
+        || looks[0].event != looks[2].event
+        || looks[1].event != looks[3].event
+    {
+        return None;
+    }
+    let number = |seen: &Seen, field| seen.event.number(field);
+    let (start, count) = (number(run, "lblk")?, number(run, "len")?);
+    let (block, end) = (start + count, number(hole, "lblk")? + number(hole, "len")?);
+    let look = &looks[1].event;
+    let is_next = looks[0].event.number("lblk") == Some(block)
+        && look.get("status").is_some_and(|status| status.starts_with('H'))
+        && look.number("lblk") == Some(block)
+        && look.number("len").map(|len| len + block) == Some(end)
+        && number(inserted, "lblk") == Some(block)
+        && number(inserted, "len") == Some(1);
+    if !is_next {
+        return None;
+    }
+    if let Some(promised) = promised {
+        let sum = number(promise, "reserve_blocks")? + number(promised, "reserve_blocks")?;
+        promise.event.set("reserve_blocks", sum);
+        promise.event.set("reserved_data_blocks", number(promised, "reserved_data_blocks")?);
+    }
+    run.event.set("len", count + 1);
+    Some(len)
+}
+
+#[cfg(test)]
+mod tests;

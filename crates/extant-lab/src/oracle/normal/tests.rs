@@ -1,0 +1,79 @@
+use super::*;
+use crate::oracle::event::Stream;
+
+fn seen(lines: &str) -> Vec<Seen> {
+    let event = |line: &str| Event::parse(line.trim()).unwrap();
+    let lines = lines.lines().filter(|line| !line.trim().is_empty());
+    lines.map(|line| Seen { stream: Stream::Caller, step: 0, event: event(line) }).collect()
+}
+
+fn shown(events: Vec<Seen>) -> Vec<String> {
+    events.iter().map(|seen| seen.event.to_string()).collect()
+}
+
+#[test]
+fn inodes_and_transactions_are_numbered_by_appearance() {
+    let lines = "ext4_mark_inode_dirty: dev 7,0 ino 31
+        ext4_mark_inode_dirty: dev 7,0 ino 2
+        ext4_mark_inode_dirty: dev 7,0 ino 12
+        jbd2_start_commit: dev 7,0 transaction 31 sync 0";
+    assert_eq!(
+        shown(normal(seen(lines))),
+        [
+            "mark_inode_dirty ino=#1",
+            "mark_inode_dirty ino=2",
+            "mark_inode_dirty ino=#2",
+            "jbd2_start_commit transaction=#1 sync_commit=0"
+        ]
+    );
+}
+
+#[test]
+fn pieces_of_one_write_are_joined() {
+    let lines = "ext4_da_write_begin: dev 7,0 ino 12 pos 4000 len 200
+        ext4_da_write_end: dev 7,0 ino 12 pos 4000 len 96 copied 96
+        ext4_da_write_begin: dev 7,0 ino 12 pos 4096 len 104
+        ext4_da_write_end: dev 7,0 ino 12 pos 4096 len 104 copied 104
+        ext4_da_write_begin: dev 7,0 ino 12 pos 9000 len 1
+        ext4_da_write_end: dev 7,0 ino 12 pos 9000 len 1 copied 1";
+    assert_eq!(
+        shown(normal(seen(lines))),
+        [
+            "da_write_begin ino=#1 pos=4000 len=200",
+            "da_write_end ino=#1 pos=4000 len=200 copied=200",
+            "da_write_begin ino=#1 pos=9000 len=1",
+            "da_write_end ino=#1 pos=9000 len=1 copied=1",
+        ]
+    );
+}
+
+fn block(block: u32, hole: u32, promised: u32) -> String {
+    let look = format!(
+        "ext4_es_lookup_extent_enter: dev 7,0 ino 12 lblk {block}
+        ext4_es_lookup_extent_exit: dev 7,0 ino 12 found 1 [{block}/{hole}) 0 HR\n"
+    );
+    format!(
+        "{look}{look}ext4_da_reserve_space: dev 7,0 ino 12 mode 0100644 i_blocks 0 reserve_blocks 1reserved_data_blocks {promised}
+        ext4_es_insert_delayed_extent: dev 7,0 ino 12 es [{block}/1) mapped 0 status D allocated 0 0\n"
+    )
+}
+
+#[test]
+fn adjacent_blocks_that_become_delayed_fold_into_a_run() {
+    let lines = block(5, 100, 1) + &block(6, 99, 2) + &block(7, 98, 3);
+    let folded = shown(normal(seen(&lines)));
+    assert_eq!(folded.len(), 6, "{folded:#?}");
+    assert_eq!(
+        folded[4],
+        "da_reserve_space ino=#1 mode=100644 i_blocks=0 reserve_blocks=3 reserved_data_blocks=3"
+    );
+    assert!(folded[5].starts_with("es_insert_delayed_extent ino=#1 lblk=5 len=3"), "{folded:#?}");
+}
+
+#[test]
+fn what_is_not_the_next_block_is_not_folded() {
+    for other in [block(7, 98, 2), block(6, 90, 2), block(6, 99, 2).replace("HR", "D")] {
+        let lines = block(5, 100, 1) + &other;
+        assert_eq!(normal(seen(&lines)).len(), 12, "{other}");
+    }
+}

