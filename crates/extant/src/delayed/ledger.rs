@@ -12,7 +12,7 @@ use crate::sync::{Mutex, Rank};
 /// Free and promised clusters of a volume; the only source of [`Reservation`]s and [`Claim`]s.
 #[derive(Debug)]
 pub(crate) struct SpaceLedger {
-    accounts: Mutex<Accounts>,
+    pub(super) accounts: Mutex<Accounts>,
     watermark: i64,
 }
 
@@ -127,24 +127,6 @@ impl SpaceLedger {
             accounts: Mutex::new(Rank::Ledger, accounts),
             watermark: signed(parameters.watermark),
         })
-    }
-
-    /// Promises space to delayed data, for as long as the [`Reservation`] lives.
-    ///
-    /// # Errors
-    /// [`Error::NoSpace`]; nothing is promised then.
-    /// # Source
-    /// Kernel `ext4_da_reserve_space`, `ext4_claim_free_clusters`.
-    pub(crate) fn reserve(
-        self: &Arc<Self>,
-        wanted: Promise,
-        privilege: Privilege,
-    ) -> Result<Reservation, Error> {
-        let mut accounts = self.accounts.lock();
-        accounts.admit(signed(wanted.clusters), signed(wanted.metadata), privilege)?;
-        accounts.promise(signed(wanted.clusters), signed(wanted.metadata));
-        drop(accounts);
-        Ok(Reservation::new(Arc::clone(self), wanted))
     }
 
     /// Turns `clusters` that are being freed back into a promise, since delayed blocks still lie in them (D12.7); the caller
@@ -299,7 +281,12 @@ impl Accounts {
     /// Whether so much more can be promised (D10.4).
     ///
     /// Source: kernel `ext4_has_free_clusters`.
-    fn admit(&self, clusters: i64, metadata: i64, privilege: Privilege) -> Result<(), Error> {
+    pub(super) fn admit(
+        &self,
+        clusters: i64,
+        metadata: i64,
+        privilege: Privilege,
+    ) -> Result<(), Error> {
         let kept = match privilege {
             Privilege::Ordinary => self.root_reserve + self.pool + self.excess(metadata),
             Privilege::Root => self.pool + self.excess(metadata),
@@ -312,7 +299,7 @@ impl Accounts {
         Err(Error::NoSpace { wanted: unsigned(clusters), free: unsigned(free.max(0)) })
     }
 
-    fn promise(&mut self, clusters: i64, metadata: i64) {
+    pub(super) fn promise(&mut self, clusters: i64, metadata: i64) {
         self.promised.add(clusters);
         self.metadata += metadata;
     }
@@ -347,7 +334,7 @@ impl Counter {
     }
 }
 
-fn signed(n: ClusterCount) -> i64 {
+pub(super) fn signed(n: ClusterCount) -> i64 {
     i64::try_from(n.get()).expect("a device has fewer than 2^48 clusters")
 }
 

@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 
 use extant_format::ClusterCount;
 
-use super::ledger::SpaceLedger;
+use super::ledger::{Privilege, SpaceLedger, signed};
+use crate::Error;
 
 /// How much space is promised.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -31,6 +32,26 @@ impl Promise {
 pub(crate) struct Reservation {
     ledger: Arc<SpaceLedger>,
     promise: Promise,
+}
+
+impl SpaceLedger {
+    /// Promises space to delayed data, for as long as the [`Reservation`] lives.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; nothing is promised then.
+    /// # Source
+    /// Kernel `ext4_da_reserve_space`, `ext4_claim_free_clusters`.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        wanted: Promise,
+        privilege: Privilege,
+    ) -> Result<Reservation, Error> {
+        let mut accounts = self.accounts.lock();
+        accounts.admit(signed(wanted.clusters), signed(wanted.metadata), privilege)?;
+        accounts.promise(signed(wanted.clusters), signed(wanted.metadata));
+        drop(accounts);
+        Ok(Reservation::new(Arc::clone(self), wanted))
+    }
 }
 
 impl Reservation {

@@ -10,6 +10,7 @@
 //! Kernel `fs/ext4/super.c`.
 
 mod attributes;
+mod audit;
 mod layers;
 mod mount;
 mod operations;

@@ -334,6 +334,17 @@ impl Filesystem {
         self.volume.superblock()
     }
 
+    /// Recounts what the engine counts: promises against delayed blocks, status trees, folios, free space; with `bitmaps`
+    /// all of them are read too. For tests and simulators; nothing else may use the volume meanwhile.
+    ///
+    /// # Panics
+    /// At the first counter that is wrong, with both numbers.
+    /// # Errors
+    /// Of reading bitmaps.
+    pub fn check_invariants(&self, bitmaps: bool) -> Result<(), Error> {
+        self.volume.check_invariants(bitmaps)
+    }
+
     /// Does what is due by the clock: commits old transactions, writes back old data. Returns when to call again.
     ///
     /// # Errors
