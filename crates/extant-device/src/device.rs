@@ -49,6 +49,36 @@ impl DeviceGeometry {
 }
 
 /// Stores bytes, by offset.
+///
+/// A device of one's own, here around another one:
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use extant_device::{BlockDevice, BlockDeviceExt, DeviceGeometry, MemoryDevice, Operation, Request};
+///
+/// struct CountsFlushes {
+///     below: MemoryDevice,
+///     flushes: AtomicU64,
+/// }
+///
+/// impl BlockDevice for CountsFlushes {
+///     fn geometry(&self) -> DeviceGeometry {
+///         self.below.geometry()
+///     }
+///
+///     fn run(&self, batch: &mut [Request]) {
+///         for _ in batch.iter().filter(|one| matches!(one.operation, Operation::Flush)) {
+///             self.flushes.fetch_add(1, Ordering::Relaxed);
+///         }
+///         self.below.run(batch); // sets each request's result
+///     }
+/// }
+///
+/// let device = CountsFlushes { below: MemoryDevice::new(1 << 20), flushes: AtomicU64::new(0) };
+/// device.flush()?;
+/// assert_eq!(device.flushes.into_inner(), 1);
+/// # Ok::<(), extant_device::DeviceError>(())
+/// ```
 pub trait BlockDevice: Send + Sync {
     /// What the device is.
     fn geometry(&self) -> DeviceGeometry;

@@ -1,6 +1,27 @@
 //! Whole ext4 images: what works on a device rather than on a mounted file system.
 //!
-//! [`mkfs`] makes an empty one.
+//! [`mkfs`] makes an empty one:
+//!
+//! ```
+//! use std::io::Write;
+//! use std::sync::Arc;
+//!
+//! use extant::{MemoryDevice, MountOptions};
+//! use extant_image::{MkfsOptions, mkfs};
+//!
+//! // The same options give the same bytes; a UUID is for the caller to choose.
+//! let options = MkfsOptions { uuid: *b"sixteen bytes...", ..MkfsOptions::default() };
+//! let device = Arc::new(MemoryDevice::new(64 << 20));
+//! mkfs(&device, &options)?;
+//!
+//! let filesystem = MountOptions::new().mount(device.clone())?;
+//! filesystem.create("/motd")?.write_all(b"hello")?;
+//! filesystem.unmount()?;
+//!
+//! let again = MountOptions::read_only().mount(device)?;
+//! assert_eq!(again.metadata("/motd")?.size, 5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod mkfs;
 

@@ -1,5 +1,31 @@
 //! ext4 in user space: an engine to embed, with Linux's delayed-allocation write path at its heart.
 //!
+//! ```no_run
+//! use std::io::{Read, Write};
+//!
+//! use extant::{FileDevice, MountOptions};
+//!
+//! let device = FileDevice::open("disk.img")?; // or a MemoryDevice, or a BlockDevice of your own
+//! let filesystem = MountOptions::new().mount(device)?; // recovers the journal if it has to
+//! filesystem.create_dir_all("/var/log")?;
+//! let mut file = filesystem.create("/var/log/boot")?; // Read + Write + Seek
+//! file.write_all(b"up")?;
+//! file.sync_all()?; // durable from here on
+//!
+//! let mut text = String::new();
+//! filesystem.open("/var/log/boot")?.read_to_string(&mut text)?;
+//! for entry in filesystem.read_dir("/var")? {
+//!     println!("{}", String::from_utf8_lossy(entry?.name()));
+//! }
+//! filesystem.unmount()?; // dropping it instead leaves a journal to recover
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Filesystem`] works by paths, as `std::fs` does; [`InodeHandle`] by inodes, as a front-end needs it. Nothing happens by itself:
+//! a program that stays mounted for long calls [`Filesystem::tick`] now and then, which commits and writes back what is old enough.
+//! Without the feature `std` (a default), [`MountOptions::mount_with`] takes the clock and the random numbers that the system would
+//! give. Empty volumes are made by `extant_image::mkfs`, and [`BlockDevice`] shows how to bring a device.
+//!
 //! `docs/design.md` tells the road of one `write`; the folders here are its layers, numbered in `ARCHITECTURE.md`.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![cfg_attr(
@@ -36,6 +62,10 @@ pub(crate) mod xattr;
 
 pub use caller::Caller;
 pub use error::{Errno, Error};
+#[cfg(feature = "std")]
+pub use extant_device::FileDevice;
+pub use extant_device::{BlockDevice, MemoryDevice};
+pub use extant_format::{FileType, InodeNumber, Timestamp};
 pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
