@@ -73,6 +73,8 @@ fn write(fs: &extant::Filesystem) {
 }
 
 fn read(fs: &extant::Filesystem) {
+    let directory = fs.open("/d").unwrap();
+    assert!(matches!(directory.read_at(&mut [0; 64], 0), Err(extant::Error::IsDirectory)));
     let mut text = String::new();
     fs.open("/e/../d/short").unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "hello, world");

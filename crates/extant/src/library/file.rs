@@ -141,8 +141,11 @@ impl File {
     /// Reads up to `buffer.len()` bytes from `offset` on; fewer only at the end of the file.
     ///
     /// # Errors
-    /// Of the device, or of the block map.
+    /// [`Error::IsDirectory`], of the device, or of the block map.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        if self.handle.is_dir() {
+            return Err(Error::IsDirectory);
+        }
         if !self.options.read {
             return Err(Error::Invalid("the file is not open for reading"));
         }

@@ -51,10 +51,10 @@ impl Filesystem {
         Self { volume }
     }
 
-    /// Opens a file for reading.
+    /// Opens a file for reading. A directory opens too, but [`Self::read_dir`] reads it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::IsDirectory`], or of reading the image.
+    /// [`Error::NotFound`], or of reading the image.
     pub fn open(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
         self.open_with(path, OpenOptions::new().read(true))
     }
