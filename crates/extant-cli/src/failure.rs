@@ -38,12 +38,21 @@ pub struct OnlyReadable(pub String);
 /// Does `work` for each item; what fails is told, and the others go on.
 pub fn each<T>(
     items: impl IntoIterator<Item = T>,
+    work: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    each_until(is_broken_pipe, items, work)
+}
+
+/// The same, but after an error that `stops` the others are left.
+pub fn each_until<T>(
+    stops: impl Fn(&anyhow::Error) -> bool,
+    items: impl IntoIterator<Item = T>,
     mut work: impl FnMut(T) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut worst = 0;
     for item in items {
         match work(item) {
-            Err(error) if is_broken_pipe(&error) => return Err(error),
+            Err(error) if stops(&error) => return Err(error),
             Err(error) => worst = tell(&error).max(worst),
             Ok(()) => {}
         }

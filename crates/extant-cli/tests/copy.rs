@@ -207,5 +207,9 @@ fn options_mean_what_they_mean_to_cp() {
     let old = tree.join("old");
     fails(["cp", old.to_str().unwrap(), &at(&image, "/nowhere/")], 2, "is no directory");
     ok(["cp", "-qr", tree_text, &at(&image, "/somewhere/")]);
+    let missing = scratch.path("missing");
+    let sources = [missing.to_str().unwrap(), old.to_str().unwrap()];
+    fails(["cp", sources[0], sources[1], &at(&image, "/")], 1, "missing: No such file");
+    assert_eq!(ok(["cat", &at(&image, "/old")]), "two");
     check(&image);
 }

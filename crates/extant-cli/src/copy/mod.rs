@@ -21,7 +21,7 @@ use extant::{Error, Filesystem};
 use serde_json::json;
 
 use crate::address::{Address, ImagePath, last_name};
-use crate::failure::{Told, Usage, say};
+use crate::failure::{Told, Usage, each_until, say};
 use crate::output::{count, print_json};
 use crate::progress::{Progress, Words};
 use crate::volume;
@@ -30,7 +30,7 @@ use image_target::ImageTarget;
 use local_source::LocalSource;
 use local_target::LocalTarget;
 use stream::{Settings, Sink, Stopped, stream};
-use target::{Replace, Target, take_all};
+use target::{Replace, Target, concerns_all, take_all};
 
 /// Copy files into an image, out of one, or from image to image
 ///
@@ -156,7 +156,7 @@ impl Job<'_> {
         } else {
             ImagePath { path: parent(&to.path).to_vec(), ..to.clone() }
         };
-        for source in self.sources {
+        each_until(concerns_all, self.sources, |source| {
             let name = self.name_of_copy(source, into)?;
             let source = match source {
                 Address::Local(path) => {
@@ -183,9 +183,8 @@ impl Job<'_> {
                 }
             };
             self.check_slash(&source, into, &to.path)?;
-            self.copy(&source, &mut ImageTarget::new(directory.clone()), &shown.to_string())?;
-        }
-        Ok(())
+            self.copy(&source, &mut ImageTarget::new(directory.clone()), &shown.to_string())
+        })
     }
 
     fn fill_directory(&self, to: &Path) -> anyhow::Result<()> {
@@ -198,7 +197,7 @@ impl Job<'_> {
             (false, _) => Path::new("."),
         };
         let shown = directory.display().to_string();
-        for source in self.sources {
+        each_until(concerns_all, self.sources, |source| {
             let Address::Image(from) = source else {
                 let problem =
                     format!("neither {source} nor {} is inside an image; use cp(1)", self.target);
@@ -217,9 +216,8 @@ impl Job<'_> {
             let avoid = std::fs::metadata(&from.image).map(|image| (image.dev(), image.ino()));
             let target = LocalTarget::new(directory, named.clone(), avoid.ok());
             let mut target = target.with_context(|| shown.clone())?;
-            self.copy(&source, &mut target, &shown)?;
-        }
-        Ok(())
+            self.copy(&source, &mut target, &shown)
+        })
     }
 
     /// Several files, or what has no name of its own, need a directory.

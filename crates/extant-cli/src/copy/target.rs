@@ -180,7 +180,7 @@ impl Taking<'_> {
 }
 
 /// Whether an error would come again with every further file.
-fn concerns_all(error: &anyhow::Error) -> bool {
+pub fn concerns_all(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         if let Some(error) = cause.downcast_ref::<std::io::Error>() {
             return matches!(
