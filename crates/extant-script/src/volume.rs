@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use extant::namespace::NodeKind;
 use extant::time::{Clock, Entropy};
-use extant::{Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions};
+use extant::{
+    Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange,
+};
 use extant_device::BlockDevice;
 use extant_format::Timestamp;
 use extant_format::cast::u64_from;
 
-use crate::{Answer, Errno, Node, OpenFlag, Operation, Target, pattern};
+use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, Target, pattern};
 
 /// A clock that a script moves, and that goes on a little each time it is read.
 #[derive(Debug, Default)]
@@ -113,7 +115,7 @@ impl Volume {
     /// The engine's; [`Error::NotSupported`] for what the library does not have.
     pub fn try_apply(&self, operation: &Operation) -> Result<Answer, Error> {
         use Operation::{
-            Append, Close, Create, Fdatasync, Fiemap, Fill, Fsync, Hold, Open, Read, Release,
+            Allocate, Append, Close, Create, Fdatasync, Fiemap, Fill, Fsync, Hold, Open, Read, Release,
             SeekData, SeekHole, Shutdown, Stat, Sync, Tick, Truncate, Write,
         };
         let fs = &self.filesystem;
@@ -153,6 +155,9 @@ impl Volume {
                 )));
             }
             Truncate { path, size } => self.writer(path)?.set_len(*size)?,
+            Allocate { path, offset, len, mode } => {
+                self.writer(path)?.change_range(range_change(*mode), *offset, *len)?;
+            }
             Hold { path } => {
                 let file = fs.open(path)?;
                 lock(&self.held).push(file);
@@ -238,12 +243,25 @@ impl Volume {
                 FileExtentState::Written => "written",
                 FileExtentState::Unwritten => "unwritten",
                 FileExtentState::Delayed => "delayed",
+                FileExtentState::Inline => "inline",
             };
             let place = extent.physical.map(|at| format!(" at {}", at * block)).unwrap_or_default();
             let (from, len) = (u64::from(extent.logical) * block, u64::from(extent.len) * block);
             format!("[{from}+{len}{place} {state}]")
         });
         Ok(Answer::Text(words.collect::<Vec<_>>().join(" ")))
+    }
+}
+
+fn range_change(mode: Allocation) -> RangeChange {
+    match mode {
+        Allocation::Extend => RangeChange::Allocate { keep_size: false },
+        Allocation::KeepSize => RangeChange::Allocate { keep_size: true },
+        Allocation::Punch => RangeChange::PunchHole,
+        Allocation::Zero => RangeChange::Zero { keep_size: false },
+        Allocation::ZeroKeepSize => RangeChange::Zero { keep_size: true },
+        Allocation::Collapse => RangeChange::Collapse,
+        Allocation::Insert => RangeChange::Insert,
     }
 }
 

@@ -70,5 +70,5 @@ pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{
-    Counters, DirEntry, FileExtent, FileExtentState, Metadata, SetAttributes, Statfs,
+    Counters, DirEntry, FileExtent, FileExtentState, Metadata, RangeChange, SetAttributes, Statfs,
 };

@@ -102,6 +102,8 @@ pub struct FileExtent {
     pub len: u32,
     /// What the run is.
     pub state: FileExtentState,
+    /// Nothing but a hole follows in the range that was asked for.
+    pub last: bool,
 }
 
 /// What a run of a file's blocks is.
@@ -113,6 +115,31 @@ pub enum FileExtentState {
     Unwritten,
     /// In memory with space promised, no place yet.
     Delayed,
+    /// In the inode itself, without a block of its own.
+    Inline,
+}
+
+/// What becomes of a range of a file's bytes.
+///
+/// Source: `fallocate(2)`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RangeChange {
+    /// Blocks are allocated where there are none, and read as zeros; nothing else changes.
+    Allocate {
+        /// The file does not grow, though blocks may lie behind its end.
+        keep_size: bool,
+    },
+    /// It becomes a hole. The file keeps its size.
+    PunchHole,
+    /// It reads as zeros, with blocks allocated for all of it.
+    Zero {
+        /// The file does not grow.
+        keep_size: bool,
+    },
+    /// It is taken out, and what lies behind moves down. Whole clusters only, and not up to the end of the file.
+    Collapse,
+    /// A hole is pushed in, and what lies behind moves up. Whole clusters only, and before the end of the file.
+    Insert,
 }
 
 /// Sizes and counts of the volume.

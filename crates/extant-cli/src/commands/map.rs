@@ -49,7 +49,7 @@ fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         return print_json(out, &values.collect());
     }
     writeln!(out, "{:>12} {:>12} {:>12}  state", "file block", "on device", "blocks")?;
-    for FileExtent { logical, physical, len, state } in &extents {
+    for FileExtent { logical, physical, len, state, .. } in &extents {
         let physical = physical.map_or("-".to_owned(), |block| block.to_string());
         writeln!(out, "{logical:>12} {physical:>12} {len:>12}  {}", state_name(*state))?;
     }
@@ -62,6 +62,7 @@ fn state_name(state: FileExtentState) -> &'static str {
         FileExtentState::Written => "written",
         FileExtentState::Unwritten => "unwritten",
         FileExtentState::Delayed => "delayed",
+        FileExtentState::Inline => "inline",
     }
 }
 

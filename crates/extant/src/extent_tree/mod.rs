@@ -1,4 +1,4 @@
-//! The on-disk extent tree of one file: find, insert, split, merge, convert, remove.
+//! The on-disk extent tree of one file: find, insert, split, merge, convert, remove, shift.
 //!
 //! Every change is one *splice*: some entries of one leaf are replaced by others. A splice first makes sure of its
 //! credits and takes the blocks that new nodes need, and only then touches the tree; so running out of either leaves
@@ -11,7 +11,7 @@
 //! | `window.rs` | pieces and joins of extents, without any tree |
 //! | `splice.rs` | replacing entries of a leaf; splits and keys |
 //! | `nodes.rs` | blocks for nodes; growth and collapse of the root |
-//! | `insert.rs`, `convert.rs`, `remove.rs` | the operations |
+//! | `insert.rs`, `convert.rs`, `remove.rs`, `shift.rs` | the operations |
 //! | `account.rs` | the inode's count of blocks |
 //!
 //! # Invariants
@@ -33,6 +33,7 @@ mod nodes;
 mod path;
 mod remove;
 mod search;
+mod shift;
 mod splice;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub(crate) use insert::Joining;
 pub(crate) use nodes::NodeSpace;
 pub(crate) use path::Path;
 pub(crate) use search::Located;
+pub(crate) use shift::Shift;
 
 use extant_format::Geometry;
 

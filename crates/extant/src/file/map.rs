@@ -4,6 +4,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
 
@@ -14,49 +15,67 @@ use crate::inode::Inode;
 use crate::report::{FileExtent, FileExtentState};
 
 impl Files {
-    /// The runs of blocks that are no holes, neighbours joined.
+    /// The runs of blocks in a range of bytes that are no holes, cut at its ends, neighbours joined.
     ///
     /// # Errors
     /// Of reading the block map.
-    pub(crate) fn extents(&self, inode: &Arc<Inode>) -> Result<Vec<FileExtent>, Error> {
+    /// # Locks
+    /// Takes `content` for reading: a file whose blocks move shows them before or after.
+    pub(crate) fn extents(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: &Range<u64>,
+    ) -> Result<Vec<FileExtent>, Error> {
+        let _content = inode.content.read();
         let mut extents: Vec<FileExtent> = Vec::new();
+        let mut rest = self.blocks_touched(bytes);
         if inode.flags().contains(InodeFlags::INLINE_DATA) {
+            let inline = FileExtentState::Inline;
+            let extent =
+                FileExtent { logical: 0, physical: None, len: 1, state: inline, last: true };
+            extents.extend(Some(extent).filter(|_| bytes.start < inode.size() && rest.is_some()));
             return Ok(extents);
         }
-        let mut rest = Some(LogicalRange::ALL);
         while let Some(range) = rest {
             let mapped = self.mapper.look_up(inode, range)?;
-            rest = LogicalBlock::new(mapped.blocks.end()).map(LogicalRange::from_block_on);
+            rest = LogicalBlock::new(mapped.blocks.end())
+                .and_then(|next| LogicalRange::between(next, range.end()));
             let (state, physical) = match mapped.state {
                 BlockState::Hole => continue,
                 BlockState::Delayed => (FileExtentState::Delayed, None),
                 BlockState::Unwritten(at) => (FileExtentState::Unwritten, Some(at.get())),
                 BlockState::Written(at) => (FileExtentState::Written, Some(at.get())),
             };
-            let extent = FileExtent {
-                logical: mapped.blocks.start().get(),
-                physical,
-                len: mapped.blocks.len(),
-                state,
-            };
+            let (logical, len) = (mapped.blocks.start().get(), mapped.blocks.len());
+            let extent = FileExtent { logical, physical, len, state, last: false };
             match extents.last_mut() {
                 Some(last) if joins(last, &extent) => last.len += extent.len,
                 _ => extents.push(extent),
             }
+        }
+        if let Some(last) = extents.last_mut() {
+            last.last = true;
         }
         Ok(extents)
     }
 
     /// The first byte at or after `offset` in data, or else in a hole; the end of file counts as a hole.
     ///
+    /// Blocks allocated ahead are data where memory has bytes for them, were they only read.
+    ///
     /// # Errors
     /// Of reading the block map.
+    /// # Locks
+    /// Takes `content` for reading.
+    /// # Source
+    /// Kernel `iomap_seek_data`, `iomap_seek_hole`.
     pub(crate) fn seek(
         &self,
         inode: &Arc<Inode>,
         offset: u64,
         data: bool,
     ) -> Result<Option<u64>, Error> {
+        let _content = inode.content.read();
         let size = inode.size();
         if offset >= size {
             return Ok(None);
@@ -65,26 +84,31 @@ impl Files {
             return Ok(Some(if data { offset } else { size }));
         }
         let bits = self.geometry().block_bits;
-        let mut at = offset;
-        while at < size {
-            let start = u32::try_from(at >> bits)
-                .ok()
-                .and_then(LogicalBlock::new)
-                .ok_or(Error::TooLarge)?;
-            let mapped = self.mapper.look_up(inode, LogicalRange::from_block_on(start))?;
-            let end = u64::from(mapped.blocks.end()) << bits;
-            let is_data = match mapped.state {
-                BlockState::Hole => false,
-                BlockState::Delayed | BlockState::Written(_) => true,
-                // Preallocated blocks hold data only as far as memory has some for them.
-                BlockState::Unwritten(_) => inode.pages.needs_writeback(&(at..end.min(size))),
+        let mut rest = self.blocks_touched(&(offset..size));
+        while let Some(range) = rest {
+            let mapped = self.mapper.look_up(inode, range)?;
+            let start = offset.max(u64::from(mapped.blocks.start().get()) << bits);
+            let end = size.min(u64::from(mapped.blocks.end()) << bits);
+            let found = match mapped.state {
+                BlockState::Hole => (!data).then_some(start),
+                BlockState::Delayed | BlockState::Written(_) => data.then_some(start),
+                BlockState::Unwritten(_) => inode.pages.next_valid(start..end, data),
             };
-            if is_data == data {
-                return Ok(Some(at));
+            if found.is_some() {
+                return Ok(found);
             }
-            at = end;
+            rest = LogicalBlock::new(mapped.blocks.end())
+                .and_then(|next| LogicalRange::between(next, range.end()));
         }
         Ok((!data).then_some(size))
+    }
+
+    /// The blocks that a range of bytes touches, as far as a file can have them.
+    fn blocks_touched(&self, bytes: &Range<u64>) -> Option<LogicalRange> {
+        let bits = self.geometry().block_bits;
+        let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let end = bytes.end.div_ceil(u64::from(self.geometry().block_size));
+        LogicalRange::between(LogicalBlock::new(number(bytes.start >> bits))?, number(end))
     }
 }
 

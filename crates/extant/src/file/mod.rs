@@ -5,6 +5,7 @@
 //! | `read.rs` | from the cache, and into the cache |
 //! | `write.rs` | cut into folios; delayed or at once |
 //! | `prepare.rs` | what a block needs before bytes go into it |
+//! | `range.rs` | ranges allocated ahead, punched, zeroed, taken out, pushed in |
 //! | `truncate.rs` | cutting, growing, and the end of an inode |
 //! | `sync.rs` | fsync, and errors told once |
 //! | `map.rs` | where blocks are; holes and data |
@@ -23,6 +24,7 @@
 mod inline;
 mod map;
 mod prepare;
+mod range;
 mod read;
 mod sync;
 mod truncate;

@@ -92,16 +92,22 @@ impl Files {
                 self.write_placed(caller, inode, at, bytes)
             };
             match written {
-                Err(error) if error.is_no_space() => {
-                    attempt += 1;
-                    match self.ledger.after_no_space(attempt, self.transactions.is_journaled()) {
-                        AfterNoSpace::GiveUp => return Err(error),
-                        AfterNoSpace::Retry => {}
-                        AfterNoSpace::CommitAndRetry => self.transactions.commit_running()?,
-                    }
-                }
+                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
                 other => return other,
             }
+        }
+    }
+
+    /// Whether another attempt may find space that `error` missed, once what was freed is usable (D5.4).
+    ///
+    /// # Errors
+    /// `error`, if not.
+    pub(super) fn wait_for_space(&self, error: Error, attempt: &mut u32) -> Result<(), Error> {
+        *attempt += 1;
+        match self.ledger.after_no_space(*attempt, self.transactions.is_journaled()) {
+            AfterNoSpace::GiveUp => Err(error),
+            AfterNoSpace::Retry => Ok(()),
+            AfterNoSpace::CommitAndRetry => self.transactions.commit_running(),
         }
     }
 
@@ -251,9 +257,10 @@ impl Files {
         error
     }
 
-    /// Zeroes what of `gap`, between the old end of file and a write behind it, lies in partly covered blocks that have
-    /// bytes (D13.3).
-    fn zero_gap(&self, inode: &Arc<Inode>, gap: Range<u64>) -> Result<(), Error> {
+    /// Zeroes what of `gap` lies in partly covered blocks that have bytes (D13.3, D22.7).
+    ///
+    /// Source: kernel `ext4_zero_partial_blocks`.
+    pub(super) fn zero_gap(&self, inode: &Arc<Inode>, gap: Range<u64>) -> Result<(), Error> {
         let block = u64::from(self.geometry().block_size);
         let first_end = gap.start.next_multiple_of(block).min(gap.end);
         self.zero_in_block(inode, gap.start..first_end)?;
@@ -297,7 +304,7 @@ impl Files {
     }
 
     /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).
-    fn note_modified(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Error> {
+    pub(super) fn note_modified(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Error> {
         let now = self.transactions.clock().wall();
         let changed = {
             let mut core = inode.core.lock();

@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
 use extant_format::InodeNumber;
@@ -15,7 +15,7 @@ use crate::caller::Caller;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
-use crate::report::FileExtent;
+use crate::report::{FileExtent, RangeChange};
 use crate::xattr::SetHow;
 
 impl Volume {
@@ -75,6 +75,18 @@ impl Volume {
         self.files.truncate(inode, size)
     }
 
+    /// Changes what a range of a file is.
+    pub(crate) fn change_range(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        change: RangeChange,
+        bytes: Range<u64>,
+    ) -> Result<(), Error> {
+        self.reclaim();
+        self.files.change_range(caller, inode, change, bytes)
+    }
+
     /// fsync, or fdatasync.
     pub(crate) fn sync_file(
         &self,
@@ -96,8 +108,12 @@ impl Volume {
     }
 
     /// Where a file's blocks lie.
-    pub(crate) fn extents(&self, inode: &Arc<Inode>) -> Result<Vec<FileExtent>, Error> {
-        self.files.extents(inode)
+    pub(crate) fn extents(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: &Range<u64>,
+    ) -> Result<Vec<FileExtent>, Error> {
+        self.files.extents(inode, bytes)
     }
 
     /// Frees an inode if neither names nor users of it are left.

@@ -1,13 +1,14 @@
 //! An open file.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::handle::InodeHandle;
 use super::{Filesystem, path};
 use crate::Error;
 use crate::caller::Caller;
 use crate::file::OpenFile;
-use crate::report::{FileExtent, Metadata};
+use crate::report::{FileExtent, Metadata, RangeChange};
 
 /// How a file is opened; as `std::fs::OpenOptions`.
 #[derive(Clone, Copy, Debug)]
@@ -157,9 +158,7 @@ impl File {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::TooLarge`], of the device; only if nothing was written.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
-        if !self.options.write && !self.options.append {
-            return Err(Error::Invalid("the file is not open for writing"));
-        }
+        self.require_write()?;
         let offset = if self.options.append { None } else { Some(offset) };
         self.filesystem.volume.write_file(&Caller::ROOT, &self.handle.inode, offset, bytes)
     }
@@ -170,6 +169,24 @@ impl File {
     /// [`Error::TooLarge`], of the device.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
         self.filesystem.volume.truncate(&self.handle.inode, size)
+    }
+
+    /// Changes what the `len` bytes from `offset` on are: allocates, punches, zeroes, takes out or pushes in.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a range that the change cannot have, [`Error::NotSupported`] for a file without extents,
+    /// [`Error::TooLarge`]. [`Error::NoSpace`]: a part of the range may have been allocated.
+    pub fn change_range(&self, change: RangeChange, offset: u64, len: u64) -> Result<(), Error> {
+        self.require_write()?;
+        let end = offset.checked_add(len).ok_or(Error::TooLarge)?;
+        self.filesystem.volume.change_range(&Caller::ROOT, &self.handle.inode, change, offset..end)
+    }
+
+    fn require_write(&self) -> Result<(), Error> {
+        if self.options.write || self.options.append {
+            return Ok(());
+        }
+        Err(Error::Invalid("the file is not open for writing"))
     }
 
     /// Makes bytes and attributes durable.
@@ -196,12 +213,20 @@ impl File {
         self.handle.metadata()
     }
 
-    /// Where its blocks lie.
+    /// Where its blocks lie, also those behind the end of file.
     ///
     /// # Errors
     /// Of reading the block map.
     pub fn extents(&self) -> Result<Vec<FileExtent>, Error> {
         self.handle.extents()
+    }
+
+    /// Where the blocks that a range of bytes touches lie.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn extents_in(&self, bytes: Range<u64>) -> Result<Vec<FileExtent>, Error> {
+        self.handle.extents_in(bytes)
     }
 
     /// The first byte at or after `offset` that lies in data; `None` if only a hole follows.

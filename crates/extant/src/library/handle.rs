@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use extant_format::{FileType, InodeNumber};
 
@@ -189,12 +190,20 @@ impl InodeHandle {
         self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), None)
     }
 
-    /// Where its blocks lie.
+    /// Where its blocks lie, also those behind the end of file.
     ///
     /// # Errors
     /// Of reading the block map.
     pub fn extents(&self) -> Result<Vec<FileExtent>, Error> {
-        self.volume.extents(&self.inode)
+        self.extents_in(0..u64::MAX)
+    }
+
+    /// Where the blocks that a range of bytes touches lie.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn extents_in(&self, bytes: Range<u64>) -> Result<Vec<FileExtent>, Error> {
+        self.volume.extents(&self.inode, &bytes)
     }
 }
 

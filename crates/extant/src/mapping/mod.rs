@@ -7,7 +7,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `flags.rs` | questions and answers |
-//! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs` | the operations |
+//! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs`, `shift.rs` | the operations |
 //! | `promise.rs`, `publish.rs` | what delayed data is promised, and what becomes of promises |
 //! | `credits.rs` | how much a handle has to ask for |
 //! | `indirect/` | maps of indirect blocks |
@@ -34,6 +34,7 @@ mod map;
 mod promise;
 mod publish;
 mod remove;
+mod shift;
 #[cfg(test)]
 pub(crate) mod tests;
 

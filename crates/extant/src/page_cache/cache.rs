@@ -186,6 +186,28 @@ impl PageCache {
         false
     }
 
+    /// The first of `bytes` that lies in a block with valid bytes in memory, or else the first that does not.
+    ///
+    /// Source: kernel `mm/filemap.c`, `mapping_seek_hole_data`.
+    pub(crate) fn next_valid(&self, bytes: Range<u64>, valid: bool) -> Option<u64> {
+        let (mut at, to) = (bytes.start, pages_of(&bytes).1);
+        while at < bytes.end {
+            let folio = self.find_from(PageIndex::holding(at), to);
+            let start = folio.as_ref().map_or(bytes.end, |folio| folio.shape().start());
+            if start > at && !valid {
+                return Some(at);
+            }
+            let folio = folio?;
+            let part = folio.shape().part_of(&(at..bytes.end));
+            if let Some(block) = folio.first_valid(folio.shape().touched(&part), valid) {
+                let first = folio.shape().bytes_of(&(block..block + 1)).start;
+                return Some(at.max(start + u64_from(first)));
+            }
+            at = folio.shape().end();
+        }
+        None
+    }
+
     /// Waits until nothing that touches `bytes` is being written, as it was when this was called.
     ///
     /// # Locks

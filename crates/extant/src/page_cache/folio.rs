@@ -95,6 +95,15 @@ impl Folio {
         self.inner.lock().states.of(block)
     }
 
+    /// The first of `blocks` whose bytes are valid, or else the first whose bytes are not.
+    pub(super) fn first_valid(&self, blocks: Range<usize>, valid: bool) -> Option<usize> {
+        let (with, without) = match valid {
+            true => (BlockFlags::UPTODATE, BlockFlags::empty()),
+            false => (BlockFlags::empty(), BlockFlags::UPTODATE),
+        };
+        self.inner.lock().states.first_run(blocks, with, without).map(|run| run.start)
+    }
+
     /// Waits until none of `blocks` is being written.
     ///
     /// # Locks

@@ -59,6 +59,6 @@ pub(crate) use folio::Folio;
 pub(crate) use locked::{LockedFolio, Placement};
 pub(crate) use prepare::PrepareStep;
 pub(crate) use readahead::Readahead;
-pub(crate) use shape::{BlockSize, MAX_ORDER, PageIndex};
+pub(crate) use shape::{BlockSize, MAX_ORDER, PAGE_BYTES, PageIndex};
 pub(crate) use states::BlockFlags;
 pub(crate) use writeback::{DirtyKind, WritebackGuard};

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use super::cache::{PageCache, pages_of};
 use super::locked::LockedFolio;
+use super::shape::PAGE_BYTES;
 use super::states::BlockFlags;
 
 impl PageCache {
@@ -17,6 +18,24 @@ impl PageCache {
     /// Kernel `mm/truncate.c`, `truncate_inode_pages_range`. Differs: a partly dropped folio is not split; it gives back the
     /// frames that are dropped whole.
     pub(crate) fn invalidate(self: &Arc<Self>, bytes: Range<u64>) {
+        self.drop_range(bytes, LockedFolio::drop_part);
+    }
+
+    /// Drops `bytes`, whole blocks, dirty or not, after waiting for their writeback; who wants them reads them again.
+    ///
+    /// # Locks
+    /// As [`Self::invalidate`].
+    /// # Source
+    /// Kernel `invalidate_inode_pages2_range`, and `truncate_pagecache` where collapse and insert call it.
+    pub(crate) fn forget(self: &Arc<Self>, bytes: Range<u64>) {
+        self.drop_range(bytes, |folio, part| folio.forget(folio.shape().touched(part)));
+    }
+
+    fn drop_range(
+        self: &Arc<Self>,
+        bytes: Range<u64>,
+        drop_part: impl Fn(&LockedFolio, &Range<usize>),
+    ) {
         let (mut at, to) = pages_of(&bytes);
         while let Some(folio) = self.find_from(at, to) {
             let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
@@ -31,7 +50,7 @@ impl PageCache {
             if part.len() == folio.shape().bytes() {
                 locked.remove();
             } else {
-                locked.drop_part(&part);
+                drop_part(&locked, &part);
             }
         }
     }
@@ -54,17 +73,16 @@ impl LockedFolio {
     /// Drops `bytes`, of which nothing is being written.
     fn drop_part(&self, bytes: &Range<usize>) {
         self.discard(self.shape().covered(bytes));
+        // In pages that go as a whole nothing is known any more, as with the kernel, whose folios are split.
+        let pages = bytes.start.next_multiple_of(PAGE_BYTES)..bytes.end - bytes.end % PAGE_BYTES;
+        if !pages.is_empty() {
+            let blocks = self.shape().covered(&pages);
+            self.folio().inner().states.clear(BlockFlags::UPTODATE, blocks);
+        }
         let frame_bytes = self.shape().frame_bytes();
         for (frame, place) in self.shape().pieces(bytes.clone()) {
             if place.len() == frame_bytes {
-                let start = frame * frame_bytes;
-                let mut inner = self.folio().inner();
-                inner.states.clear(
-                    BlockFlags::UPTODATE,
-                    self.shape().covered(&(start..start + frame_bytes)),
-                );
-                let dropped = inner.frames[frame].take();
-                drop(inner);
+                let dropped = self.folio().inner().frames[frame].take();
                 dropped.into_iter().for_each(|frame| self.folio().account().recycle(frame));
             } else if self.folio().inner().frames[frame].is_some() {
                 let start = frame * frame_bytes;

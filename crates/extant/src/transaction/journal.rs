@@ -207,6 +207,11 @@ impl Transactions {
         }
     }
 
+    /// The most that one handle can ask for; `None` without a journal.
+    pub(crate) fn max_credits(&self) -> Option<u32> {
+        Some(self.journal.as_ref()?.state.lock().journal.parameters().user_maximum())
+    }
+
     /// The transaction that runs, or else the one that commits.
     pub(crate) fn newest_transaction(&self) -> Option<TransactionId> {
         let locked = self.journal.as_ref()?.state.lock();

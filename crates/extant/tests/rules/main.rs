@@ -6,5 +6,6 @@ mod crash;
 mod durability;
 mod faults;
 mod mounting;
+mod ranges;
 mod space;
 mod world;
