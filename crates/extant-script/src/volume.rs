@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use extant::namespace::NodeKind;
 use extant::time::{Clock, Entropy};
-use extant::{
-    Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange,
-};
+use extant::{Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange};
 use extant_device::BlockDevice;
 use extant_format::Timestamp;
 use extant_format::cast::u64_from;
@@ -115,8 +113,8 @@ impl Volume {
     /// The engine's; [`Error::NotSupported`] for what the library does not have.
     pub fn try_apply(&self, operation: &Operation) -> Result<Answer, Error> {
         use Operation::{
-            Allocate, Append, Close, Create, Fdatasync, Fiemap, Fill, Fsync, Hold, Open, Read, Release,
-            SeekData, SeekHole, Shutdown, Stat, Sync, Tick, Truncate, Write,
+            Allocate, Append, Close, Create, Fdatasync, Fiemap, Fill, Fsync, Hold, Open, Read,
+            Release, SeekData, SeekHole, Shutdown, Stat, Sync, Tick, Truncate, Write,
         };
         let fs = &self.filesystem;
         match operation {

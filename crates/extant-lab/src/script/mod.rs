@@ -7,6 +7,7 @@ pub mod model;
 
 pub use contents::{Scale, Xattrs, contents};
 pub use extant_script::{
-    Answer, DirectoryTarget, Errno, Node, Operation, Target, parse, pattern, run,
+    Allocation, Answer, DirectoryTarget, Errno, Node, OpenFlag, Operation, Target, parse, pattern,
+    run,
 };
 pub use generate::{known_scripts, random_script};

@@ -62,7 +62,9 @@ impl ExtentTree<'_> {
         let extent = self.nearest(path).expect("the path leads to an extent");
         let start = extent.map(blocks.start()).expect("the caller cut the range to the extent");
         let mut zeroed = match (zero_out, extent.state, state) {
-            (ZeroOut::UpTo(limit), ExtentState::Unwritten, ExtentState::Written) => {
+            (ZeroOut::UpTo(limit), ExtentState::Unwritten, ExtentState::Written)
+                if !self.joins_beside(path, extent, blocks) =>
+            {
                 small_rest(extent, blocks, limit)
             }
             _ => SmallVec::new(),
@@ -86,6 +88,23 @@ impl ExtentTree<'_> {
         }
         self.all_or_abort(self.store(handle))?;
         Ok(Converted { start, state: converted_to, zeroed })
+    }
+
+    /// Whether `blocks`, an end of `extent`, once written go to the extent beside, so that nothing is split (D20.9).
+    fn joins_beside(&self, path: &Path, extent: Extent, blocks: LogicalRange) -> bool {
+        let Some(part) = window::part(extent, blocks).filter(|_| blocks != extent.blocks) else {
+            return false;
+        };
+        let (part, at) = (as_written(part), path.leaf().position.unwrap_or(0));
+        let beside =
+            |i: Option<usize>| self.view(&path.leaf().node, |view| i.and_then(|i| view.extent(i)));
+        if blocks.start() == extent.blocks.start() {
+            beside(at.checked_sub(1)).is_some_and(|left| window::can_join(&left, &part))
+        } else if blocks.end() == extent.blocks.end() {
+            beside(at.checked_add(1)).is_some_and(|right| window::can_join(&part, &right))
+        } else {
+            false
+        }
     }
 
     /// Keeps the extent whole and written, by zeros wherever it is, or should become, unwritten. Returns what was zeroed

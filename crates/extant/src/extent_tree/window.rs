@@ -56,7 +56,7 @@ pub(super) fn join(window: &mut Window) {
     *window = joined;
 }
 
-fn can_join(left: &Extent, right: &Extent) -> bool {
+pub(super) fn can_join(left: &Extent, right: &Extent) -> bool {
     left.state == right.state
         && left.blocks.end() == right.blocks.start().get()
         && left.device_blocks().is_some_and(|blocks| blocks.end() == right.start)
