@@ -113,8 +113,8 @@ impl Volume {
     /// The engine's; [`Error::NotSupported`] for what the library does not have.
     pub fn try_apply(&self, operation: &Operation) -> Result<Answer, Error> {
         use Operation::{
-            Allocate, Append, Close, Create, Fdatasync, Fiemap, Fill, Fsync, Hold, Open, Read,
-            Release, SeekData, SeekHole, Shutdown, Stat, Sync, Tick, Truncate, Write,
+            Append, Close, Create, Fdatasync, Fill, Fsync, Hold, Open, Read, Release, Shutdown,
+            Stat, Sync, Tick, Truncate, Write,
         };
         let fs = &self.filesystem;
         match operation {
@@ -153,9 +153,6 @@ impl Volume {
                 )));
             }
             Truncate { path, size } => self.writer(path)?.set_len(*size)?,
-            Allocate { path, offset, len, mode } => {
-                self.writer(path)?.change_range(range_change(*mode), *offset, *len)?;
-            }
             Hold { path } => {
                 let file = fs.open(path)?;
                 lock(&self.held).push(file);
@@ -164,13 +161,6 @@ impl Volume {
             Fsync { path } => self.reader(path)?.sync_all()?,
             Fdatasync { path } => self.reader(path)?.sync_data()?,
             Sync => fs.sync_all()?,
-            SeekData { path, offset } => {
-                return Ok(found(self.reader(path)?.seek_data(*offset)?));
-            }
-            SeekHole { path, offset } => {
-                return Ok(found(self.reader(path)?.seek_hole(*offset)?));
-            }
-            Fiemap { path } => return self.fiemap(path),
             Stat { path } => {
                 let found = self.reader(path)?.metadata()?;
                 let text = format!("size {} sectors {}", found.size, found.blocks);
@@ -181,6 +171,25 @@ impl Volume {
                 self.clock.advance(Duration::from_secs(*seconds));
                 fs.tick()?;
             }
+            _ => return self.change_blocks(operation),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// What is about where a file's blocks are.
+    fn change_blocks(&self, operation: &Operation) -> Result<Answer, Error> {
+        use Operation::{Allocate, Fiemap, SeekData, SeekHole};
+        match operation {
+            Allocate { path, offset, len, mode } => {
+                self.writer(path)?.change_range(range_change(*mode), *offset, *len)?;
+            }
+            SeekData { path, offset } => {
+                return Ok(found(self.reader(path)?.seek_data(*offset)?));
+            }
+            SeekHole { path, offset } => {
+                return Ok(found(self.reader(path)?.seek_hole(*offset)?));
+            }
+            Fiemap { path } => return self.fiemap(path),
             _ => return self.change_names(operation),
         }
         Ok(Answer::Done)
