@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::commands::{cat, change, df, info, list, map, mkfs, stat, tree, xattr};
+use crate::commands::{cat, change, df, info, list, map, mkfs, stat, trace, tree, xattr};
 use crate::{address, copy, failure};
 
 /// Look into, fill, edit and explain ext4 images, without root and without the kernel's driver
@@ -34,6 +34,7 @@ pub enum Command {
     Map(map::MapArgs),
     Mkfs(mkfs::MkfsArgs),
     Demo(crate::commands::demo::DemoArgs),
+    Trace(trace::TraceArgs),
 }
 
 static AFTER_HELP: std::sync::LazyLock<String> =

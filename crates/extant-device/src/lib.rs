@@ -2,7 +2,7 @@
 //!
 //! A [`BlockDevice`] takes a batch of [`Request`]s in one blocking call. Bytes travel in [`Frame`]s, which are shared by
 //! reference and copied only when somebody changes one that another still holds. [`MemoryDevice`] needs no operating
-//! system; `FileDevice` (feature `std`) opens image files and block devices.
+//! system; [`OverlayDevice`] keeps in memory what is written over another device; `FileDevice` (feature `std`) opens image files and block devices.
 //!
 //! # Invariants
 //! A request either did all that it says or carries an error; the requests of a batch have no order among themselves.
@@ -25,6 +25,7 @@ mod error;
 mod file;
 mod frame;
 mod memory;
+mod overlay;
 mod pool;
 mod request;
 pub mod sync;
@@ -35,5 +36,6 @@ pub use error::DeviceError;
 pub use file::{FileDevice, LockHolder, OpenError};
 pub use frame::{Frame, FrameSlice};
 pub use memory::MemoryDevice;
+pub use overlay::OverlayDevice;
 pub use pool::FramePool;
 pub use request::{Operation, OperationKind, Request};

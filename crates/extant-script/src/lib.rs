@@ -5,6 +5,7 @@
 
 mod directory;
 mod operation;
+mod options;
 mod pattern;
 mod requests;
 mod text;
@@ -12,6 +13,7 @@ mod volume;
 
 pub use directory::DirectoryTarget;
 pub use operation::{Allocation, Node, OpenFlag, Operation, SyncStep};
+pub use options::{UnknownOption, mount_options};
 pub use pattern::pattern;
 pub use text::{Script, ScriptError, Settings, Step, parse};
 pub use volume::{ScriptClock, Volume};

@@ -10,6 +10,7 @@ pub mod map;
 pub mod mkfs;
 pub mod mode;
 pub mod stat;
+pub mod trace;
 pub mod tree;
 pub mod xattr;
 
@@ -44,6 +45,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Map(args) => map::run(args, out),
         Command::Mkfs(args) => mkfs::run(args, out),
         Command::Demo(args) => demo::run(args, out),
+        Command::Trace(args) => trace::run(args, out),
     }
 }
 

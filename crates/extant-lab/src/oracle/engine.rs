@@ -2,10 +2,8 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use extant::trace::{self, Task, TraceSink};
-use extant::{DataMode, MountOptions};
 use extant_device::FileDevice;
 use extant_script::{Operation, Script, Target, Volume};
 
@@ -62,7 +60,8 @@ impl TraceSink for Recorder {
 /// Of mounting and unmounting, and an event whose text is not the kernel's. Operations that fail are answers.
 pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
     let recorder = Arc::new(Recorder::default());
-    let options = options(&super::mount_options(script))?;
+    let options = extant_script::mount_options(&super::mount_words(script))
+        .map_err(|error| error.to_string())?;
     let mount = || {
         let device = FileDevice::open(image).map_err(|error| error.to_string())?;
         let options = options.clone().trace(Arc::<Recorder>::clone(&recorder));
@@ -89,27 +88,4 @@ pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
         Some(strange) => Err(strange),
         None => Ok(Run { events: std::mem::take(&mut state.seen), answers }),
     })
-}
-
-/// The engine's options for the kernel's words.
-fn options(words: &str) -> Result<MountOptions, String> {
-    let mut options = MountOptions::new();
-    for word in words.split(',').filter(|word| !word.is_empty()) {
-        options = match word {
-            "delalloc" => options.delayed_allocation(true),
-            "nodelalloc" => options.delayed_allocation(false),
-            "dioread_lock" => options.unwritten_until_done(false),
-            "dioread_nolock" => options.unwritten_until_done(true),
-            "noauto_da_alloc" => options.auto_da_alloc(false),
-            "nobarrier" => options.barriers(false),
-            "data=ordered" => options.data_mode(DataMode::Ordered),
-            "data=writeback" => options.data_mode(DataMode::Writeback),
-            "no_prefetch_block_bitmaps" | "defaults" => options,
-            _ => match word.strip_prefix("commit=").and_then(|seconds| seconds.parse().ok()) {
-                Some(seconds) => options.commit_interval(Duration::from_secs(seconds)),
-                None => return Err(format!("the engine has no mount option {word}")),
-            },
-        };
-    }
-    Ok(options)
 }

@@ -28,7 +28,7 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
             return None;
         }
     };
-    let options = super::mount_options(script);
+    let options = super::mount_words(script);
     let mount = || KernelMount::new(image, point, &options);
     let mut mounted = mount()?;
     let text = |error: std::io::Error| error.to_string();

@@ -85,7 +85,7 @@ fn check(script: &Script, image: &Path) -> Result<(), String> {
 }
 
 /// The mount options for a script. Commits come when the script asks, not when a clock says so, unless it wants that.
-fn mount_options(script: &Script) -> String {
+fn mount_words(script: &Script) -> String {
     let wanted = &script.settings.mount;
     let waits = script
         .operations()
