@@ -22,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
+  contents
+          random operations against a plain model of files: --seeds N --first SEED --operations N each
   schedules [COUNT]
           threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000)
   sabotage [FILTER]
@@ -80,6 +82,9 @@ fn check(arguments: &[&str]) -> Result<(), String> {
         ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
         ["damage", ref rest @ ..] => {
             check_options(rest, &["--count", "--seed", "--first", "--only", "--workers"], &[])
+        }
+        ["contents", ref rest @ ..] => {
+            check_options(rest, &["--seeds", "--first", "--operations"], &["--tell"])
         }
         ["crash", ref rest @ ..] => {
             check_options(rest, &["--seeds", "--first", "--images"], &["--sabotage"])

@@ -5,6 +5,7 @@
 //! their bounded part.
 
 pub mod bases;
+pub mod contents;
 pub mod counts;
 pub mod crash;
 pub mod damage;

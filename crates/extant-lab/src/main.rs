@@ -7,6 +7,7 @@ use std::time::Instant;
 use cap::Cap;
 use clap::{Args, Parser, Subcommand};
 use extant_device::OperationKind;
+use extant_lab::contents;
 use extant_lab::crash::{self, Report};
 use extant_lab::damage::{self, Case, Run, Watch};
 use extant_lab::kill;
@@ -35,6 +36,8 @@ enum Suite {
     DamageWorker { seed: u64, first: u64, step: u64, count: u64 },
     /// Recovers crash images of scripts
     Crash(CrashArgs),
+    /// Runs random operations on files against a plain model
+    Contents(ContentsArgs),
     /// Kills copies of a tree, and looks for what had been synced
     Kill(KillArgs),
     /// Copies a tree for `kill`, and names what it synced
@@ -61,6 +64,22 @@ struct TraceArgs {
     /// The first random script's seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ContentsArgs {
+    /// How many images; kinds take turns
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Operations on each
+    #[arg(long, default_value_t = 500)]
+    operations: usize,
+    /// Print each operation
+    #[arg(long)]
+    tell: bool,
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +140,7 @@ fn main() -> ExitCode {
             damage::work(seed, first, step, count, limit_memory);
             true
         }
+        Suite::Contents(arguments) => run_contents(&arguments),
         Suite::Kill(arguments) => run_kills(&arguments),
         Suite::KillCopier { image, tree } => match kill::copy(&image, &tree) {
             Ok(()) => true,
@@ -164,6 +184,21 @@ fn run_damage(arguments: &DamageArgs) -> bool {
         run.seed
     );
     failures.is_empty()
+}
+
+fn run_contents(arguments: &ContentsArgs) -> bool {
+    let start = Instant::now();
+    let outcome =
+        contents::run(arguments.first, arguments.seeds, arguments.operations, arguments.tell);
+    match &outcome {
+        Ok(operations) => println!(
+            "{operations} operations on {} images as the model says, {} s",
+            arguments.seeds,
+            start.elapsed().as_secs()
+        ),
+        Err(failures) => failures.iter().for_each(|failure| println!("FAILED {failure}")),
+    }
+    outcome.is_ok()
 }
 
 fn run_kills(arguments: &KillArgs) -> bool {

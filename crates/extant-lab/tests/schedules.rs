@@ -50,7 +50,8 @@ fn check(
     let device = base();
     let run = move || {
         let device = Arc::new(device.snapshot());
-        let volume = Volume::mount(Arc::clone(&device) as _, options()).expect("it mounts");
+        let volume =
+            Volume::mount(Arc::<MemoryDevice>::clone(&device), options()).expect("it mounts");
         before(&volume.filesystem).expect("the scene can be set");
         let running: Vec<_> = threads()
             .into_iter()

@@ -34,7 +34,7 @@ impl Mapper {
         if promise.metadata == ClusterCount::ZERO {
             return;
         }
-        let bound = if promise.clusters == ClusterCount::ZERO {
+        let bound = if promise.clusters == ClusterCount::ZERO && self.delayed_runs(inode) == 0 {
             ClusterCount::ZERO
         } else if inode.flags().contains(InodeFlags::EXTENTS) {
             self.tree_nodes(inode, promise.clusters)
@@ -45,15 +45,15 @@ impl Mapper {
         drop(surplus);
     }
 
+    fn delayed_runs(&self, inode: &Inode) -> u64 {
+        let status = inode.status.lock();
+        u64_from(status.len() - status.reclaimable())
+    }
+
     /// How many nodes the inode's tree could need for `clusters` delayed clusters.
     fn tree_nodes(&self, inode: &Inode, clusters: ClusterCount) -> ClusterCount {
         // In a cluster of many blocks there may be many runs of delayed blocks, and each may become an extent.
-        let runs = if self.ratio().blocks() == 1 {
-            0
-        } else {
-            let status = inode.status.lock();
-            u64_from(status.len() - status.reclaimable()) + 1
-        };
+        let runs = if self.ratio().blocks() == 1 { 0 } else { self.delayed_runs(inode) + 1 };
         let core = inode.core.lock();
         let root = NodeView::trusted(&core.block);
         let (depth, used) = root.map_or((0, 0), |root| (u32::from(root.depth()), root.len()));

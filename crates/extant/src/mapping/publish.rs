@@ -44,8 +44,9 @@ impl Mapper {
         assert_held(Rank::Map);
         let change = inode.status.lock().remove(range, self.ratio());
         let released = inode.reservations.lock().release(change.clusters, change.span);
-        if let Some(reservation) = released {
-            drop(reservation);
+        drop(released);
+        // In a cluster that has its place nothing was promised for the data, but something for the map.
+        if change.clusters > ClusterCount::ZERO {
             self.lower_metadata(inode);
         }
     }
