@@ -14,6 +14,7 @@ use extant_format::xattr::{self, NameIndex, NewValue, XattrMut, XattrValue, Xatt
 use extant_format::{Compat, InodeNumber, PhysicalBlock};
 
 use super::Xattrs;
+use super::value_inode::ValueInode;
 use crate::Error;
 use crate::inode::Inode;
 use crate::sync::{Rank, assert_held_shared};
@@ -214,8 +215,8 @@ impl Xattrs {
             }
             apart = true;
         };
-        let new =
-            if apart { self.value_inode_for(handle, inode, value)? } else { NewValue::Here(value) };
+        let made = if apart { Some(self.value_inode_for(handle, inode, value)?) } else { None };
+        let new = made.as_ref().map_or(NewValue::Here(value), ValueInode::new_value);
         match home {
             Home::Body => {
                 let area = self.body_with(inode, key, new)?.ok_or(Error::NoAttributeSpace)?;

@@ -21,10 +21,42 @@ use crate::Error;
 use crate::allocator::{InodeKind, Parent};
 use crate::inode::{self, Inode};
 use crate::mapping::MapFlags;
+use crate::orphans::Orphans;
 use crate::transaction::{BlockKind, Handle};
 
 /// Values that others may join, by hash.
 pub(super) type Known = BTreeMap<u32, InodeNumber>;
+
+/// An inode that holds a value, kept from being freed until an entry names it; if none does by then, it is left to be
+/// freed.
+#[must_use]
+pub(super) struct ValueInode<'a> {
+    orphans: &'a Orphans,
+    inode: Arc<Inode>,
+    hash: u32,
+}
+
+impl<'a> ValueInode<'a> {
+    /// `None` if the inode is being freed.
+    fn new(orphans: &'a Orphans, inode: Arc<Inode>, hash: u32) -> Option<Self> {
+        inode.acquire().then(|| Self { orphans, inode, hash })
+    }
+
+    /// What an entry says of it.
+    pub(super) fn new_value<'v>(&self) -> NewValue<'v> {
+        let size = low_u32(self.inode.size());
+        NewValue::Inode { inode: self.inode.number(), size, hash: self.hash }
+    }
+}
+
+impl Drop for ValueInode<'_> {
+    fn drop(&mut self) {
+        let is_named = self.inode.core.lock().links > 0;
+        if self.inode.release() && !is_named {
+            self.orphans.note_unused(self.inode.number());
+        }
+    }
+}
 
 impl Xattrs {
     /// The value that lies in an inode of its own.
@@ -86,17 +118,17 @@ impl Xattrs {
     }
 
     /// An inode that holds `value`: one that is there already, or a new one, without a reference for this use.
-    pub(super) fn value_inode_for<'a>(
+    pub(super) fn value_inode_for(
         &self,
         handle: &mut Handle<'_>,
         owner: &Inode,
         value: &[u8],
-    ) -> Result<NewValue<'a>, Error> {
+    ) -> Result<ValueInode<'_>, Error> {
         let hash = xattr::value_hash(self.geometry(), value);
-        let size = low_u32(u64_from(value.len()));
-        if let Some(inode) = self.known_value(hash, value)? {
-            return Ok(NewValue::Inode { inode, size, hash });
+        if let Some(known) = self.known_value(hash, value)? {
+            return Ok(known);
         }
+        let size = low_u32(u64_from(value.len()));
         let (uid, gid) = {
             let core = owner.core.lock();
             (core.uid, core.gid)
@@ -117,26 +149,28 @@ impl Xattrs {
             .create(handle, number, record, || self.allocator.is_alone_in_table_block(number))?;
         // Until something names it, it is an orphan, in case nothing ever does.
         self.orphans.add(handle, &inode)?;
-        self.write_value(handle, &inode, value)?;
-        self.inodes.store(handle, &inode)?;
+        let new = ValueInode::new(&self.orphans, inode, hash).ok_or(Error::Stale(number))?;
+        self.write_value(handle, &new.inode, value)?;
+        self.inodes.store(handle, &new.inode)?;
         let mut known = self.values.lock();
         known.insert(hash, number);
         if known.len() > MAX_KNOWN {
             known.pop_first();
         }
-        Ok(NewValue::Inode { inode: number, size, hash })
+        Ok(new)
     }
 
-    fn known_value(&self, hash: u32, value: &[u8]) -> Result<Option<InodeNumber>, Error> {
+    fn known_value(&self, hash: u32, value: &[u8]) -> Result<Option<ValueInode<'_>>, Error> {
         let Some(number) = self.values.lock().get(&hash).copied() else { return Ok(None) };
         let Some(inode) = self.inodes.find(number) else { return Ok(None) };
+        let Some(known) = ValueInode::new(&self.orphans, inode, hash) else { return Ok(None) };
         let is_value = {
-            let core = inode.core.lock();
+            let core = known.inode.core.lock();
             core.flags.contains(InodeFlags::EA_INODE)
                 && core.links == 1
                 && stored_hash(core.atime) == hash
         };
-        Ok((is_value && self.value_of(&inode)? == value).then_some(number))
+        Ok((is_value && self.value_of(&known.inode)? == value).then_some(known))
     }
 
     fn write_value(

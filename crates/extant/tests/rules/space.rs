@@ -91,6 +91,34 @@ fn names_that_find_no_space_leave_nothing_behind() {
 }
 
 #[test]
+fn an_attribute_that_finds_no_space_leaves_no_value_behind() {
+    let world = World::new("values");
+    for format in [&["-O", "ea_inode"][..], &["-O", "ea_inode,^has_journal"]] {
+        let options = [&["-b", "1024", "-m", "0"], format].concat();
+        let Some(image) = world.mkfs(8, &options) else { return };
+        let device = Arc::new(image);
+        let fs = mount(&device, MountOptions::new()).unwrap();
+        for n in 0..40 {
+            open(&fs, &format!("/with-{n}"));
+        }
+        write_until_full(&fs, 1024, 1, 1);
+        fs.sync_all().unwrap();
+        // Room for some of the blocks that each value needs, one more in every round.
+        for n in 0..40_u64 {
+            let size = fs.metadata("/0").unwrap().size;
+            open(&fs, "/0").set_len(size - 1024).unwrap();
+            fs.sync_all().unwrap();
+            let value = vec![u8::try_from(n).unwrap() + 1; 5000];
+            if let Err(error) = fs.set_xattr(format!("/with-{n}"), "user.value", value) {
+                assert_eq!(error.errno(), Errno::NOSPC);
+            }
+        }
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
+    }
+}
+
+#[test]
 fn an_inline_file_that_finds_no_space_keeps_its_bytes() {
     let world = World::new("inline");
     let Some(image) = world.mkfs(8, &["-b", "1024", "-m", "0", "-O", "inline_data"]) else {

@@ -41,6 +41,24 @@ fn block(inode: &Inode) -> Option<u64> {
 }
 
 #[test]
+fn a_value_that_is_being_freed_is_not_shared() {
+    let Some(volume) = Volume::new(8 << 20, LARGE) else { return };
+    let root = volume.root();
+    let (a, b) = (volume.make_file(&root, "a"), volume.make_file(&root, "b"));
+    let values = || {
+        let mut all = volume.inodes.in_memory();
+        all.retain(|inode| inode.flags().contains(InodeFlags::EA_INODE));
+        all
+    };
+    set(&volume, &a, "user.value", &[7; 5000]).unwrap();
+    assert!(values()[0].end());
+    set(&volume, &b, "user.value", &[7; 5000]).unwrap();
+    assert_eq!(values().len(), 2);
+    assert_eq!(get(&volume, &b, "user.value").unwrap(), [7; 5000]);
+    volume.check();
+}
+
+#[test]
 fn small_values_stay_in_the_inode_and_larger_ones_go_to_a_block() {
     let Some(volume) = Volume::new(8 << 20, SMALL) else { return };
     let file = volume.make_file(&volume.root(), "file");
