@@ -20,6 +20,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub(crate) enum Rank {
+    /// Everything that changes the volume (r) against its unmount (w).
+    Gate = 10,
     /// The shape of the tree while a directory changes parent.
     Rename = 20,
     /// One inode's size, bytes and entries against each other; several by rising inode number.

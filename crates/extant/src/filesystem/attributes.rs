@@ -26,6 +26,7 @@ impl Volume {
         inode: &Arc<Inode>,
         change: &SetAttributes,
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
         let mut transaction = self

@@ -36,6 +36,7 @@ impl Volume {
     /// Closes a file: what was truncated and written anew goes out before the cut commits (D24.2), and the last writer
     /// gives back what was set aside for it (D24.5). Does no I/O.
     pub(crate) fn close_file(&self, inode: &Arc<Inode>, writes: bool) {
+        let _gate = self.gate.read();
         if inode.allocate_on_close.swap(false, Ordering::AcqRel) && self.auto_da_alloc() {
             self.writeback.write_before_commit(inode);
         }
@@ -66,12 +67,14 @@ impl Volume {
         offset: Option<u64>,
         bytes: &[u8],
     ) -> Result<usize, Error> {
+        let _gate = self.gate.read();
         self.reclaim();
         self.files.write(caller, inode, offset, bytes)
     }
 
     /// Cuts or grows a file.
     pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
+        let _gate = self.gate.read();
         self.files.truncate(inode, size)
     }
 
@@ -83,6 +86,7 @@ impl Volume {
         change: RangeChange,
         bytes: Range<u64>,
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         self.reclaim();
         self.files.change_range(caller, inode, change, bytes)
     }
@@ -94,6 +98,7 @@ impl Volume {
         open: &OpenFile,
         data_only: bool,
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         self.files.sync(inode, open, data_only)
     }
 
@@ -116,8 +121,14 @@ impl Volume {
         self.files.extents(inode, bytes)
     }
 
+    /// Frees an inode whose last user has gone, if it has no names.
+    pub(crate) fn release(&self, inode: &Arc<Inode>) {
+        let _gate = self.gate.read();
+        self.dispose(inode);
+    }
+
     /// Frees an inode if neither names nor users of it are left.
-    pub(crate) fn dispose(&self, inode: &Arc<Inode>) {
+    fn dispose(&self, inode: &Arc<Inode>) {
         let has_names = inode.core.lock().links > 0;
         if !has_names && self.transactions.check_writable().is_ok() && inode.retire() {
             // What fails here stays on the orphan list, and the next mount finishes it.
@@ -167,6 +178,7 @@ impl Volume {
         name: &[u8],
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
+        let _gate = self.gate.read();
         self.reclaim();
         self.namespace.create(caller, dir, name, mode).inspect_err(|_| self.dispose_values())
     }
@@ -179,6 +191,7 @@ impl Volume {
         name: &[u8],
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
+        let _gate = self.gate.read();
         self.namespace
             .make_directory(caller, dir, name, mode)
             .inspect_err(|_| self.dispose_values())
@@ -193,6 +206,7 @@ impl Volume {
         kind: NodeKind,
         mode: u16,
     ) -> Result<Arc<Inode>, Error> {
+        let _gate = self.gate.read();
         self.namespace
             .make_node(caller, dir, name, mode, kind)
             .inspect_err(|_| self.dispose_values())
@@ -206,6 +220,7 @@ impl Volume {
         name: &[u8],
         target: &[u8],
     ) -> Result<Arc<Inode>, Error> {
+        let _gate = self.gate.read();
         self.namespace
             .make_symlink(caller, dir, name, target)
             .inspect_err(|_| self.dispose_values())
@@ -219,6 +234,7 @@ impl Volume {
         dir: &Arc<Inode>,
         name: &[u8],
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         self.namespace.link(caller, inode, dir, name)
     }
 
@@ -229,6 +245,7 @@ impl Volume {
         dir: &Arc<Inode>,
         name: &[u8],
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         let inode = self.namespace.unlink(caller, dir, name)?;
         self.dispose(&inode);
         self.dispose_values();
@@ -242,6 +259,7 @@ impl Volume {
         dir: &Arc<Inode>,
         name: &[u8],
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         let inode = self.namespace.remove_directory(caller, dir, name)?;
         self.dispose(&inode);
         self.dispose_values();
@@ -257,6 +275,7 @@ impl Volume {
         (new_dir, new_name): (&Arc<Inode>, &[u8]),
         flags: RenameFlags,
     ) -> Result<(), Error> {
+        let _gate = self.gate.read();
         if self.auto_da_alloc() && self.namespace.lookup(caller, new_dir, new_name).is_ok() {
             let moved = self.namespace.lookup(caller, old_dir, old_name)?;
             self.writeback.write_before_commit(&moved);
@@ -299,8 +318,9 @@ impl Volume {
         name: &[u8],
         value: Option<&[u8]>,
     ) -> Result<(), Error> {
-        self.xattrs.set(inode, name, value, SetHow::Any, caller)?;
+        let _gate = self.gate.read();
+        let set = self.xattrs.set(inode, name, value, SetHow::Any, caller);
         self.dispose_values();
-        Ok(())
+        set
     }
 }

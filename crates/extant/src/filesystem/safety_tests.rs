@@ -5,18 +5,19 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use extant_device::{BlockDevice, MemoryDevice, OperationKind};
-use extant_format::LogicalRange;
+use extant_format::{LogicalRange, PhysicalBlock};
 use extant_testkit::{GateDevice, Kept, RecordingDevice, oracle};
 
 use super::{Volume, mount};
+use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
-use crate::namespace::RenameFlags;
+use crate::namespace::{NodeKind, RenameFlags};
 use crate::options::MountOptions;
 use crate::report::SetAttributes;
 use crate::time::{SystemClock, SystemEntropy};
-use crate::transaction::Credits;
+use crate::transaction::{BlockKind, Credits};
 use crate::writeback::Purpose;
 
 const ROOT: &Caller = &Caller::ROOT;
@@ -274,6 +275,61 @@ fn whoever_needs_data_on_the_device_waits_for_the_writeback_that_is_under_way() 
 }
 
 #[test]
+fn unmount_waits_for_changes_and_changes_for_unmount() {
+    let Some(image) = image(&[]) else { return };
+    let volume = mounted(&Arc::new(image.snapshot()), MountOptions::new());
+    let root = volume.root().unwrap();
+    let file = volume.create_file(ROOT, &root, b"f", 0o644).unwrap();
+    let changes: [&(dyn Fn() + Sync); 18] = [
+        &|| volume.close_file(&file, false),
+        &|| volume.release(&file),
+        &|| drop(volume.write_file(ROOT, &file, None, b"bytes")),
+        &|| drop(volume.truncate(&file, 2)),
+        &|| drop(volume.sync_file(&file, &volume.open_file(&file, false).unwrap(), false)),
+        &|| drop(volume.sync_all()),
+        &|| drop(volume.tick()),
+        &|| drop(volume.create_file(ROOT, &root, b"a", 0o644)),
+        &|| drop(volume.make_directory(ROOT, &root, b"b", 0o755)),
+        &|| drop(volume.make_node(ROOT, &root, b"c", NodeKind::Fifo, 0o644)),
+        &|| drop(volume.make_symlink(ROOT, &root, b"d", b"a")),
+        &|| drop(volume.link(ROOT, &file, &root, b"e")),
+        &|| drop(volume.set_xattr(ROOT, &file, b"user.a", Some(b"value"))),
+        &|| drop(volume.set_attributes(ROOT, &file, &SetAttributes::default())),
+        &|| drop(volume.rename(ROOT, (&root, b"a"), (&root, b"g"), RenameFlags::empty())),
+        &|| drop(volume.unlink(ROOT, &root, b"g")),
+        &|| drop(volume.remove_directory(ROOT, &root, b"b")),
+        &|| drop(volume.unmount()),
+    ];
+    for change in changes {
+        let gate = volume.gate.write();
+        assert!(waits(change, || drop(gate)));
+    }
+    let volume = mounted(&Arc::new(image), MountOptions::new());
+    let gate = volume.gate.read();
+    assert!(waits(|| volume.unmount().unwrap(), || drop(gate)));
+    let late = volume.create_file(ROOT, &volume.root().unwrap(), b"late", 0o644);
+    assert!(matches!(late, Err(Error::ReadOnly)));
+}
+
+#[test]
+fn a_block_that_another_handle_has_forgotten_is_not_logged() {
+    let Some(image) = image(&[]) else { return };
+    let volume = mounted(&Arc::new(image), MountOptions::new());
+    let transactions = &volume.transactions;
+    let begin = || transactions.begin(Credits::blocks(2, transactions.geometry())).unwrap();
+    let unused = PhysicalBlock::new(transactions.geometry().blocks_count - 1);
+    let mut slow = begin().of_another_thread();
+    let block = transactions.read(unused, BlockKind::Plain).unwrap();
+    slow.modify(&block, |bytes| bytes[0] = 7).unwrap();
+    let mut quick = begin();
+    quick.forget(unused).unwrap();
+    quick.stop().unwrap();
+    slow.stop().unwrap();
+    transactions.commit_running().unwrap();
+    volume.unmount().unwrap();
+}
+
+#[test]
 fn fsync_commits_the_conversion_though_the_placing_was_committed_meanwhile() {
     let Some(image) = image(&[]) else { return };
     let (device, volume, file) = dirty_behind_a_gate(&image, MountOptions::new());
@@ -437,7 +493,7 @@ fn a_deleted_inode_is_nobodys_any_more_and_one_in_use_is_not_deleted() {
     assert!(!file.retire(), "it is in use");
     assert!(volume.allocator.is_inode_used(file.number()).unwrap());
     assert!(file.release());
-    volume.dispose(&file);
+    volume.release(&file);
     assert!(!volume.allocator.is_inode_used(file.number()).unwrap());
     assert!(!file.acquire(), "it is gone");
     assert!(!file.retire(), "it has gone already");

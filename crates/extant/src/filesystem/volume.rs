@@ -24,6 +24,7 @@ use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::page_cache::CacheAccount;
 use crate::report::{Counters, Statfs};
+use crate::sync::{Rank, RwLock};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
@@ -52,6 +53,8 @@ pub(crate) struct Volume {
     /// It was clean when it was mounted, or has a journal that made it so.
     is_sound: bool,
     unmounted: AtomicBool,
+    /// Read by whoever changes the volume, written by its unmount.
+    pub(super) gate: RwLock<()>,
 }
 
 /// Bits of the superblock's state: unmounted cleanly; errors were found. Source: `EXT4_VALID_FS`, `EXT4_ERROR_FS`.
@@ -132,6 +135,7 @@ impl Volume {
             read_only_because,
             is_sound,
             unmounted: AtomicBool::new(false),
+            gate: RwLock::new(Rank::Gate, ()),
         })
     }
 
@@ -202,6 +206,7 @@ impl Volume {
 
     /// Does what is due by the clock, and says when to call again.
     pub(crate) fn tick(&self) -> Result<Duration, Error> {
+        let _gate = self.gate.read();
         self.writeback.tick();
         if let Some(tid) = self.transactions.commit_due() {
             self.transactions.commit(tid)?;
@@ -226,6 +231,11 @@ impl Volume {
 
     /// Makes everything durable.
     pub(crate) fn sync_all(&self) -> Result<(), Error> {
+        let _gate = self.gate.read();
+        self.sync_everything()
+    }
+
+    fn sync_everything(&self) -> Result<(), Error> {
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -248,14 +258,16 @@ impl Volume {
         self.transactions.shut_down();
     }
 
-    /// Writes everything, empties the journal and marks the volume clean.
+    /// Writes everything, empties the journal and marks the volume clean. What other threads have begun ends first, and
+    /// what they begin meanwhile finds the volume read-only.
     pub(crate) fn unmount(&self) -> Result<(), Error> {
+        let _gate = self.gate.write();
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
             return Ok(());
         }
         self.transactions.check_writable()?;
         self.free_nameless();
-        let written = self.sync_all();
+        let written = self.sync_everything();
         // Data that is lost is no reason to leave the rest behind; metadata is.
         self.transactions.sync()?;
         self.transactions.close_journal()?;

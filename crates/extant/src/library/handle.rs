@@ -223,7 +223,7 @@ impl fmt::Debug for InodeHandle {
 impl Drop for InodeHandle {
     fn drop(&mut self) {
         if self.inode.release() {
-            self.volume.dispose(&self.inode);
+            self.volume.release(&self.inode);
         }
     }
 }

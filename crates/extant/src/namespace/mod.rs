@@ -131,7 +131,7 @@ impl Namespace {
         let _content = dir.content.read();
         match name {
             Name::Dot => Ok(Arc::clone(dir)),
-            Name::DotDot => self.target(dir, self.find_entry(dir, b"..")?.ok_or(Error::NotFound)?),
+            Name::DotDot => self.above(dir),
             Name::Entry(name) => {
                 self.target(dir, self.find_name(dir, name)?.ok_or(Error::NotFound)?)
             }
@@ -145,6 +145,12 @@ impl Namespace {
     pub(crate) fn parent(&self, dir: &Inode) -> Result<Arc<Inode>, Error> {
         require_directory(dir)?;
         let _content = dir.content.read();
+        self.above(dir)
+    }
+
+    /// What `..` leads to. Above a directory that was removed there may be nothing any more, or something else.
+    fn above(&self, dir: &Inode) -> Result<Arc<Inode>, Error> {
+        require_alive(dir)?;
         self.target(dir, self.find_entry(dir, b"..")?.ok_or(Error::NotFound)?)
     }
 

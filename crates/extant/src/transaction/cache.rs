@@ -103,6 +103,11 @@ impl MetadataCache {
         is_loaded.then_some(MetadataBlock(entry))
     }
 
+    /// Whether there is an entry for the block.
+    pub(super) fn contains(&self, block: PhysicalBlock) -> bool {
+        self.shard(block).lock().contains_key(&block)
+    }
+
     /// Takes the block out; whoever still holds it holds a block that nobody else can find.
     pub(super) fn remove(&self, block: PhysicalBlock) {
         if self.shard(block).lock().remove(&block).is_some() {

@@ -11,6 +11,7 @@ use extant_device::Request;
 use extant_format::PhysicalRange;
 use extant_format::TransactionId;
 use extant_journal::Begin;
+use extant_journal::BlockChange;
 use extant_journal::Extend;
 use extant_journal::HandleRequest;
 use extant_journal::Journal;
@@ -194,10 +195,14 @@ impl Transactions {
         }
     }
 
-    /// Ends a handle.
-    pub(super) fn stop(&self, ticket: Ticket, changes: Changes) {
+    /// Ends a handle. A block that it has changed and another handle has forgotten since, as the last inode does that
+    /// shares attributes, is revoked, whichever of the two stops first.
+    pub(super) fn stop(&self, ticket: Ticket, mut changes: Changes) {
         let Some(state) = &self.journal else { return };
         let mut locked = state.state.lock();
+        changes
+            .blocks
+            .retain(|(block, change)| *change != BlockChange::Dirty || self.cache.contains(*block));
         locked.ordered.extend(changes.ordered);
         let stopped = locked.journal.stop(ticket, changes.blocks);
         drop(locked);

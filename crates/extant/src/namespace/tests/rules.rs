@@ -257,6 +257,26 @@ fn a_removed_directory_has_no_names_and_gets_none() {
 }
 
 #[test]
+fn above_a_removed_directory_there_is_nothing() {
+    let Some(volume) = volume() else { return };
+    let root = volume.root();
+    let above = volume.make_dir(&root, "above");
+    let below = volume.make_dir(&above, "below");
+    let gone = volume.namespace.remove_directory(ROOT, &above, b"below").unwrap();
+    drop(above);
+    volume.evict(volume.namespace.remove_directory(ROOT, &root, b"above").unwrap());
+    assert_eq!(errno(volume.look_up(&below, "..")), Errno::NOENT);
+    volume.make_dir(&root, "dir");
+    assert_eq!(
+        errno(rename(&volume, (&root, "dir"), (&below, "dir"), RenameFlags::empty())),
+        Errno::NOENT
+    );
+    drop(below);
+    volume.evict(gone);
+    volume.check();
+}
+
+#[test]
 fn projects_are_inherited_and_not_mixed() {
     let Some(volume) = volume() else { return };
     let root = volume.root();
