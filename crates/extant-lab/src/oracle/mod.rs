@@ -12,6 +12,7 @@ pub mod event;
 pub mod exceptions;
 mod kernel;
 mod normal;
+mod random;
 mod report;
 mod tracefs;
 
@@ -102,6 +103,7 @@ pub fn repository_scripts() -> std::io::Result<Vec<PathBuf>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/scripts");
     let paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     let mut paths = paths.collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
     paths.sort();
     Ok(paths)
 }

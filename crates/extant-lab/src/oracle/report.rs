@@ -7,6 +7,10 @@ use extant_script::Script;
 
 use super::compare;
 use super::exceptions::Exceptions;
+use super::random;
+
+/// Operations of a random script.
+const RANDOM_LEN: usize = 30;
 
 /// What came of the scripts so far.
 #[derive(Debug)]
@@ -40,7 +44,23 @@ impl Report {
 
     /// Runs the script of a seed, and tries to make it smaller if it differs.
     pub fn random(&mut self, seed: u64) {
-        let _ = seed;
+        let script = random::script(seed, RANDOM_LEN);
+        let name = format!("seed {seed}");
+        if self.skipped > 0 || self.script(&name, &script) {
+            return;
+        }
+        let differs = |script: &Script| match compare(script, &self.exceptions) {
+            Some(Ok(comparison)) => !comparison.passes(),
+            Some(Err(_)) => true,
+            None => false,
+        };
+        let small = random::shrink(&script, differs);
+        println!("-- seed {seed} needs no more than this to differ:\n{small}");
+        match compare(&small, &self.exceptions) {
+            Some(Ok(comparison)) if !self.quiet => println!("{comparison}"),
+            Some(Err(reason)) => println!("{reason}"),
+            _ => {}
+        }
     }
 
     /// Runs a script; whether nothing differs.
