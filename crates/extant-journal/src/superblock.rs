@@ -71,6 +71,11 @@ impl SuperblockState {
         Some(SuperblockWrite::of(&self.durable))
     }
 
+    /// The oldest transaction that the log says is needed.
+    pub(crate) fn tail_tid(&self) -> TransactionId {
+        TransactionId(self.durable.raw().sequence.get())
+    }
+
     /// The oldest transaction needed is `tid`, at `start`.
     pub(crate) fn tail(&mut self, tid: TransactionId, start: LogBlock) -> SuperblockWrite {
         let mut planned = self.durable.clone();

@@ -70,5 +70,6 @@ pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{
-    Counters, DirEntry, FileExtent, FileExtentState, Metadata, RangeChange, SetAttributes, Statfs,
+    AllocatorStats, Counters, DirEntry, FileExtent, FileExtentState, GroupSpace, KernelCounters,
+    Metadata, RangeChange, SetAttributes, Statfs, StatusStats,
 };

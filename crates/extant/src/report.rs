@@ -186,6 +186,62 @@ pub struct Counters {
     pub allocator_searches: u64,
 }
 
+/// Free space of one block group as its buddy has it; `/proc/fs/ext4/*/mb_groups` in the kernel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupSpace {
+    /// The group's number.
+    pub group: u32,
+    /// Free clusters.
+    pub free: u32,
+    /// Runs of free clusters.
+    pub fragments: u32,
+    /// The first free cluster; the number of clusters if none is.
+    pub first_free: u32,
+    /// Free chunks of each power of two.
+    pub chunks: Vec<u32>,
+}
+
+/// What is known of files' blocks in memory; `/proc/fs/ext4/*/es_shrinker_info` in the kernel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct StatusStats {
+    /// Runs of blocks in all status trees.
+    pub runs: u64,
+    /// Of these, runs that may be forgotten.
+    pub reclaimable: u64,
+    /// Lookups that found their block.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+}
+
+/// What the allocator has done; `/proc/fs/ext4/*/mb_stats` in the kernel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct AllocatorStats {
+    /// Requests.
+    pub requests: u64,
+    /// Searches of the buddies, for requests that nothing set aside could serve.
+    pub searches: u64,
+}
+
+/// The counters that the kernel shows under `/sys/fs/ext4` and `/proc/fs/ext4`, by its names.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct KernelCounters {
+    /// Clusters promised to delayed data.
+    pub delayed_allocation_blocks: u64,
+    /// Written since the mount, in units of 1,024 bytes.
+    pub session_write_kbytes: u64,
+    /// Written since the volume was made, in units of 1,024 bytes.
+    pub lifetime_write_kbytes: u64,
+    /// Clusters kept back for metadata of delayed data.
+    pub reserved_clusters: u64,
+    /// Writes that found no space although they waited for commits.
+    pub sra_exceeded_retry_limit: u64,
+    /// `es_shrinker_info`.
+    pub es_stats: StatusStats,
+    /// `mb_stats`.
+    pub mb_stats: AllocatorStats,
+}
+
 /// What to change; `None` leaves it as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetAttributes {

@@ -148,6 +148,11 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.committing.as_ref().map(|committing| committing.tid)
     }
 
+    /// The oldest transaction that a recovery would start from.
+    pub fn tail_tid(&self) -> TransactionId {
+        self.superblock.tail_tid()
+    }
+
     /// The newest transaction whose commit is over; before the first commit, the one before it.
     pub fn newest_committed(&self) -> TransactionId {
         let next = self.committing().unwrap_or(self.current_tid());

@@ -12,6 +12,7 @@ use super::request::{Allocation, AllocationFlags, AllocationRequest};
 use crate::Error;
 use crate::block_io::Tally;
 use crate::delayed::{Claim, Privilege};
+use crate::trace::Event;
 use crate::transaction::Handle;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -37,7 +38,23 @@ impl Allocator {
         request: &AllocationRequest,
     ) -> Result<Allocation, Error> {
         Tally::add(&self.transactions.io().tally.allocator_calls, 1);
-        let (mut aligned, offset) = self.align(request);
+        let (aligned, offset) = self.align(request);
+        // The goal is told as it was asked for, though it may lie past the end of the volume.
+        let goal = request.goal.checked_sub(offset.into()).unwrap_or(aligned.goal);
+        let told = AllocationRequest { goal, ..aligned };
+        self.tell_request(&told);
+        let outcome = self.allocate_aligned(handle, request, aligned, offset);
+        self.tell_answer(&told, outcome.as_ref().ok());
+        outcome
+    }
+
+    fn allocate_aligned(
+        &self,
+        handle: &mut Handle<'_>,
+        request: &AllocationRequest,
+        mut aligned: AllocationRequest,
+        offset: u32,
+    ) -> Result<Allocation, Error> {
         let mut claim = None;
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
             let (claimed, clusters) = self.claim(aligned.len, request.flags)?;
@@ -108,9 +125,10 @@ impl Allocator {
     ///
     /// Source: kernel `ext4_discard_preallocations`.
     pub(crate) fn discard_preallocations(&self, inode: InodeNumber) -> u32 {
-        let (count, left) = self.inode_preallocations.lock().discard(inode);
-        left.into_iter().for_each(|run| self.release(run));
-        count
+        let (len, left) = self.inode_preallocations.lock().discard(inode);
+        self.transactions.tracer().emit(|| Event::DiscardPreallocations { ino: inode, len });
+        left.into_iter().for_each(|run| self.give_up_aside(Some(inode), run));
+        len
     }
 
     /// The request from a cluster's start on, within one group and with a goal inside the volume; and how far its first block
@@ -186,6 +204,7 @@ impl Allocator {
                 reachable,
             );
             if let Some(run) = served {
+                self.tell_served(request, run);
                 return self.mark_taken(handle, run, run).map(Some);
             }
         }
@@ -194,8 +213,13 @@ impl Allocator {
         }
         let served = self.inode_preallocations.lock().around(layout, request.inode, logical);
         let goal = normalize(request, layout, &self.tunables, served);
-        let Some(found) = self.searched(request, goal)? else { return Ok(None) };
+        let outcome = self.search(request, goal)?;
+        let Some(found) = outcome.run else {
+            self.tell_search(request, goal, &outcome);
+            return Ok(None);
+        };
         if found.len <= wanted {
+            self.tell_search(request, goal, &outcome);
             return self.mark_taken(handle, found, found).map(Some);
         }
         let blocks = |clusters: u32| u64::from(clusters) << layout.cluster_bits;
@@ -210,9 +234,12 @@ impl Allocator {
         };
         let skip = u32::try_from((first - start) >> layout.cluster_bits).unwrap_or(0);
         let run = Run { start: found.start + skip, len: wanted.min(found.len - skip), ..found };
+        let logical_start = u32::try_from(start).unwrap_or(logical);
+        self.tell_set_aside(request.inode, found, Some(logical_start));
+        self.tell_search(request, goal, &outcome);
         self.mark_taken(handle, run, found)?;
         let mut preallocations = self.inode_preallocations.lock();
-        preallocations.insert(request.inode, u32::try_from(start).unwrap_or(logical), found);
+        preallocations.insert(request.inode, logical_start, found);
         let served = preallocations.serve(layout, request.inode, logical, run.len, |_| true);
         debug_assert_eq!(served, Some(run), "a new preallocation serves its own request");
         Ok(Some(run))
@@ -231,11 +258,19 @@ impl Allocator {
             |run: Run| layout.block(run.group, run.start).get().abs_diff(request.goal.get());
         let kept = self.localities[shard].lock().take(wanted, distance);
         let found = match kept {
-            Some(run) => run,
+            Some(run) => {
+                self.tell_served(request, Run { len: wanted.min(run.len), ..run });
+                run
+            }
             None => {
                 // Nobody waits for this search; what two of them set aside at once serves later requests.
                 let goal = normalize(request, layout, &self.tunables, Default::default());
-                let Some(run) = self.searched(request, goal)? else { return Ok(None) };
+                let outcome = self.search(request, goal)?;
+                if let Some(run) = outcome.run.filter(|run| run.len > wanted) {
+                    self.tell_set_aside(request.inode, run, None);
+                }
+                self.tell_search(request, goal, &outcome);
+                let Some(run) = outcome.run else { return Ok(None) };
                 run
             }
         };
@@ -243,17 +278,13 @@ impl Allocator {
         self.mark_taken(handle, run, found)?;
         let rest = Run { start: run.end(), len: found.len - run.len, ..found };
         let dropped = self.localities[shard].lock().file(rest);
-        dropped.into_iter().for_each(|run| self.release(run));
+        dropped.into_iter().for_each(|run| self.give_up_aside(None, run));
         Ok(Some(run))
-    }
-
-    fn searched(&self, request: &AllocationRequest, goal: Goal) -> Result<Option<Run>, Error> {
-        Tally::add(&self.transactions.io().tally.allocator_searches, 1);
-        Ok(self.search(request, goal)?.run)
     }
 
     fn search(&self, request: &AllocationRequest, goal: Goal) -> Result<Outcome, Error> {
         use AllocationFlags as F;
+        Tally::add(&self.transactions.io().tally.allocator_searches, 1);
         let layout = &self.layout;
         let mut flags = request.flags;
         flags.set(F::HINT_TRY_GOAL, flags.contains(F::HINT_TRY_GOAL) || goal.adjacent.is_some());
@@ -300,18 +331,22 @@ impl Allocator {
 
     /// Drops the preallocations of the lowest groups until `needed` clusters are free; whether there were any.
     fn drop_preallocations(&self, needed: u32) -> bool {
+        self.transactions.tracer().emit(|| Event::MbDiscardPreallocations { needed });
         let mut left: Vec<Run> = self.inode_preallocations.lock().left().collect();
         for locality in &self.localities {
             left.extend(locality.lock().left());
         }
         let Some(last) = last_group_needed(left, needed) else { return false };
         let chosen = |group| group <= last;
-        let mut dropped = self.inode_preallocations.lock().discard_groups(chosen);
+        let of_inodes = self.inode_preallocations.lock().discard_groups(chosen);
+        let mut dropped: Vec<_> =
+            of_inodes.into_iter().map(|(owner, run)| (Some(owner), run)).collect();
         for locality in &self.localities {
-            dropped.extend(locality.lock().discard_groups(chosen));
+            let shared = locality.lock().discard_groups(chosen);
+            dropped.extend(shared.into_iter().map(|run| (None, run)));
         }
         let any = !dropped.is_empty();
-        dropped.into_iter().for_each(|run| self.release(run));
+        dropped.into_iter().for_each(|(owner, run)| self.give_up_aside(owner, run));
         any
     }
 }

@@ -98,7 +98,6 @@ impl Buddy {
     }
 
     /// Free chunks of exactly this order.
-    #[cfg(test)]
     pub(super) fn counter(&self, order: u32) -> u32 {
         self.counters[usize_from(order)]
     }

@@ -6,6 +6,7 @@ use super::Allocator;
 use super::layout::Run;
 use super::request::FreeFlags;
 use crate::Error;
+use crate::trace::Event;
 use crate::transaction::{CommitListener, Handle};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -63,6 +64,10 @@ impl Allocator {
                 self.layout.first_block(group) + u64::from(self.layout.blocks_per_group);
             let len =
                 low_u32((end.min(group_end) - at).div_ceil(u64::from(self.layout.cluster_ratio())));
+            self.transactions.tracer().emit(|| {
+                let group = group.get();
+                Event::MballocFree { ino: inode, group, start, len }
+            });
             self.free_run(handle, Run { group, start, len }, flags)?;
             at = group_end;
         }
@@ -175,6 +180,9 @@ impl Allocator {
             let (start, end) = (cluster(range.start().get()), cluster(range.end().get()));
             let done = self.group(group).trimmed.is_some_and(|trimmed| trimmed <= minimum);
             if start < end && !done {
+                let (group, len) = (group.get(), end - start);
+                self.transactions.tracer().emit(|| Event::TrimAllFree { group, start, len });
+                let group = BlockGroup(group);
                 sum += self.trim_group(group, start, end, minimum)?;
                 if (start, end) == (0, clusters) {
                     self.group(group).trimmed = Some(minimum);
@@ -212,6 +220,11 @@ impl Allocator {
             let io = self.transactions.io();
             let offset = io.offset(self.layout.block(group, run.start));
             let bytes = u64::from(run.len) << (self.layout.cluster_bits + self.layout.block_bits);
+            let (blk, len) = (self.layout.block(run.group, run.start).get(), run.len);
+            let tracer = self.transactions.tracer();
+            tracer.emit(|| Event::TrimExtent { group: group.get(), start: run.start, len });
+            let count = u64::from(len) << self.layout.cluster_bits;
+            tracer.emit(|| Event::DiscardBlocks { blk, count });
             let outcome = io.run(&mut [Request::discard(offset, bytes)]);
             self.release(run);
             outcome?;

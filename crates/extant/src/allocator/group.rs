@@ -10,6 +10,7 @@ use super::criteria::{Groups, Orders, Set, Summary};
 use super::layout::Run;
 use crate::Error;
 use crate::sync::MutexGuard;
+use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -138,6 +139,7 @@ impl Allocator {
         let (layout, clusters) = (&self.layout, self.layout.clusters_in(group));
         let build = |bits: &[u8]| Box::new(Buddy::new(bits, layout.block_bits, clusters));
         let computed = descriptor.block_bitmap_is_uninitialized(&self.geometry);
+        self.tell_load(group, computed || !self.transactions.is_cached(descriptor.block_bitmap));
         let (buddy, broken) = if computed {
             (build(&self.zones.bitmap(layout, group)), None)
         } else {
@@ -173,6 +175,15 @@ impl Allocator {
         self.reorder(group, version, orders);
         self.correct_count(group, stated, counted);
         Ok(())
+    }
+
+    fn tell_load(&self, group: BlockGroup, is_read: bool) {
+        let (tracer, group) = (self.transactions.tracer(), group.get());
+        if is_read {
+            tracer.emit(|| Event::ReadBlockBitmapLoad { group, prefetch: false });
+        }
+        tracer.emit(|| Event::MbBitmapLoad { group });
+        tracer.emit(|| Event::MbBuddyBitmapLoad { group });
     }
 
     /// What is wrong with a bitmap that was just read.

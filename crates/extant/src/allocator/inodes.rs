@@ -8,6 +8,7 @@ use super::group::Group;
 use super::inode_group::{Counts, InodeGroups, InodeKind, Parent, choose};
 use crate::Error;
 use crate::sync::MutexGuard;
+use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 use core::ops::Range;
 use extant_format::cast::usize_from;
@@ -109,6 +110,10 @@ impl Allocator {
         };
         if descriptor.inodes_are_uninitialized(&self.geometry) {
             return Ok(None);
+        }
+        if !self.transactions.is_cached(descriptor.inode_bitmap) {
+            let group = group.get();
+            self.transactions.tracer().emit(|| Event::LoadInodeBitmap { group });
         }
         let block =
             self.transactions.read(descriptor.inode_bitmap, BlockKind::InodeBitmap(group))?;

@@ -38,6 +38,7 @@ mod allocate;
 mod bits;
 mod buddy;
 mod criteria;
+mod events;
 mod free;
 mod goal;
 mod group;
@@ -53,6 +54,7 @@ mod validity;
 
 use crate::Error;
 use crate::delayed::SpaceLedger;
+use crate::report::GroupSpace;
 use crate::sync::{Mutex, Rank};
 use crate::transaction::Transactions;
 use alloc::boxed::Box;
@@ -232,6 +234,27 @@ impl Allocator {
             blocks_set_aside: state.summary.corrupt,
             inodes_set_aside: state.inodes_corrupt,
         })
+    }
+
+    /// The free space of every group, for which all buddies are built.
+    ///
+    /// # Errors
+    /// Of reading bitmaps.
+    /// # Source
+    /// Kernel `ext4_mb_seq_groups_show`.
+    pub(crate) fn group_space(&self) -> Result<Vec<GroupSpace>, Error> {
+        let mut groups = Vec::new();
+        for group in self.geometry.groups() {
+            let space = self.with_buddy(group, |_, buddy| GroupSpace {
+                group: group.get(),
+                free: buddy.free(),
+                fragments: buddy.fragments(),
+                first_free: buddy.first_free(),
+                chunks: (0..buddy.orders()).map(|order| buddy.counter(order)).collect(),
+            })?;
+            groups.extend(space); // what is set aside has none
+        }
+        Ok(groups)
     }
 
     /// What was found wrong since the last call.

@@ -124,12 +124,15 @@ impl InodePreallocations {
 
     /// Drops the preallocations of the groups that `chosen` accepts.
     #[must_use = "the clusters go back to the buddies"]
-    pub(super) fn discard_groups(&mut self, chosen: impl Fn(u32) -> bool) -> Vec<Run> {
+    pub(super) fn discard_groups(
+        &mut self,
+        chosen: impl Fn(u32) -> bool,
+    ) -> Vec<(InodeNumber, Run)> {
         let mut left = Vec::new();
-        self.0.retain(|_, found| {
+        self.0.retain(|&(owner, _), found| {
             let drop = chosen(found.run.group.0);
             if drop {
-                left.extend(found.left());
+                left.extend(found.left().map(|run| (owner, run)));
             }
             !drop
         });

@@ -98,6 +98,8 @@ pub(super) struct Accounts {
     uncommitted: i64,
     root_reserve: i64,
     pool: i64,
+    /// Times that somebody gave up although retries were tried.
+    exceeded: u64,
 }
 
 /// An exact number, and what a reader without a lock would see of it on one CPU.
@@ -122,6 +124,7 @@ impl SpaceLedger {
             uncommitted: 0,
             root_reserve: signed(parameters.root_reserve),
             pool: signed(parameters.pool),
+            exceeded: 0,
         };
         Arc::new(Self {
             accounts: Mutex::new(Rank::Ledger, accounts),
@@ -218,7 +221,8 @@ impl SpaceLedger {
     ///
     /// Source: kernel `ext4_should_retry_alloc`.
     pub(crate) fn after_no_space(&self, attempt: u32, journaled: bool) -> AfterNoSpace {
-        let accounts = self.accounts.lock();
+        let mut accounts = self.accounts.lock();
+        accounts.exceeded += u64::from(journaled && attempt > MAX_RETRIES);
         match (journaled && attempt <= MAX_RETRIES, accounts.uncommitted) {
             (false, _) => AfterNoSpace::GiveUp,
             (true, 0) if accounts.admit(1, 0, Privilege::Ordinary).is_ok() => AfterNoSpace::Retry,
@@ -233,6 +237,12 @@ impl SpaceLedger {
         let free = (accounts.free.exact - accounts.promised.exact - accounts.excess(0)).max(0);
         let available = (free - accounts.root_reserve - accounts.pool).max(0);
         FreeSpace { free: unsigned(free), available: unsigned(available) }
+    }
+
+    /// Clusters of the reserved pool, and how often somebody gave up after all retries.
+    pub(crate) fn pool_and_exceeded(&self) -> (ClusterCount, u64) {
+        let accounts = self.accounts.lock();
+        (unsigned(accounts.pool), accounts.exceeded)
     }
 
     /// The counters, for recounting.

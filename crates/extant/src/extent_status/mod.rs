@@ -25,6 +25,6 @@ mod state;
 mod tests;
 mod tree;
 
-pub(crate) use account::StatusAccount;
+pub(crate) use account::{StatusAccount, StatusCounts};
 pub(crate) use state::BlockState;
 pub(crate) use tree::ExtentStatusTree;

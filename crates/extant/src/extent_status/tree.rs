@@ -227,6 +227,12 @@ impl ExtentStatusTree {
         !self.account.is_bypassed() && self.overlapping(range).any(|entry| matches(entry.state))
     }
 
+    /// The first delayed blocks in `range` that are one run.
+    pub(crate) fn first_delayed(&self, range: LogicalRange) -> Option<LogicalRange> {
+        let mut runs = self.overlapping(range).filter(|entry| entry.state.is_delayed());
+        runs.next()?.blocks.intersection(range)
+    }
+
     /// Whether any block of `range` is delayed.
     pub(crate) fn has_delayed(&self, range: LogicalRange) -> bool {
         self.delayed_runs > 0 && self.any(range, BlockState::is_delayed)
@@ -245,15 +251,17 @@ impl ExtentStatusTree {
         block: LogicalBlock,
     ) -> (LogicalRange, Option<LogicalRange>) {
         assert!(gap.contains(block), "{block} is not in the hole {gap}");
-        let rest = LogicalRange::between(block, gap.end()).expect("the block lies in the gap");
-        let before = LogicalRange::between(gap.start(), block.get());
-        let start =
-            if before.is_some_and(|before| self.has_delayed(before)) { block } else { gap.start() };
-        let end = match self.find(rest, BlockState::is_delayed).and_then(|entry| entry.within(rest))
-        {
-            Some(delayed) if delayed.blocks.contains(block) => return (delayed.blocks, None),
-            Some(delayed) => delayed.blocks.start().get(),
-            None => gap.end(),
+        let part = |start| LogicalRange::between(start, gap.end()).expect("a start in the gap");
+        let mut start = gap.start();
+        let end = loop {
+            match self.find(part(start), BlockState::is_delayed).map(|delayed| delayed.blocks) {
+                Some(delayed) if delayed.end() <= block.get() => start = block,
+                Some(delayed) if delayed.contains(block) => {
+                    return (delayed.intersection(part(block)).expect("both have the block"), None);
+                }
+                Some(delayed) => break delayed.start().get().min(gap.end()),
+                None => break gap.end(),
+            }
         };
         let hole = LogicalRange::between(start, end).expect("the block lies in the hole");
         let change = self.set(hole, BlockState::Hole, ClusterRatio::ONE);

@@ -10,6 +10,7 @@ use super::path::{Level, Node};
 use super::{ExtentTree, Path};
 use crate::Error;
 use crate::allocator::{AllocationFlags, AllocationRequest, FreeFlags};
+use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 
 /// What pays for the blocks of new nodes.
@@ -66,7 +67,7 @@ impl ExtentTree<'_> {
             } else {
                 (self.goal(path, block), AllocationFlags::empty())
             };
-            match self.take_node(handle, block, goal, hint, space) {
+            match self.take_node(handle, goal, hint, space) {
                 Ok(node) => taken.push(node),
                 Err(error) => {
                     let undone = taken
@@ -83,7 +84,6 @@ impl ExtentTree<'_> {
     fn take_node(
         &self,
         handle: &mut Handle<'_>,
-        block: LogicalBlock,
         goal: PhysicalBlock,
         hint: AllocationFlags,
         space: NodeSpace,
@@ -95,7 +95,7 @@ impl ExtentTree<'_> {
         };
         let request = AllocationRequest {
             inode: self.inode.number(),
-            logical: block,
+            logical: LogicalBlock::ZERO, // it is no block of the file
             len: 1,
             goal,
             left: None,
@@ -115,6 +115,13 @@ impl ExtentTree<'_> {
         node: PhysicalBlock,
         flags: FreeFlags,
     ) -> Result<(), Error> {
+        self.transactions.tracer().emit(|| Event::FreeBlocks {
+            ino: self.inode.number(),
+            mode: self.inode.core.lock().mode,
+            block: node.get(),
+            count: 1,
+            flags: flags.into(),
+        });
         self.allocator.free(handle, self.inode.number(), PhysicalRange::single(node), flags)?;
         refund(self.inode, self.geometry(), 1);
         Ok(())

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::ExtentTree;
 use crate::Error;
+use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 
 /// The nodes from the root to the leaf that has a block, or would have it.
@@ -30,6 +31,8 @@ pub(super) struct Level {
     pub(super) capacity: usize,
     /// Inner node: the entry of the next level. Leaf: the last extent that starts at or before the block, if any.
     pub(super) position: Option<usize>,
+    /// Its block was read from the device on the way.
+    pub(super) is_news: bool,
 }
 
 /// Where a node is.
@@ -45,6 +48,11 @@ impl Path {
     /// Levels below the root.
     pub(super) fn depth(&self) -> usize {
         self.levels.len() - 1
+    }
+
+    /// Whether what the leaf says may be news: it is the root, or was read from the device on the way.
+    pub(crate) fn is_leaf_news(&self) -> bool {
+        self.depth() == 0 || self.leaf().is_news
     }
 
     /// The leaf.
@@ -90,11 +98,18 @@ impl ExtentTree<'_> {
         // Each level's depth is one less than its parent's, so this ends.
         while let Some((child, expected)) = below {
             let place = Place::InodeBlock(self.inode.number(), child);
+            let is_news = !self.transactions.is_cached(child);
+            if is_news {
+                let (ino, lblk) =
+                    (self.inode.number(), expected.first.map_or(0, LogicalBlock::get));
+                let pblk = child.get();
+                self.transactions.tracer().emit(|| Event::ExtLoadExtent { ino, lblk, pblk });
+            }
             let node = self.read(child, place)?;
             let found = node.with(|bytes| {
                 self.level(bytes, place, Node::Block(node.clone()), expected, block)
             })?;
-            levels.push(found.0);
+            levels.push(Level { is_news, ..found.0 });
             below = found.1;
         }
         Ok(Path { levels })
@@ -119,7 +134,14 @@ impl ExtentTree<'_> {
         let view = NodeView::new(bytes, place, self.geometry(), expected)?;
         let found = view.search(block);
         let position = if view.is_leaf() { found } else { found.or(Some(0)) };
-        let level = Level { node, expected, len: view.len(), capacity: view.capacity(), position };
+        let level = Level {
+            node,
+            expected,
+            len: view.len(),
+            capacity: view.capacity(),
+            position,
+            is_news: false,
+        };
         let child = position
             .and_then(|i| Some((view.index(i)?.child, view.expected_of_child(i, expected)?)));
         Ok((level, child))

@@ -44,6 +44,14 @@ impl ExtentTree<'_> {
         )
     }
 
+    /// Where the search for the path's block ended: the extent at or before it, or else the leaf's first.
+    ///
+    /// Source: kernel `ext4_ext_binsearch`.
+    pub(crate) fn shown(&self, path: &Path) -> Option<Extent> {
+        let leaf = path.leaf();
+        self.view(&leaf.node, |view| view.extent(leaf.position.unwrap_or(0)))
+    }
+
     /// The last extent that starts at or before the path's block.
     pub(crate) fn nearest(&self, path: &Path) -> Option<Extent> {
         let leaf = path.leaf();

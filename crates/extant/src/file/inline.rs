@@ -13,6 +13,7 @@ use crate::Error;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::PageIndex;
+use crate::trace::HandleType;
 use crate::transaction::{Credits, Handle, credits};
 use crate::writeback::OrderedFile;
 
@@ -41,7 +42,10 @@ impl Files {
         let room = self.xattrs.read_inline(inode)?;
         let data = &room[..room.len().min(usize::try_from(inode.size()).unwrap_or(usize::MAX))];
         let blocks = self.mapper.credits(inode, 1) + credits::XATTR + 2;
-        let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
+        let mut handle = {
+            let credits = Credits::blocks(blocks, self.geometry());
+            self.transactions.begin(credits.of(HandleType::WritePage, inode.number()))?
+        };
         self.xattrs.drop_inline(&mut handle, inode)?;
         if !data.is_empty() {
             let folio = inode.pages.find_or_create(PageIndex::ZERO, data.len(), 0);
@@ -91,8 +95,10 @@ impl Files {
         }
         let data = self.xattrs.read_inline(inode)?;
         let kept = usize::try_from(size).unwrap_or(usize::MAX).min(data.len());
-        let mut handle =
-            self.transactions.begin(Credits::blocks(2 + credits::XATTR, self.geometry()))?;
+        let mut handle = self.transactions.begin(
+            Credits::blocks(2 + credits::XATTR, self.geometry())
+                .of(HandleType::Inode, inode.number()),
+        )?;
         // What is cut off must read as zeros if the file grows again.
         let cut = data.len() - kept;
         self.xattrs.write_inline(&mut handle, inode, kept, &alloc::vec![0; cut])?;

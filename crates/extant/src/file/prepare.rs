@@ -58,20 +58,22 @@ impl Files {
         blocks: Range<usize>,
     ) -> Result<(), Error> {
         let mut reads = Vec::new();
-        self.plan_reads(inode, folio, blocks, &mut reads)?;
+        self.plan_reads(folio, blocks, &mut reads, |range| {
+            self.mapper.look_up_again(inode, range)
+        })?;
         self.run_reads(core::slice::from_ref(folio), reads)
     }
 
     /// Requests for those of `blocks` that have data; the rest is zeroed at once.
     pub(super) fn plan_reads(
         &self,
-        inode: &Inode,
         folio: &LockedFolio,
         mut blocks: Range<usize>,
         reads: &mut Vec<PlannedRead>,
+        look_up: impl Fn(LogicalRange) -> Result<Mapped, Error>,
     ) -> Result<(), Error> {
         while !blocks.is_empty() {
-            let mapped = self.mapper.look_up(inode, folio.shape().file_blocks(&blocks))?;
+            let mapped = look_up(folio.shape().file_blocks(&blocks))?;
             let len = usize_from(mapped.blocks.len()).min(blocks.len());
             let run = blocks.start..blocks.start + len;
             blocks.start += len;

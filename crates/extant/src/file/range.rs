@@ -20,6 +20,7 @@ use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::PAGE_BYTES;
 use crate::report::RangeChange;
+use crate::trace::{Event, FallocateMode, HandleType};
 use crate::transaction::{Credits, Handle};
 use crate::writeback::{OrderedFile, Purpose};
 
@@ -62,15 +63,9 @@ impl Files {
         self.note_modified(inode, caller)?;
         if let RangeChange::Allocate { keep_size } = change {
             self.require_extents(inode)?;
-            let new_size = self.size_after(inode, &bytes, keep_size);
-            return self.place_range(
-                caller,
-                inode,
-                self.touching(&bytes)?,
-                new_size,
-                MapFlags::empty(),
-            );
+            return self.allocate_range(caller, inode, &bytes, keep_size);
         }
+        self.tell_range(inode, change, &bytes);
         let _invalidate = inode.invalidate.write();
         match change {
             RangeChange::Allocate { .. } | RangeChange::PunchHole => self.punch(inode, bytes),
@@ -78,6 +73,48 @@ impl Files {
             RangeChange::Collapse => self.collapse(inode, &bytes),
             RangeChange::Insert => self.insert(inode, &bytes),
         }
+    }
+
+    /// Allocates ahead, up to a new size unless it is to `keep_size`.
+    fn allocate_range(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        bytes: &Range<u64>,
+        keep_size: bool,
+    ) -> Result<(), Error> {
+        let (tracer, ino) = (self.transactions.tracer(), inode.number());
+        let (offset, len) = (bytes.start, bytes.end - bytes.start);
+        let mode = FallocateMode::default().with_if(FallocateMode::KEEP_SIZE, keep_size);
+        tracer.emit(|| Event::FallocateEnter { ino, offset, len, mode });
+        let new_size = self.size_after(inode, bytes, keep_size);
+        let outcome =
+            self.place_range(caller, inode, self.touching(bytes)?, new_size, MapFlags::empty());
+        tracer.emit(|| Event::FallocateExit {
+            ino,
+            pos: offset,
+            blocks: u32::try_from(len >> self.geometry().block_bits).unwrap_or(u32::MAX),
+            ret: outcome.as_ref().err().map_or(0, |error| -error.errno().0),
+        });
+        outcome
+    }
+
+    fn tell_range(&self, inode: &Inode, change: RangeChange, bytes: &Range<u64>) {
+        self.transactions.tracer().emit(|| {
+            let (ino, offset, len) = (inode.number(), bytes.start, bytes.end - bytes.start);
+            match change {
+                RangeChange::Zero { keep_size } => {
+                    let mode =
+                        FallocateMode::ZERO_RANGE.with_if(FallocateMode::KEEP_SIZE, keep_size);
+                    Event::ZeroRange { ino, offset, len, mode }
+                }
+                RangeChange::Collapse => Event::CollapseRange { ino, offset, len },
+                RangeChange::Insert => Event::InsertRange { ino, offset, len },
+                RangeChange::Allocate { .. } | RangeChange::PunchHole => {
+                    Event::PunchHole { ino, offset, len, mode: FallocateMode::default() }
+                }
+            }
+        });
     }
 
     /// Gives every block of a range that has no place one that reads as zeros; with [`MapFlags::CONVERT_UNWRITTEN`], written
@@ -102,6 +139,7 @@ impl Files {
         let (mut rest, mut attempt) = (Some(blocks), 0);
         while let Some(range) = rest {
             let credits = Credits::blocks(self.mapper.credits(inode, range.len()), self.geometry());
+            let credits = credits.of(HandleType::MapBlocks, inode.number());
             let mut handle = self.transactions.begin(credits)?;
             let mapped = match self.mapper.map(&mut handle, inode, range, flags) {
                 Err(error) if error.is_no_space() => {
@@ -170,7 +208,7 @@ impl Files {
         if is_aligned {
             return Ok(());
         }
-        let credits = Credits::blocks(3, self.geometry());
+        let credits = Credits::blocks(3, self.geometry()).of(HandleType::Misc, inode.number());
         let mut handle = self.transactions.begin(credits)?;
         self.order_edges(&mut handle, inode, &bytes);
         if let Some(size) = new_size {
@@ -230,7 +268,8 @@ impl Files {
     fn drop_pages(&self, inode: &Arc<Inode>, bytes: &Range<u64>) -> Result<(), Error> {
         let reached = inode.size().min(bytes.end);
         if inode.core.lock().size < reached {
-            let handle = self.transactions.begin(Credits::blocks(1, self.geometry()))?;
+            let credits = Credits::blocks(1, self.geometry());
+            let handle = self.transactions.begin(credits.of(HandleType::Misc, inode.number()))?;
             inode.core.lock().size = reached;
             self.store_changed(handle, inode)?;
         }
@@ -239,7 +278,7 @@ impl Files {
         if !whole.is_empty() {
             inode.pages.invalidate(whole);
         }
-        self.zero_gap(inode, bytes.clone())
+        self.zero_gap(inode, bytes.clone()).map(drop)
     }
 
     /// The zeros at the edges of a range come with the handle's transaction.

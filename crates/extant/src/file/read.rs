@@ -82,7 +82,8 @@ impl Files {
             let part = folio.shape().part_of(&(at..bytes.end));
             at = folio.shape().end();
             for run in folio.missing(&part) {
-                outcome = outcome.and_then(|()| self.plan_reads(inode, &folio, run, &mut reads));
+                let look_up = |range| self.mapper.look_up(inode, range);
+                outcome = outcome.and_then(|()| self.plan_reads(&folio, run, &mut reads, look_up));
             }
             folios.push(folio);
         }

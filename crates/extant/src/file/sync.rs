@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::inode::Inode;
+use crate::trace::Event;
 use crate::writeback::Purpose;
 
 impl Files {
@@ -25,6 +26,15 @@ impl Files {
             Err(Error::ReadOnly) => return Ok(()),
             writable => writable?,
         }
+        let (tracer, ino) = (self.transactions.tracer(), inode.number());
+        tracer.emit(|| Event::SyncFileEnter { ino, parent: 0, datasync: data_only });
+        let outcome = self.sync_data(inode, open, data_only);
+        let ret = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
+        tracer.emit(|| Event::SyncFileExit { ino, ret });
+        outcome
+    }
+
+    fn sync_data(&self, inode: &Arc<Inode>, open: &OpenFile, data_only: bool) -> Result<(), Error> {
         let written = self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Integrity);
         let told = inode.pages.error_since(&mut open.errors.lock());
         let flushes = &self.transactions.io().tally.cache_flushes;

@@ -10,8 +10,8 @@ use extant_format::{FileType, InodeFlags, LogicalBlock, LogicalRange};
 use super::Files;
 use crate::Error;
 use crate::inode::Inode;
+use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle, credits};
-use crate::writeback::OrderedFile;
 
 impl Files {
     /// Cuts or grows the file to `size` bytes.
@@ -43,6 +43,10 @@ impl Files {
         if size == 0 && inode.size() > 0 {
             inode.allocate_on_close.store(true, Ordering::Release);
         }
+        if self.ordered && size < inode.size() {
+            let (ino, new_size) = (inode.number(), size);
+            self.transactions.tracer().emit(|| Event::BeginOrderedTruncate { ino, new_size });
+        }
         self.set_both_sizes(inode, size)?;
         let _invalidate = inode.invalidate.write();
         inode.pages.invalidate(size..u64::MAX);
@@ -53,8 +57,10 @@ impl Files {
     fn grow(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
         let old = inode.size();
         let block = u64::from(self.geometry().block_size);
-        self.zero_in_block(inode, old..old.next_multiple_of(block).min(size))?;
-        let mut handle = self.transactions.begin(Credits::blocks(3, self.geometry()))?;
+        let tail = old..old.next_multiple_of(block).min(size);
+        let zeroed = self.zero_in_block(inode, tail.clone())?;
+        let mut handle = self.begin_store(inode, 3)?;
+        self.order(&mut handle, inode, Some(tail).filter(|_| zeroed));
         inode.set_size(size);
         self.touch(inode, size);
         self.inodes.store(&mut handle, inode)?;
@@ -64,8 +70,7 @@ impl Files {
 
     /// Both sizes, with the inode on the orphan list until its blocks are gone (D22.1).
     fn set_both_sizes(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
-        let mut handle =
-            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle = self.begin_store(inode, 3)?;
         self.orphans.add(&mut handle, inode)?;
         inode.set_size(size);
         self.touch(inode, size);
@@ -84,33 +89,41 @@ impl Files {
     /// Frees every block behind the end of file, and takes the inode off the orphan list if it has names (D22.4).
     pub(super) fn cut_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         if self.has_blocks(inode) {
+            self.tell_truncate(inode, true);
             let size = inode.size();
             let block = u64::from(self.geometry().block_size);
-            if inode.file_type() == FileType::Regular {
-                self.zero_in_block(inode, size..size.next_multiple_of(block))?;
-            }
-            self.allocator.discard_preallocations(inode.number());
+            let tail = size..size.next_multiple_of(block);
+            let is_file = inode.file_type() == FileType::Regular;
+            let zeroed = is_file && self.zero_in_block(inode, tail.clone())?;
             let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
             if let Some(first) = LogicalBlock::new(first) {
                 let mut handle = self.begin_truncate(inode)?;
-                if self.ordered {
-                    // The zeros behind the new end come with the cut.
-                    let tail = size..size.next_multiple_of(block);
-                    handle.order(OrderedFile::new(self.writeback.own(), inode), tail);
-                }
+                // The zeros behind the new end come with the cut.
+                self.order(&mut handle, inode, Some(tail).filter(|_| zeroed));
                 self.mapper.remove(&mut handle, inode, LogicalRange::from_block_on(first))?;
                 inode.note_transaction(handle.transaction_id(), true);
                 handle.stop()?;
             }
+            self.tell_truncate(inode, false);
         }
         if inode.core.lock().links == 0 {
             return Ok(());
         }
-        let mut handle =
-            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle = self.begin_store(inode, 3 + credits::XATTR)?;
         self.orphans.remove(&mut handle, inode)?;
         self.inodes.store(&mut handle, inode)?;
         handle.stop()
+    }
+
+    fn tell_truncate(&self, inode: &Inode, enters: bool) {
+        self.transactions.tracer().emit(|| {
+            let (ino, blocks) = (inode.number(), inode.core.lock().blocks);
+            if enters {
+                Event::TruncateEnter { ino, blocks }
+            } else {
+                Event::TruncateExit { ino, blocks }
+            }
+        });
     }
 
     /// Whether the inode has a block map: not for short links, devices, and inline data.
@@ -130,8 +143,7 @@ impl Files {
     pub(crate) fn truncate_failed_write(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.write();
         inode.pages.invalidate(inode.size()..u64::MAX);
-        let mut handle =
-            self.transactions.begin(Credits::blocks(3 + credits::XATTR, self.geometry()))?;
+        let mut handle = self.begin_store(inode, 3 + credits::XATTR)?;
         self.orphans.add(&mut handle, inode)?;
         handle.stop()?;
         self.cut_blocks(inode)
@@ -157,6 +169,11 @@ impl Files {
     /// Takes `content`, then `invalidate`, for writing.
     pub(crate) fn evict(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _content = inode.content.write();
+        let (ino, nlink) = (inode.number(), inode.core.lock().links.into());
+        self.transactions.tracer().emit(|| Event::EvictInode { ino, nlink });
+        if self.ordered && inode.file_type() == FileType::Regular {
+            self.transactions.tracer().emit(|| Event::BeginOrderedTruncate { ino, new_size: 0 });
+        }
         {
             let _invalidate = inode.invalidate.write();
             inode.pages.invalidate(0..u64::MAX);
@@ -171,7 +188,9 @@ impl Files {
             self.remove_all_blocks(inode)?;
         }
         let blocks = credits::DATA + credits::XATTR + 8;
-        let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
+        let wanted = Credits::blocks(blocks, self.geometry());
+        let mut handle =
+            self.transactions.begin(wanted.of(HandleType::Truncate, inode.number()))?;
         match self.free_inode(&mut handle, inode, is_directory) {
             Ok(()) => handle.stop()?,
             Err(error) => return Err(handle.fail(error)),
@@ -196,6 +215,11 @@ impl Files {
             core.size = 0;
         }
         self.inodes.store(handle, inode)?;
+        self.transactions.tracer().emit(|| {
+            let core = inode.core.lock();
+            let (mode, uid, gid, blocks) = (core.mode, core.uid, core.gid, core.blocks);
+            Event::FreeInode { ino: inode.number(), mode, uid, gid, blocks }
+        });
         self.allocator.free_inode(handle, inode.number(), is_directory)
     }
 
@@ -211,9 +235,11 @@ impl Files {
         if !mapped {
             return Ok(());
         }
-        self.allocator.discard_preallocations(inode.number());
+        self.tell_truncate(inode, true);
         let mut handle = self.begin_truncate(inode)?;
         self.mapper.remove(&mut handle, inode, LogicalRange::ALL)?;
-        handle.stop()
+        handle.stop()?;
+        self.tell_truncate(inode, false);
+        Ok(())
     }
 }

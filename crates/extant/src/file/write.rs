@@ -4,6 +4,7 @@
 //! `ext4_write_end` (D3, D5, D13, D14).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_format::InodeFlags;
@@ -16,6 +17,7 @@ use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::{BlockFlags, LockedFolio, MAX_ORDER, PageIndex};
+use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle};
 use crate::writeback::OrderedFile;
 
@@ -84,6 +86,7 @@ impl Files {
                     mode == WriteMode::KickWriteback
                 }
             };
+        self.tell_write(inode, at, bytes.len(), delays);
         let mut attempt = 0;
         loop {
             let written = if delays {
@@ -111,6 +114,32 @@ impl Files {
         }
     }
 
+    /// A write of `len` more bytes enters a folio; as much is asked for as the largest takes (D3.4).
+    fn tell_write(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
+        self.transactions.tracer().emit(|| {
+            let room = MAX_FOLIO_BYTES - pos % MAX_FOLIO_BYTES;
+            let len = u32::try_from(u64_from(len).min(room)).unwrap_or(u32::MAX);
+            let ino = inode.number();
+            if delays {
+                Event::DaWriteBegin { ino, pos, len }
+            } else {
+                Event::WriteBegin { ino, pos, len }
+            }
+        });
+    }
+
+    /// It leaves the folio.
+    fn tell_written(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
+        self.transactions.tracer().emit(|| {
+            let (ino, len) = (inode.number(), u32::try_from(len).unwrap_or(u32::MAX));
+            if delays {
+                Event::DaWriteEnd { ino, pos, len, copied: len }
+            } else {
+                Event::WriteEnd { ino, pos, len, copied: len }
+            }
+        });
+    }
+
     /// Delayed: promises space for what has none, and starts no handle (D5).
     fn write_delayed(
         &self,
@@ -129,6 +158,7 @@ impl Files {
             return Err(self.undo_failed(inode, folio, &part, error));
         }
         folio.write_bytes(part.start, &bytes[..part.len()]);
+        self.tell_written(inode, at, part.len(), true);
         folio.commit_write(&part);
         let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(part.end));
         let mut store = at > old_size;
@@ -138,11 +168,10 @@ impl Files {
         }
         drop(folio);
         self.writeback.note_dirty(inode);
-        if at > old_size {
-            self.zero_gap(inode, old_size..at)?;
-        }
+        let zeroed = if at > old_size { self.zero_gap(inode, old_size..at)? } else { Vec::new() };
         if store {
-            let mut handle = self.transactions.begin(Credits::blocks(2, self.geometry()))?;
+            let mut handle = self.begin_store(inode, 2)?;
+            self.order(&mut handle, inode, zeroed);
             self.inodes.store(&mut handle, inode)?;
             inode.note_transaction(handle.transaction_id(), true);
             handle.stop()?;
@@ -178,12 +207,15 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
+        let old_size = inode.size();
+        let zeroed = if at > old_size { self.zero_gap(inode, old_size..at)? } else { Vec::new() };
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
         drop(folio);
         // A handle comes before folios.
         let credits = Credits::blocks(self.mapper.credits(inode, blocks) + 1, self.geometry());
-        let mut handle = self.transactions.begin(credits)?;
+        let mut handle =
+            self.transactions.begin(credits.of(HandleType::WritePage, inode.number()))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let mut part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
         let mut flags = if self.unwritten_until_done {
@@ -220,8 +252,10 @@ impl Files {
             }
         }
         folio.write_bytes(part.start, &bytes[..part.len()]);
+        self.tell_written(inode, at, part.len(), false);
         folio.commit_write(&part);
-        let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(part.end));
+        self.order(&mut handle, inode, zeroed);
+        let end = folio.shape().start() + u64_from(part.end);
         if end > old_size {
             inode.set_size(end);
             inode.core.lock().size = end;
@@ -231,9 +265,6 @@ impl Files {
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
-        if at > old_size {
-            self.zero_gap(inode, old_size..at)?;
-        }
         Ok(part.len())
     }
 
@@ -257,26 +288,50 @@ impl Files {
         error
     }
 
-    /// Zeroes what of `gap` lies in partly covered blocks that have bytes (D13.3, D22.7).
+    /// Zeroes what of `gap` lies in partly covered blocks that have bytes (D13.3, D22.7). Returns what became zeros.
     ///
     /// Source: kernel `ext4_zero_partial_blocks`.
-    pub(super) fn zero_gap(&self, inode: &Arc<Inode>, gap: Range<u64>) -> Result<(), Error> {
+    pub(super) fn zero_gap(
+        &self,
+        inode: &Arc<Inode>,
+        gap: Range<u64>,
+    ) -> Result<Vec<Range<u64>>, Error> {
+        let mut zeroed = Vec::new();
         let block = u64::from(self.geometry().block_size);
         let first_end = gap.start.next_multiple_of(block).min(gap.end);
-        self.zero_in_block(inode, gap.start..first_end)?;
-        let last_start = gap.end - gap.end % block;
-        if last_start >= first_end {
-            self.zero_in_block(inode, last_start..gap.end)?;
+        if self.zero_in_block(inode, gap.start..first_end)? {
+            zeroed.push(gap.start..first_end);
         }
-        Ok(())
+        let last_start = gap.end - gap.end % block;
+        if last_start >= first_end && self.zero_in_block(inode, last_start..gap.end)? {
+            zeroed.push(last_start..gap.end);
+        }
+        Ok(zeroed)
     }
 
-    /// Zeroes bytes within one block, if the block has bytes: in memory or on the device. A hole stays a hole.
+    /// Zeros go to the device before the transaction that shows them (D17.2).
+    pub(super) fn order(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Arc<Inode>,
+        zeroed: impl IntoIterator<Item = Range<u64>>,
+    ) {
+        for bytes in zeroed.into_iter().filter(|_| self.ordered) {
+            handle.order(OrderedFile::new(self.writeback.own(), inode), bytes);
+        }
+    }
+
+    /// Zeroes bytes within one block, if the block has bytes, and says whether it has: in memory or on the device. A hole
+    /// stays a hole.
     ///
     /// Source: kernel `__ext4_block_zero_page_range` (D22.9).
-    pub(super) fn zero_in_block(&self, inode: &Arc<Inode>, bytes: Range<u64>) -> Result<(), Error> {
+    pub(super) fn zero_in_block(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: Range<u64>,
+    ) -> Result<bool, Error> {
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let folio = inode.pages.find_or_create(PageIndex::holding(bytes.start), 1, 0);
         let part = folio.shape().part_of(&bytes);
@@ -289,7 +344,7 @@ impl Files {
                 if flags.contains(BlockFlags::UPTODATE) {
                     folio.zero(part);
                 }
-                return Ok(());
+                return Ok(false);
             }
             folio.place(block..block + 1, crate::page_cache::Placement::Written);
         }
@@ -300,7 +355,7 @@ impl Files {
         folio.set_dirty(block..block + 1);
         drop(folio);
         self.writeback.note_dirty(inode);
-        Ok(())
+        Ok(true)
     }
 
     /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).
@@ -321,7 +376,7 @@ impl Files {
             drops || !same
         };
         if changed {
-            let mut handle = self.transactions.begin(Credits::blocks(2, self.geometry()))?;
+            let mut handle = self.begin_store(inode, 2)?;
             self.inodes.store(&mut handle, inode)?;
             handle.stop()?;
         }
@@ -330,8 +385,13 @@ impl Files {
 
     /// A handle that may free blocks of the file: asks for what a first step needs, and is restarted on the way.
     pub(super) fn begin_truncate(&self, inode: &Inode) -> Result<Handle<'_>, Error> {
-        let blocks = self.mapper.credits(inode, 1) + crate::transaction::credits::RESERVE;
-        self.transactions.begin(Credits::blocks(blocks, self.geometry()))
+        self.transactions.begin(self.mapper.removal_credits(inode))
+    }
+
+    /// A handle that changes attributes of the inode.
+    pub(super) fn begin_store(&self, inode: &Inode, blocks: u32) -> Result<Handle<'_>, Error> {
+        let credits = Credits::blocks(blocks, self.geometry());
+        self.transactions.begin(credits.of(HandleType::Inode, inode.number()))
     }
 }
 
@@ -344,6 +404,9 @@ fn wanted_bytes(inode: &Inode, at: u64, len: usize) -> usize {
     let grown = if at == size { size.min(MAX_GROWN_BYTES) } else { 0 };
     len.max(usize::try_from(grown).unwrap_or(0))
 }
+
+/// The largest folio.
+const MAX_FOLIO_BYTES: u64 = 4096 << MAX_ORDER;
 
 /// The largest folio that is made for less than its size: 64 KiB, a frame.
 const MAX_GROWN_BYTES: u64 = 64 << 10;

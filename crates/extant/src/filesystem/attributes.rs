@@ -11,6 +11,7 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::inode::{Inode, drop_privilege_bits};
 use crate::report::{Metadata, SetAttributes};
+use crate::trace::HandleType;
 use crate::transaction::{Credits, credits};
 
 impl Volume {
@@ -29,9 +30,10 @@ impl Volume {
         let _gate = self.gate.read();
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
-        let mut transaction = self
-            .transactions
-            .begin(Credits::blocks(1 + credits::XATTR, self.transactions.geometry()))?;
+        let mut transaction = self.transactions.begin(
+            Credits::blocks(1 + credits::XATTR, self.transactions.geometry())
+                .of(HandleType::Inode, inode.number()),
+        )?;
         if let Some(mode) = change.mode
             && let Err(error) = self.xattrs.set_mode(&mut transaction, inode, mode & 0o7777)
         {

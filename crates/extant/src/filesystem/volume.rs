@@ -5,6 +5,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::namespace::Namespace;
 use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::page_cache::CacheAccount;
-use crate::report::{Counters, Statfs};
+use crate::report::{AllocatorStats, Counters, GroupSpace, KernelCounters, Statfs, StatusStats};
 use crate::sync::{Rank, RwLock};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
@@ -189,6 +190,39 @@ impl Volume {
         }
     }
 
+    /// The free space of every block group.
+    pub(crate) fn block_groups(&self) -> Result<Vec<GroupSpace>, Error> {
+        self.allocator.group_space()
+    }
+
+    /// The counters that the kernel shows, by its names.
+    ///
+    /// Source: kernel `fs/ext4/sysfs.c`, `ext4_seq_es_shrinker_info_show`, `ext4_seq_mb_stats_show`.
+    pub(crate) fn kernel_counters(&self) -> KernelCounters {
+        let tally = self.counters();
+        let session_write_kbytes = tally.device_write_bytes >> 10;
+        let before = self.superblock.raw().kbytes_written.get();
+        let (pool, sra_exceeded_retry_limit) = self.ledger.pool_and_exceeded();
+        let status = self.inodes.status_counts();
+        KernelCounters {
+            delayed_allocation_blocks: self.ledger.counts().promised,
+            session_write_kbytes,
+            lifetime_write_kbytes: before.saturating_add(session_write_kbytes),
+            reserved_clusters: pool.get(),
+            sra_exceeded_retry_limit,
+            es_stats: StatusStats {
+                runs: status.runs,
+                reclaimable: status.reclaimable,
+                hits: status.hits,
+                misses: status.misses,
+            },
+            mb_stats: AllocatorStats {
+                requests: tally.allocator_calls,
+                searches: tally.allocator_searches,
+            },
+        }
+    }
+
     /// The features because of which nothing is written, if that was not what the mount asked for.
     pub(crate) fn read_only_because(&self) -> Option<&str> {
         self.read_only_because.as_deref()
@@ -244,6 +278,9 @@ impl Volume {
         let written = self.writeback.write_everything();
         let flushes = &self.transactions.io().tally.cache_flushes;
         let before = flushes.load(Ordering::Relaxed);
+        for wait in [false, true] {
+            self.transactions.tracer().emit(|| crate::trace::Event::SyncFs { wait });
+        }
         self.transactions.sync()?;
         if flushes.load(Ordering::Relaxed) == before {
             // Nothing to commit, but data may have gone to the device.
@@ -254,6 +291,7 @@ impl Volume {
 
     /// Forced shutdown: nothing is changed any more, and what was not synced is lost.
     pub(crate) fn shut_down(&self) {
+        self.transactions.tracer().emit(|| crate::trace::Event::Shutdown { flags: NO_LOG_FLUSH });
         self.unmounted.store(true, Ordering::Release);
         self.transactions.shut_down();
     }
@@ -339,3 +377,6 @@ pub(super) fn write_superblock(
     device.run_all(&mut batch)?;
     Ok(())
 }
+
+/// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
+const NO_LOG_FLUSH: u32 = 2;

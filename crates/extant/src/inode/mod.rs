@@ -60,6 +60,8 @@ pub(crate) struct Inode {
     pub(crate) linkable: AtomicBool,
     /// Of a directory: the group that its last new inode went to, or `u32::MAX` (`i_last_alloc_group`).
     pub(crate) last_group: AtomicU32,
+    /// The page at which the last writeback of the whole file ended.
+    pub(crate) writeback_index: AtomicU64,
     /// In the queue of those with dirty data.
     pub(crate) queued: AtomicBool,
     /// Who uses it from outside; a leaf.
@@ -102,6 +104,7 @@ impl Inode {
             orphan: AtomicBool::new(false),
             linkable: AtomicBool::new(false),
             last_group: AtomicU32::new(u32::MAX),
+            writeback_index: AtomicU64::new(0),
             queued: AtomicBool::new(false),
             life: Mutex::new(Rank::Leaf, Life::default()),
         }

@@ -21,12 +21,12 @@ use extant_format::inode::{self, InodeRecord};
 use extant_format::{Geometry, InodeNumber, PhysicalBlock};
 
 use crate::Error;
-use crate::extent_status::{ExtentStatusTree, StatusAccount};
+use crate::extent_status::{ExtentStatusTree, StatusAccount, StatusCounts};
 use crate::inode::Inode;
 use crate::page_cache::{BlockSize, CacheAccount, PageCache};
 use crate::sync::{Mutex, Rank, assert_held};
-use crate::trace::Event;
-use crate::transaction::{BlockKind, Handle, MetadataBlock, Transactions};
+use crate::trace::{Event, HandleType};
+use crate::transaction::{BlockKind, Credits, Handle, MetadataBlock, Transactions};
 
 const SHARDS: u32 = 16;
 
@@ -102,6 +102,11 @@ impl InodeTable {
                 return Ok(Arc::clone(inode));
             }
         }
+    }
+
+    /// What all status trees hold and were asked.
+    pub(crate) fn status_counts(&self) -> StatusCounts {
+        self.status.counts()
     }
 
     /// The inode if it is in memory.
@@ -198,6 +203,21 @@ impl InodeTable {
             encoded
         })?;
         encoded.map_err(|_| Error::TooLarge)
+    }
+
+    /// Stores the inode after its count of blocks has changed, for which the kernel takes a handle within the handle.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    /// # Source
+    /// Kernel `ext4_dirty_inode`, by way of quota's `mark_inode_dirty_sync`.
+    pub(crate) fn store_charged(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+    ) -> Result<(), Error> {
+        handle.nest(Credits::blocks(2, self.geometry()).of(HandleType::Inode, inode.number()));
+        self.store(handle, inode)
     }
 
     /// Looks at the inode's bytes in its table, attributes inside the inode included.

@@ -190,6 +190,14 @@ impl InodeHandle {
         self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), None)
     }
 
+    /// Forgets what memory knows of where its blocks lie, but for delayed ones, of which the disk knows nothing: the next
+    /// look reads the map again.
+    ///
+    /// Source: kernel `fs/ext4/ioctl.c`, `EXT4_IOC_CLEAR_ES_CACHE`.
+    pub fn forget_status(&self) {
+        self.inode.status.lock().clear_cached();
+    }
+
     /// Where its blocks lie, also those behind the end of file.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::filesystem::Volume;
 use crate::namespace::{NodeKind, RenameFlags};
-use crate::report::{Counters, Metadata, SetAttributes, Statfs};
+use crate::report::{Counters, GroupSpace, KernelCounters, Metadata, SetAttributes, Statfs};
 
 /// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end: dropping it leaves the journal to
 /// be recovered.
@@ -322,6 +322,19 @@ impl Filesystem {
     /// What has been asked of device, journal and allocator since the mount.
     pub fn counters(&self) -> Counters {
         self.volume.counters()
+    }
+
+    /// The counters that the kernel shows under `/sys/fs/ext4` and `/proc/fs/ext4`.
+    pub fn kernel_counters(&self) -> KernelCounters {
+        self.volume.kernel_counters()
+    }
+
+    /// The free space of every block group; all of them are in memory then.
+    ///
+    /// # Errors
+    /// Of reading bitmaps.
+    pub fn block_groups(&self) -> Result<Vec<GroupSpace>, Error> {
+        self.volume.block_groups()
     }
 
     /// Why the volume was opened read-only although it was to be written: the features, as mke2fs names them.

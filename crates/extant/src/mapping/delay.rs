@@ -1,15 +1,17 @@
 //! Making holes delayed: what a buffered write does instead of allocating.
 
-use extant_format::LogicalRange;
 use extant_format::inode::InodeFlags;
+use extant_format::{ClusterCount, LogicalRange};
 
 use super::look_up::Noting;
+use super::publish::{counted, mode_and_blocks};
 use super::{Mapped, Mapper};
 use crate::Error;
 use crate::delayed::{ClusterContent, DelayedInsert, Privilege};
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::sync::{Rank, assert_held};
+use crate::trace::{Event, StatusFlags};
 
 impl Mapper {
     /// What the first run of `range` is, after holes in it became delayed.
@@ -32,7 +34,7 @@ impl Mapper {
             Some(known) => known,
             None => {
                 let _map = inode.map.read();
-                self.query(inode, range, Noting::Leaf)?
+                self.query_start(inode, range)?
             }
         };
         if found.state != BlockState::Hole {
@@ -41,7 +43,7 @@ impl Mapper {
         let _map = inode.map.write();
         let found = match self.known(inode, range)? {
             Some(known) => known,
-            None => self.query(inode, range, Noting::Leaf)?,
+            None => self.query_start(inode, range)?,
         };
         if found.state != BlockState::Hole {
             return Ok(found);
@@ -57,6 +59,16 @@ impl Mapper {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Asks the map on disk what the first block of `range` is, which notes what lies around it; and says what is known then.
+    fn query_start(&self, inode: &Inode, range: LogicalRange) -> Result<Mapped, Error> {
+        let first = LogicalRange::single(range.start());
+        let found = self.query(inode, first, Noting::Leaf)?;
+        Ok(self
+            .known_still(inode, range)
+            .filter(|known| known.state == found.state)
+            .unwrap_or(found))
     }
 
     /// Promises space for `blocks`, which is a hole, and makes it delayed (D12.1).
@@ -75,11 +87,42 @@ impl Mapper {
         })?;
         let promise = self.promise_for(inode, blocks, plan.clusters);
         let reservation = self.ledger.reserve(promise, caller)?;
+        let reserved = {
+            let mut reservations = inode.reservations.lock();
+            reservations.add(reservation);
+            reservations.pending.note(blocks, plan, ratio);
+            reservations.promise().clusters
+        };
+        self.tell_delayed(inode, blocks, plan, reserved);
         inode.status.lock().insert_delayed(blocks);
-        let mut reservations = inode.reservations.lock();
-        reservations.add(reservation);
-        reservations.pending.note(blocks, plan, ratio);
         Ok(())
+    }
+
+    fn tell_delayed(
+        &self,
+        inode: &Inode,
+        blocks: LogicalRange,
+        plan: DelayedInsert,
+        reserved: ClusterCount,
+    ) {
+        let (tracer, ino) = (self.transactions.tracer(), inode.number());
+        if plan.clusters > ClusterCount::ZERO {
+            tracer.emit(|| {
+                let (mode, i_blocks) = mode_and_blocks(inode);
+                let (reserve_blocks, reserved_data_blocks) =
+                    (counted(plan.clusters), counted(reserved));
+                Event::DaReserveSpace { ino, mode, i_blocks, reserve_blocks, reserved_data_blocks }
+            });
+        }
+        tracer.emit(|| Event::EsInsertDelayedExtent {
+            ino,
+            lblk: blocks.start().get(),
+            len: blocks.len(),
+            pblk: 0,
+            status: StatusFlags::DELAYED,
+            lclu_allocated: plan.first_allocated,
+            end_allocated: plan.last_allocated,
+        });
     }
 
     /// What the blocks of one cluster are, together.

@@ -45,10 +45,13 @@ bitflags! {
         const WRITEBACK_WRITTEN = Self::CREATE.bits() | Self::METADATA_NOFAIL.bits() | Self::IO_SUBMIT.bits()
             | Self::NO_CACHE.bits();
         /// The end of that I/O.
-        const END_OF_IO = Self::CREATE.bits() | Self::CONVERT.bits() | Self::METADATA_NOFAIL.bits()
+        const END_OF_IO = Self::CREATE.bits() | Self::UNWRITTEN.bits() | Self::CONVERT.bits()
             | Self::IO_SUBMIT.bits() | Self::NO_CACHE.bits();
     }
 }
+
+/// The bit of a delayed block in what events say of dirty blocks (`BH_Delay`); it has no name there.
+pub(crate) const DELAY_BIT: u32 = 0x100;
 
 /// A run of blocks in one state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,7 +4,8 @@ use extant_format::extent::{Extent, ExtentState};
 use extant_format::inode::InodeFlags;
 use extant_format::{LogicalBlock, LogicalRange, PhysicalRange};
 
-use super::{Mapped, Mapper, indirect};
+use super::publish::Payment;
+use super::{MapFlags, Mapped, Mapper, indirect};
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::extent_tree::{ExtentTree, Located, Path};
@@ -39,6 +40,28 @@ impl Mapper {
         }
         let _map = inode.map.read();
         self.query(inode, range, Noting::Leaf)
+    }
+
+    /// As [`Self::look_up`], for blocks in memory whose place was looked up before: the kernel keeps it in the buffer and
+    /// does not ask again, so nothing is told.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    pub(crate) fn look_up_again(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+    ) -> Result<Mapped, Error> {
+        let entry = inode.status.lock().around(range.start());
+        let Some(part) = entry.and_then(|entry| entry.within(range)) else {
+            return self.look_up(inode, range);
+        };
+        if let Some(places) =
+            part.state.place().and_then(|place| PhysicalRange::new(place, part.blocks.len().into()))
+        {
+            self.check_place(inode, places)?;
+        }
+        Ok(Mapped { blocks: part.blocks, state: part.state, new: false })
     }
 
     /// What memory knows of the first run of `range`.
@@ -99,41 +122,45 @@ impl Mapper {
             // On its way out of the inode: nothing is mapped yet, and nothing to be noted (D9.6).
             return Ok(Mapped { blocks: range, state: BlockState::Hole, new: false });
         }
-        if !flags.contains(InodeFlags::EXTENTS) {
-            let found = indirect::IndirectMap::new(self, inode).look_up(range)?;
-            return self.note_found(inode, found);
+        let asked = match noting {
+            Noting::Leaf => MapFlags::empty(),
+            Noting::Nothing => MapFlags::NO_CACHE,
+        };
+        self.tell_enter(inode, range, asked);
+        let found = if flags.contains(InodeFlags::EXTENTS) {
+            self.query_extents(inode, range, noting)
+        } else {
+            indirect::IndirectMap::new(self, inode)
+                .look_up(range)
+                .map(|found| before_delayed(inode, found))
+        };
+        self.tell_exit(inode, range, asked, &found);
+        let found = found?;
+        if let Some(start) = found.state.place() {
+            let places = PhysicalRange::new(start, found.blocks.len().into());
+            self.check_place(inode, places.expect("checked when decoded"))?;
+            self.publish(inode, found.blocks, found.state, Payment::Own);
         }
+        Ok(found)
+    }
+
+    /// [`Self::query`] of an extent tree; holes are noted as large as they are.
+    fn query_extents(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        noting: Noting,
+    ) -> Result<Mapped, Error> {
         let tree = self.tree(inode);
         let path = tree.find(range.start())?;
         if noting == Noting::Leaf {
             note_leaf(inode, &tree, &path);
         }
-        match tree.at(&path, range.start()) {
-            Located::Extent(extent) => self.note_found(inode, mapped(extent, range)),
-            Located::Hole(gap) => Ok(note_hole(inode, gap, range)),
-        }
-    }
-
-    /// Checks the place that the disk gives, and notes what it says.
-    fn note_found(&self, inode: &Inode, found: Mapped) -> Result<Mapped, Error> {
-        if let Some(start) = found.state.place() {
-            self.check_place(
-                inode,
-                PhysicalRange::new(start, found.blocks.len().into()).expect("checked when decoded"),
-            )?;
-        } else {
-            return Ok(note_hole(inode, found.blocks, found.blocks));
-        }
-        let is_known = inode.status.lock().cache(found.blocks, found.state)
-            || inode.status.lock().lookup(found.blocks.start()).is_some_and(|entry| {
-                entry
-                    .within(found.blocks)
-                    .is_some_and(|part| part.blocks == found.blocks && part.state == found.state)
-            });
-        if !is_known {
-            self.publish(inode, found.blocks, found.state);
-        }
-        Ok(found)
+        self.tell_shown(inode, tree.shown(&path));
+        Ok(match tree.at(&path, range.start()) {
+            Located::Extent(extent) => mapped(extent, range),
+            Located::Hole(gap) => note_hole(inode, gap, range),
+        })
     }
 }
 
@@ -165,8 +192,24 @@ fn note_hole(inode: &Inode, gap: LogicalRange, range: LogicalRange) -> Mapped {
     Mapped { blocks, state, new: false }
 }
 
-/// Notes the extents of the path's leaf and the holes between them (D11.12).
-fn note_leaf(inode: &Inode, tree: &ExtentTree<'_>, path: &Path) {
+/// A hole in a map of indirect blocks, which nobody notes, up to the first delayed block in it; or those delayed blocks.
+fn before_delayed(inode: &Inode, found: Mapped) -> Mapped {
+    if found.state != BlockState::Hole {
+        return found;
+    }
+    let Some(delayed) = inode.status.lock().first_delayed(found.blocks) else { return found };
+    let start = found.blocks.start();
+    match LogicalRange::between(start, delayed.start().get()) {
+        Some(blocks) => Mapped { blocks, ..found },
+        None => Mapped { blocks: delayed, state: BlockState::Delayed, new: false },
+    }
+}
+
+/// Notes the extents of the path's leaf and the holes between them, if the leaf is the root or was read just now (D11.12).
+pub(super) fn note_leaf(inode: &Inode, tree: &ExtentTree<'_>, path: &Path) {
+    if !path.is_leaf_news() {
+        return;
+    }
     let extents = tree.leaf_extents(path);
     let mut status = inode.status.lock();
     let mut end = None;

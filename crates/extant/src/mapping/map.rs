@@ -2,9 +2,10 @@
 
 use extant_format::extent::{Extent, ExtentState};
 use extant_format::inode::{FileType, InodeFlags};
-use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
+use extant_format::{ClusterCount, LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
 
-use super::look_up::{Noting, mapped, state_at};
+use super::look_up::{Noting, mapped, note_leaf, state_at};
+use super::publish::Payment;
 use super::{DataKind, MapFlags, Mapped, Mapper, indirect};
 use crate::Error;
 use crate::allocator::{
@@ -17,6 +18,13 @@ use crate::extent_tree::{
 use crate::inode::Inode;
 use crate::sync::{Rank, assert_held};
 use crate::transaction::{Credits, Handle};
+
+/// What was created on disk.
+pub(super) struct Created {
+    pub(super) mapped: Mapped,
+    /// Clusters that a promise pays for, not yet charged to the inode.
+    pub(super) owed: ClusterCount,
+}
 
 impl Mapper {
     /// Makes the first run of `range` what `flags` ask for, and says what it is.
@@ -38,35 +46,57 @@ impl Mapper {
             BlockState::Written(_) => !flags.contains(MapFlags::CONVERT_UNWRITTEN),
             _ => !flags.contains(MapFlags::CREATE),
         };
-        if let Some(known) = self.known(inode, range)?.filter(|known| is_done(known.state)) {
+        let known = match self.known(inode, range)? {
+            Some(known) => known,
+            None => {
+                let noting = match flags.contains(MapFlags::NO_CACHE) {
+                    true => Noting::Nothing,
+                    false => Noting::Leaf,
+                };
+                let _map = inode.map.read();
+                self.query(inode, range, noting)?
+            }
+        };
+        if is_done(known.state) {
             return Ok(known);
         }
         let _map = inode.map.write();
         // Again, since others may have had the map. A delayed run is mapped with its promise, so it ends the request.
-        let known = self.known(inode, range)?;
+        let known = self.known_still(inode, range).unwrap_or(match known.state {
+            // Memory never loses a delayed block, so this one is none any more.
+            BlockState::Delayed => Mapped { state: BlockState::Hole, ..known },
+            _ => known,
+        });
         if self.options.check_status {
             self.check_known(inode, range.start());
         }
-        if let Some(known) = known.filter(|known| is_done(known.state)) {
+        if is_done(known.state) {
             return Ok(known);
-        }
-        if !flags.contains(MapFlags::CREATE) {
-            return self.query(inode, range, Noting::Nothing);
         }
         if inode.flags().contains(InodeFlags::INLINE_DATA) {
             return Err(Error::Invalid("blocks for data that is in the inode"));
         }
-        let range = known.map_or(range, |known| known.blocks);
+        let range = known.blocks;
         let mut flags = flags;
-        flags.set(MapFlags::DELALLOC_RESERVED, known.is_some_and(|known| known.state.is_delayed()));
-        let result = if inode.flags().contains(InodeFlags::EXTENTS) {
-            self.map_extent(handle, inode, range, flags)?
+        flags.set(MapFlags::DELALLOC_RESERVED, known.state.is_delayed());
+        self.tell_enter(inode, range, flags);
+        let created = if inode.flags().contains(InodeFlags::EXTENTS) {
+            self.map_extent(handle, inode, range, flags)
         } else {
-            let result = indirect::IndirectMap::new(self, inode).map(handle, range, flags)?;
-            self.zero_new(&result, flags)?;
-            self.publish(inode, result.blocks, result.state);
-            result
+            indirect::IndirectMap::new(self, inode).map(handle, range, flags)
         };
+        let created = created.and_then(|created| {
+            self.zero_new(&created.mapped, flags)?;
+            Ok(created)
+        });
+        self.tell_exit(
+            inode,
+            range,
+            flags,
+            &created.as_ref().map(|created| created.mapped).map_err(Clone::clone),
+        );
+        let Created { mapped: result, owed } = created?;
+        self.make_known(handle, inode, &result, owed, flags)?;
         let place = result.state.place().expect("every run that is created has a place");
         let places =
             PhysicalRange::new(place, result.blocks.len().into()).expect("checked when decoded");
@@ -76,6 +106,38 @@ impl Mapper {
             !matches!(result.state, BlockState::Unwritten(_)),
         );
         Ok(result)
+    }
+
+    /// What memory knows of the first run of `range` now, without counting as a lookup.
+    pub(super) fn known_still(&self, inode: &Inode, range: LogicalRange) -> Option<Mapped> {
+        let part = inode.status.lock().around(range.start())?.within(range)?;
+        Some(Mapped { blocks: part.blocks, state: part.state, new: false })
+    }
+
+    /// Notes in memory what was created, which pays for it by its promise if it was delayed.
+    fn make_known(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        result: &Mapped,
+        owed: ClusterCount,
+        flags: MapFlags,
+    ) -> Result<(), Error> {
+        // Zeros instead of a split made it written already.
+        let is_written = flags.contains(MapFlags::PRE_IO)
+            && self
+                .known(inode, result.blocks)?
+                .is_some_and(|known| matches!(known.state, BlockState::Written(_)));
+        if !is_written {
+            let pays = flags.contains(MapFlags::DELALLOC_RESERVED);
+            let payment = if pays { Payment::Promise } else { Payment::Own };
+            self.publish(inode, result.blocks, result.state, payment);
+        }
+        if owed > ClusterCount::ZERO {
+            charge(inode, self.geometry(), owed.get());
+            self.inodes.store_charged(handle, inode)?;
+        }
+        Ok(())
     }
 
     /// Makes all of `range`, whose I/O is done, written. May restart the handle between extents.
@@ -115,10 +177,14 @@ impl Mapper {
         inode: &Inode,
         range: LogicalRange,
         flags: MapFlags,
-    ) -> Result<Mapped, Error> {
+    ) -> Result<Created, Error> {
         assert_held(Rank::Map);
         let tree = self.tree(inode);
         let path = tree.find(range.start())?;
+        if !flags.contains(MapFlags::NO_CACHE) {
+            note_leaf(inode, &tree, &path);
+        }
+        self.tell_shown(inode, tree.shown(&path));
         let extent = match tree.at(&path, range.start()) {
             Located::Extent(extent) => extent,
             Located::Hole(_) if flags.contains(MapFlags::CONVERT) => {
@@ -127,6 +193,9 @@ impl Mapper {
             Located::Hole(_) => return self.allocate(handle, inode, &tree, &path, range, flags),
         };
         let found = mapped(extent, range);
+        if extent.state == ExtentState::Unwritten {
+            self.tell_unwritten(inode, extent, &found, flags);
+        }
         let conversion = Conversion {
             blocks: found.blocks,
             state: ExtentState::Written,
@@ -147,18 +216,15 @@ impl Mapper {
                 let zero_out = self.zero_out(inode, extent, found.blocks, ZeroOut::UpTo(limit));
                 (Conversion { zero_out, ..conversion }, true)
             }
-            _ => {
-                self.publish(inode, found.blocks, found.state);
-                return Ok(found);
-            }
+            _ => return Ok(Created { mapped: found, owed: ClusterCount::ZERO }),
         };
         let converted = tree.convert(handle, &path, conversion)?;
         for zeroed in &converted.zeroed {
-            self.publish(inode, zeroed.blocks, BlockState::Written(zeroed.start));
+            self.publish(inode, zeroed.blocks, BlockState::Written(zeroed.start), Payment::Own);
         }
         let state = state_at(converted.state, converted.start);
-        self.publish(inode, found.blocks, state);
-        Ok(Mapped { blocks: found.blocks, state, new: is_new })
+        let mapped = Mapped { blocks: found.blocks, state, new: is_new };
+        Ok(Created { mapped, owed: ClusterCount::ZERO })
     }
 
     /// `wish`, unless zeros would show up behind the end of the file: the extent has to lie before it, or before the end of
@@ -184,7 +250,7 @@ impl Mapper {
         path: &Path,
         range: LogicalRange,
         flags: MapFlags,
-    ) -> Result<Mapped, Error> {
+    ) -> Result<Created, Error> {
         let is_unwritten = flags.contains(MapFlags::UNWRITTEN);
         let state = if is_unwritten { ExtentState::Unwritten } else { ExtentState::Written };
         let (left, right) = (tree.nearest(path), tree.following(path)?);
@@ -205,9 +271,17 @@ impl Mapper {
             None => {
                 let request = self.request(inode, tree, path, wanted, (left, right), flags);
                 let got = self.allocator.allocate(handle, &request)?;
-                charge(inode, self.geometry(), got.clusters.get());
                 let len = u32::try_from(got.blocks.len()).expect("no more than asked for");
                 (extent_at(got.blocks.start(), len), Some(got))
+            }
+        };
+        // What was promised is charged when the promise is spent (D10.11).
+        let clusters = taken.map_or(ClusterCount::ZERO, |got: Allocation| got.clusters);
+        let owed = match flags.contains(MapFlags::DELALLOC_RESERVED) {
+            true => clusters,
+            false => {
+                charge(inode, self.geometry(), clusters.get());
+                ClusterCount::ZERO
             }
         };
         let space = if flags.contains(MapFlags::METADATA_NOFAIL) {
@@ -224,11 +298,9 @@ impl Mapper {
             }
             return Err(error);
         }
-        let result =
+        let mapped =
             Mapped { blocks: extent.blocks, state: state_at(state, extent.start), new: true };
-        self.zero_new(&result, flags)?;
-        self.publish(inode, result.blocks, result.state);
-        Ok(result)
+        Ok(Created { mapped, owed })
     }
 
     /// The request for `wanted`, a hole between `left` and `right`.
@@ -311,9 +383,10 @@ impl Mapper {
         got: Allocation,
         flags: MapFlags,
     ) -> Result<(), Error> {
-        refund(inode, self.geometry(), got.clusters.get());
         if flags.contains(MapFlags::DELALLOC_RESERVED) {
             self.ledger.unplaced(got.clusters);
+        } else {
+            refund(inode, self.geometry(), got.clusters.get());
         }
         self.allocator.discard_preallocations(inode.number());
         let mut free = if self.data_kind(inode) == DataKind::Metadata {

@@ -10,6 +10,7 @@
 //! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs`, `shift.rs` | the operations |
 //! | `promise.rs`, `publish.rs` | what delayed data is promised, and what becomes of promises |
 //! | `credits.rs` | how much a handle has to ask for |
+//! | `events.rs` | what tracepoints are told |
 //! | `indirect/` | maps of indirect blocks |
 //!
 //! # Invariants
@@ -27,6 +28,7 @@
 
 mod credits;
 mod delay;
+mod events;
 mod flags;
 mod indirect;
 mod look_up;
@@ -38,7 +40,7 @@ mod shift;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use flags::{MapFlags, Mapped};
+pub(crate) use flags::{DELAY_BIT, MapFlags, Mapped};
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};

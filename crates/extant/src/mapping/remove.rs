@@ -1,15 +1,17 @@
 //! Taking places away: truncate, punch.
 
 use extant_format::extent::Extent;
-use extant_format::inode::InodeFlags;
+use extant_format::inode::{FileType, InodeFlags};
 use extant_format::{LogicalBlock, LogicalRange};
 
+use super::publish::Payment;
 use super::{DataKind, Mapper, indirect};
 use crate::Error;
 use crate::allocator::FreeFlags;
 use crate::extent_status::BlockState;
 use crate::extent_tree::refund;
 use crate::inode::Inode;
+use crate::trace::{self, HandleType};
 use crate::transaction::{Credits, Handle, credits};
 
 impl Mapper {
@@ -35,12 +37,14 @@ impl Mapper {
         loop {
             let step = {
                 let _map = inode.map.write();
-                self.allocator.discard_preallocations(inode.number());
+                if inode.file_type() == FileType::Regular {
+                    self.allocator.discard_preallocations(inode.number());
+                }
                 self.forget(inode, range);
                 let step = self.remove_some(handle, inode, rest);
                 // A truncation leaves nothing known behind the end, as in the kernel.
                 if matches!(step, Ok(None)) && range.end() < u32::MAX {
-                    self.publish(inode, range, BlockState::Hole);
+                    self.publish(inode, range, BlockState::Hole, Payment::Own);
                 }
                 step
             };
@@ -195,6 +199,7 @@ impl Mapper {
             - ratio.cluster_of(extent.blocks.start()).0
             + 1;
         let blocks = extent.device_blocks().expect("the tree's extents were checked");
+        self.tell_freed(inode, blocks, trace::FreeFlags::EXTENT.with(flags.into()));
         self.allocator.free(handle, inode.number(), blocks, flags)?;
         refund(inode, self.geometry(), clusters.into());
         Ok(())
@@ -222,7 +227,7 @@ impl Mapper {
             DataKind::Plain => credits.revokes,
             DataKind::Metadata | DataKind::Journaled => credits.revokes.max(REVOKES_AT_ONCE),
         };
-        Credits { revokes, ..credits }
+        Credits { revokes, ..credits }.of(HandleType::Truncate, inode.number())
     }
 }
 

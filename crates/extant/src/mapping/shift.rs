@@ -6,6 +6,7 @@ use super::Mapper;
 use crate::Error;
 use crate::extent_tree::Shift;
 use crate::inode::Inode;
+use crate::trace::HandleType;
 use crate::transaction::{Credits, Handle};
 
 impl Mapper {
@@ -96,6 +97,8 @@ impl Mapper {
         // Nodes above leaves: a hundredth of them at the most, and those that the path to one costs anyway.
         let wanted = blocks.saturating_add(leaves).saturating_add(leaves / 64);
         let blocks = self.transactions.max_credits().map_or(wanted, |most| wanted.min(most / 2));
-        Ok(Credits { blocks: blocks.max(self.credits(inode, 1)), revokes, reserved: 0 })
+        let blocks = blocks.max(self.credits(inode, 1));
+        let credits = Credits { blocks, revokes, ..Credits::default() };
+        Ok(credits.of(HandleType::Truncate, inode.number()))
     }
 }

@@ -11,6 +11,7 @@ use extant_format::corruption::{Place, Rule};
 use extant_format::inode::{BLOCK_AREA_BYTES, InodeFlags};
 use extant_format::{FileType, LogicalBlock, LogicalRange};
 
+use super::Deed;
 use super::spawn::Plan;
 use super::{MAX_LINKS, Name, Namespace, is_sync, record_of, require_directory};
 use crate::Error;
@@ -92,7 +93,7 @@ impl Namespace {
             }
             plan.record.set_device(major, minor);
         }
-        self.transact(plan.credits(), is_sync(dir), |handle| {
+        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 1)?;
             self.give_name(handle, &plan, dir, name, &inode)?;
             Ok(inode)
@@ -116,7 +117,7 @@ impl Namespace {
         let name = self.new_name(caller, dir, name)?;
         self.check_subdirectories(dir)?;
         let plan = self.plan(caller, dir, name, mode & 0o1777 | FileType::Directory.mode_bits())?;
-        self.transact(plan.credits(), is_sync(dir), |handle| {
+        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 2)?;
             if let Err(error) = self.init_directory(handle, &inode, dir.number()) {
                 self.give_up(handle, &inode)?;
@@ -161,7 +162,7 @@ impl Namespace {
             plan.record.block[..target.len()].copy_from_slice(target);
             plan.record.size = u64::try_from(target.len()).unwrap_or(0);
         }
-        self.transact(plan.credits(), is_sync(dir), |handle| {
+        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 1)?;
             if !is_fast && let Err(error) = self.write_link(handle, &inode, target) {
                 self.give_up(handle, &inode)?;
@@ -186,7 +187,7 @@ impl Namespace {
         let _content = dir.content.read();
         self.check_addition(dir, caller)?;
         let plan = self.plan(caller, dir, b"", mode & 0o7777 | FileType::Regular.mode_bits())?;
-        self.transact(plan.credits(), is_sync(dir), |handle| {
+        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 0)?;
             inode.linkable.store(true, Ordering::Release);
             self.orphans.add(handle, &inode)?;
@@ -226,20 +227,24 @@ impl Namespace {
             return Err(Error::TooManyLinks);
         }
         check_project(dir, inode)?;
-        self.transact(credits::DATA + credits::INDEX_EXTRA + 1, is_sync(dir), |handle| {
-            self.add_entry(handle, dir, name, inode.number(), inode.file_type())?;
-            {
-                let mut core = inode.core.lock();
-                core.links = record.links + 1;
-                core.ctime = self.clock.wall();
-            }
-            if record.links == 0 {
-                inode.linkable.store(false, Ordering::Release);
-                self.orphans.remove(handle, inode)?;
-            }
-            self.inodes.store(handle, inode)?;
-            self.touch(handle, dir)
-        })
+        self.transact(
+            Deed::Change(dir, credits::DATA + credits::INDEX_EXTRA + 1),
+            is_sync(dir),
+            |handle| {
+                self.add_entry(handle, dir, name, inode.number(), inode.file_type())?;
+                {
+                    let mut core = inode.core.lock();
+                    core.links = record.links + 1;
+                    core.ctime = self.clock.wall();
+                }
+                if record.links == 0 {
+                    inode.linkable.store(false, Ordering::Release);
+                    self.orphans.remove(handle, inode)?;
+                }
+                self.inodes.store(handle, inode)?;
+                self.touch(handle, dir)
+            },
+        )
     }
 
     /// The name of something to be made, which the directory must not have.

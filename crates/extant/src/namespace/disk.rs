@@ -2,12 +2,16 @@
 //!
 //! Source: kernel `fs/ext4/namei.c`, `ext4_append`, `__ext4_read_dirblock`.
 
+use core::cell::Cell;
+
 use extant_device::Frame;
 use extant_format::cast::u64_from;
 use extant_format::corruption::{Corruption, Place, Rule};
 use extant_format::directory::{DirLayout, NewEntry};
 use extant_format::inode::InodeFlags;
-use extant_format::{Compat, FileType, Incompat, InodeNumber, LogicalBlock, LogicalRange};
+use extant_format::{
+    Compat, FileType, Incompat, InodeNumber, LogicalBlock, LogicalRange, PhysicalBlock,
+};
 
 use super::Namespace;
 use super::directory::{Blocks, BlocksMut, Directory, EntryPlace, Found, Shape};
@@ -24,6 +28,8 @@ use crate::transaction::{BlockKind, Handle, MetadataBlock};
 pub(super) struct DiskBlocks<'a> {
     namespace: &'a Namespace,
     inode: &'a Inode,
+    /// The block that was asked for last, and its place: who changes a block has looked at it.
+    last: Cell<Option<(u32, PhysicalBlock)>>,
 }
 
 /// The same, to be changed under a handle.
@@ -32,7 +38,11 @@ pub(super) struct DiskBlocksMut<'a, 't> {
     handle: &'a mut Handle<'t>,
 }
 
-impl DiskBlocks<'_> {
+impl<'a> DiskBlocks<'a> {
+    fn of(namespace: &'a Namespace, inode: &'a Inode) -> Self {
+        Self { namespace, inode, last: Cell::new(None) }
+    }
+
     fn kind(&self) -> BlockKind {
         BlockKind::Directory(self.inode.checksum_seed())
     }
@@ -42,12 +52,21 @@ impl DiskBlocks<'_> {
     }
 
     fn block(&self, n: u32) -> Result<MetadataBlock, Error> {
+        let place = match self.last.get() {
+            Some((last, place)) if last == n => place,
+            _ => self.place(n)?,
+        };
+        self.last.set(Some((n, place)));
+        self.namespace.transactions.read(place, self.kind())
+    }
+
+    fn place(&self, n: u32) -> Result<PhysicalBlock, Error> {
         let logical = LogicalBlock::new(n).ok_or_else(|| self.breaks(Rule::IndexBlock))?;
         let found = self.namespace.mapper.look_up(self.inode, LogicalRange::single(logical))?;
-        let BlockState::Written(place) = found.state else {
-            return Err(self.breaks(Rule::IndexBlock).into());
-        };
-        self.namespace.transactions.read(place, self.kind())
+        match found.state {
+            BlockState::Written(place) => Ok(place),
+            _ => Err(self.breaks(Rule::IndexBlock).into()),
+        }
     }
 }
 
@@ -79,7 +98,7 @@ impl BlocksMut for DiskBlocksMut<'_, '_> {
     }
 
     fn append<R>(&mut self, fill: impl FnOnce(&mut [u8]) -> R) -> Result<(R, u32), Error> {
-        let DiskBlocks { namespace, inode } = self.read;
+        let DiskBlocks { namespace, inode, .. } = self.read;
         let geometry = namespace.geometry();
         let n = self.read.count();
         let size = inode.size() + u64_from(geometry.block_len());
@@ -107,7 +126,7 @@ impl BlocksMut for DiskBlocksMut<'_, '_> {
     }
 
     fn set_indexed(&mut self, indexed: bool) -> Result<(), Error> {
-        let DiskBlocks { namespace, inode } = self.read;
+        let DiskBlocks { namespace, inode, .. } = self.read;
         inode.core.lock().flags.set(InodeFlags::INDEX, indexed);
         namespace.inodes.store(self.handle, inode)
     }
@@ -130,7 +149,7 @@ impl Namespace {
     }
 
     fn on_disk<'a>(&'a self, inode: &'a Inode) -> Directory<DiskBlocks<'a>> {
-        Directory { shape: self.shape(inode), blocks: DiskBlocks { namespace: self, inode } }
+        Directory { shape: self.shape(inode), blocks: DiskBlocks::of(self, inode) }
     }
 
     fn on_disk_mut<'a, 't>(
@@ -138,7 +157,7 @@ impl Namespace {
         handle: &'a mut Handle<'t>,
         inode: &'a Inode,
     ) -> Directory<DiskBlocksMut<'a, 't>> {
-        let read = DiskBlocks { namespace: self, inode };
+        let read = DiskBlocks::of(self, inode);
         Directory { shape: self.shape(inode), blocks: DiskBlocksMut { read, handle } }
     }
 

@@ -59,6 +59,9 @@ use crate::mapping::Mapper;
 use crate::orphans::Orphans;
 use crate::sync::{Mutex, Rank};
 use crate::time::{Clock, Entropy};
+use spawn::Plan;
+
+use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle, Transactions};
 use crate::xattr::{Access, Xattrs};
 
@@ -75,6 +78,15 @@ pub(crate) struct Namespace {
     hashing: Hashing,
     /// The shape of the tree while a directory changes its parent.
     rename: Mutex<()>,
+}
+
+/// What an operation on names does, as its transaction is asked for.
+#[derive(Clone, Copy)]
+enum Deed<'a> {
+    /// Makes an inode.
+    Make(&'a Plan<'a>),
+    /// Changes a directory, with so many credits.
+    Change(&'a Inode, u32),
 }
 
 impl Namespace {
@@ -235,13 +247,25 @@ impl Namespace {
     /// The caller holds content locks, and nothing after them.
     fn transact<R>(
         &self,
-        blocks: u32,
+        deed: Deed<'_>,
         sync: bool,
         mut operation: impl FnMut(&mut Handle<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
+        let tracer = self.transactions.tracer();
+        let credits = match deed {
+            Deed::Make(plan) => {
+                let (dir, mode) = (plan.dir(), plan.record.mode);
+                tracer.emit(|| Event::RequestInode { dir, mode });
+                Credits::blocks(plan.credits(), self.geometry()).of_volume(HandleType::Directory)
+            }
+            Deed::Change(dir, blocks) => {
+                let credits = Credits::blocks(blocks, self.geometry());
+                credits.of(HandleType::Directory, dir.number())
+            }
+        };
         let mut attempt = 0;
         loop {
-            let mut handle = self.transactions.begin(Credits::blocks(blocks, self.geometry()))?;
+            let mut handle = self.transactions.begin(credits)?;
             if sync {
                 handle.set_sync();
             }

@@ -7,10 +7,11 @@ use alloc::sync::Arc;
 use extant_format::{FileType, InodeNumber};
 
 use super::directory::Found;
-use super::{Name, Namespace, is_sync, require_alive, require_directory};
+use super::{Deed, Name, Namespace, is_sync, require_alive, require_directory};
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
+use crate::trace::Event;
 use crate::transaction::{Handle, credits};
 use crate::xattr::Access;
 
@@ -36,11 +37,17 @@ impl Namespace {
             return Err(Error::IsDirectory);
         }
         let content = victim.content.write();
-        self.transact(credits::DATA, is_sync(dir), |handle| {
+        let (tracer, ino) = (self.transactions.tracer(), victim.number());
+        let (size, parent) = (victim.size(), dir.number());
+        tracer.emit(|| Event::UnlinkEnter { ino, size, parent });
+        let outcome = self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
             self.remove_entry(handle, dir, found.at)?;
             self.touch(handle, dir)?;
             self.lose_name(handle, &victim)
-        })?;
+        });
+        let ret = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
+        tracer.emit(|| Event::UnlinkExit { ino, ret });
+        outcome?;
         drop(content);
         Ok(victim)
     }
@@ -67,7 +74,7 @@ impl Namespace {
         if !self.has_no_names(&victim)? {
             return Err(Error::NotEmpty);
         }
-        self.transact(credits::DATA, is_sync(dir), |handle| {
+        self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
             self.remove_entry(handle, dir, found.at)?;
             self.drop_link(dir);
             self.touch(handle, dir)?;

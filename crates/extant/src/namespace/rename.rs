@@ -11,6 +11,7 @@ use extant_format::inode::InodeFlags;
 use extant_format::{FileType, InodeNumber};
 use smallvec::SmallVec;
 
+use super::Deed;
 use super::create::check_project;
 use super::directory::Found;
 use super::spawn::Plan;
@@ -169,33 +170,37 @@ impl Namespace {
         };
         let blocks =
             2 * credits::DATA + credits::INDEX_EXTRA + 2 + plan.as_ref().map_or(0, Plan::credits);
-        self.transact(blocks, is_sync(old.dir) || is_sync(new_dir), |handle| {
-            let left = plan.as_ref().map(|plan| self.spawn(handle, plan, 1)).transpose()?;
-            let moved = self.enter(handle, old, new.as_ref(), (new_dir, new_name));
-            if let (Err(_), Some(left)) = (&moved, &left) {
-                self.give_up(handle, left)?;
-            }
-            moved?;
-            self.leave(handle, old, left.as_deref())?;
-            if let Some(new) = &new {
-                if new.is_dir() {
-                    self.lose_all_names(handle, &new.inode)?;
-                } else {
-                    self.lose_name(handle, &new.inode)?;
+        self.transact(
+            Deed::Change(old.dir, blocks),
+            is_sync(old.dir) || is_sync(new_dir),
+            |handle| {
+                let left = plan.as_ref().map(|plan| self.spawn(handle, plan, 1)).transpose()?;
+                let moved = self.enter(handle, old, new.as_ref(), (new_dir, new_name));
+                if let (Err(_), Some(left)) = (&moved, &left) {
+                    self.give_up(handle, left)?;
                 }
-            }
-            if old.is_dir() {
-                self.drop_link(old.dir);
-                if across {
-                    self.set_parent(handle, &old.inode, new_dir.number())?;
+                moved?;
+                self.leave(handle, old, left.as_deref())?;
+                if let Some(new) = &new {
+                    if new.is_dir() {
+                        self.lose_all_names(handle, &new.inode)?;
+                    } else {
+                        self.lose_name(handle, &new.inode)?;
+                    }
                 }
-                if new.is_none() {
-                    self.add_link(new_dir);
+                if old.is_dir() {
+                    self.drop_link(old.dir);
+                    if across {
+                        self.set_parent(handle, &old.inode, new_dir.number())?;
+                    }
+                    if new.is_none() {
+                        self.add_link(new_dir);
+                    }
                 }
-            }
-            self.touch(handle, new_dir)?;
-            self.touch(handle, old.dir)
-        })?;
+                self.touch(handle, new_dir)?;
+                self.touch(handle, old.dir)
+            },
+        )?;
         Ok(new.as_ref().map(|new| Arc::clone(&new.inode)))
     }
 
@@ -246,30 +251,34 @@ impl Namespace {
         }
         let _inodes = self.lock_inodes([Some(old), Some(new)])?;
         let blocks = 2 * credits::DATA + 2 * credits::INDEX_EXTRA + 2;
-        self.transact(blocks, is_sync(old.dir) || is_sync(new.dir), |handle| {
-            for (side, other) in [(old, new), (new, old)] {
-                self.set_entry(
-                    handle,
-                    side.dir,
-                    side.found.at,
-                    other.inode.number(),
-                    other.inode.file_type(),
-                )?;
-                if across && side.is_dir() {
-                    self.set_parent(handle, &side.inode, other.dir.number())?;
+        self.transact(
+            Deed::Change(old.dir, blocks),
+            is_sync(old.dir) || is_sync(new.dir),
+            |handle| {
+                for (side, other) in [(old, new), (new, old)] {
+                    self.set_entry(
+                        handle,
+                        side.dir,
+                        side.found.at,
+                        other.inode.number(),
+                        other.inode.file_type(),
+                    )?;
+                    if across && side.is_dir() {
+                        self.set_parent(handle, &side.inode, other.dir.number())?;
+                    }
+                    side.inode.core.lock().ctime = self.clock.wall();
+                    self.inodes.store(handle, &side.inode)?;
                 }
-                side.inode.core.lock().ctime = self.clock.wall();
-                self.inodes.store(handle, &side.inode)?;
-            }
-            if across && old.is_dir() != new.is_dir() {
-                let (loses, gains) =
-                    if old.is_dir() { (old.dir, new.dir) } else { (new.dir, old.dir) };
-                self.drop_link(loses);
-                self.add_link(gains);
-            }
-            self.touch(handle, old.dir)?;
-            self.touch(handle, new.dir)
-        })
+                if across && old.is_dir() != new.is_dir() {
+                    let (loses, gains) =
+                        if old.is_dir() { (old.dir, new.dir) } else { (new.dir, old.dir) };
+                    self.drop_link(loses);
+                    self.add_link(gains);
+                }
+                self.touch(handle, old.dir)?;
+                self.touch(handle, new.dir)
+            },
+        )
     }
 
     /// Whether the inode may go to another directory: one that is a directory itself is changed by that.

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::allocator::{InodeKind, Parent};
 use crate::caller::Caller;
 use crate::inode::{self, Inode};
+use crate::trace::Event;
 use crate::transaction::{Handle, credits};
 use crate::xattr::{AclKind, SetHow};
 
@@ -29,6 +30,11 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// Where the inode is to have its name.
+    pub(super) fn dir(&self) -> InodeNumber {
+        self.dir.number()
+    }
+
     /// Blocks that the inode and its name can change.
     pub(super) fn credits(&self) -> u32 {
         let lists = u32::from(self.access.is_some()) + u32::from(self.default.is_some());
@@ -108,6 +114,8 @@ impl Namespace {
         let inode = self
             .inodes
             .create(handle, number, record, || self.allocator.is_alone_in_table_block(number))?;
+        let (ino, dir, mode) = (number, plan.dir(), plan.record.mode);
+        self.transactions.tracer().emit(|| Event::AllocateInode { ino, dir, mode });
         for (kind, value) in [(AclKind::Default, &plan.default), (AclKind::Access, &plan.access)] {
             if let Some(value) = value
                 && let Err(error) =

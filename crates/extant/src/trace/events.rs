@@ -281,7 +281,7 @@ events! {
 
     // Files and sync.
 
-    /// `fsync` or `fdatasync` begins; `parent` is the directory it was found in.
+    /// `fsync` or `fdatasync` begins; `parent` is the directory it was found in, 0 if nobody knows.
     SyncFileEnter "ext4_sync_file_enter" { ino: InodeNumber, parent: u64, datasync: bool }
         "ino {ino} parent {parent} datasync {datasync} ";
     /// It is over.

@@ -15,6 +15,7 @@ use extant_journal::TailUpdate;
 use super::Transactions;
 use super::journal::JournalState;
 use crate::Error;
+use crate::trace::Event;
 
 /// Committed blocks held in memory until they are home, in bytes.
 const MAX_PENDING_BYTES: usize = 32 << 20;
@@ -94,6 +95,8 @@ impl Transactions {
             .map(|(block, frame)| Request::write_frame(self.io.offset(*block), frame.clone()));
         let mut batch: Vec<Request> = requests.collect();
         let outcome = self.io.run(&mut batch);
+        let result = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
+        self.tracer.emit(|| Event::Checkpoint { result });
         let results = plan.blocks().iter().zip(&batch);
         let failed: Vec<_> =
             results.filter(|(_, r)| r.result.is_err()).map(|((block, _), _)| *block).collect();
@@ -112,6 +115,6 @@ impl Transactions {
         if state.barriers {
             self.io.flush()?;
         }
-        state.write_superblock(&update.superblock, true)
+        self.write_journal_superblock(state, &update.superblock, true)
     }
 }

@@ -24,6 +24,7 @@ use super::seal;
 use crate::Error;
 use crate::block_io::Tally;
 use crate::sync::MutexGuard;
+use crate::trace::{Event, Task};
 
 impl Transactions {
     /// Returns when `tid` is durable; commits it in this thread if nobody does so already.
@@ -57,7 +58,9 @@ impl Transactions {
                         Lock::Locked if locked.journal.ready_to_switch() => {
                             locked = self.commit_locked(state, locked)?;
                         }
-                        Lock::Locked => locked = state.changed.wait(locked),
+                        Lock::Locked => {
+                            locked = state.changed.wait(locked);
+                        }
                     }
                 }
             }
@@ -108,6 +111,15 @@ impl Transactions {
         state.changed.notify_all();
 
         let tid = plan.tid();
+        let (transaction, sync_commit) = (tid.get(), false);
+        let _task = self.tracer.task(Task::Journal);
+        if let Some(superblock) = plan.superblock() {
+            // The log was empty; a failure shows in the commit, since the device is the same.
+            let _ = self.write_journal_superblock(state, superblock, false);
+        }
+        self.tracer.emit(|| Event::StartCommit { transaction, sync_commit });
+        self.tracer.emit(|| Event::CommitLocking { transaction, sync_commit });
+        self.tracer.emit(|| Event::CommitFlushing { transaction, sync_commit });
         let outcome = self.write_commit(state, plan, &ordered);
         let mut locked = state.state.lock();
         let freed_in_flight = match outcome {
@@ -125,6 +137,8 @@ impl Transactions {
                 return Err(error);
             }
         };
+        let head = locked.journal.tail_tid().get();
+        self.tracer.emit(|| Event::EndCommit { transaction, sync_commit, head });
         while freed_in_flight == Ok(true) && locked.journal.is_checkpointing() {
             locked = state.changed.wait(locked);
         }
@@ -145,11 +159,14 @@ impl Transactions {
         ordered: &Ordered,
     ) -> Result<CommitPlan<Frame>, Error> {
         for (data, bytes) in ordered {
+            self.tracer.emit(|| Event::SubmitInodeData { ino: data.inode() });
             // A failure is kept with the file, whose fsync tells it; the journal goes on (`data_err=ignore`).
             let _ = data.write_out(bytes.clone());
         }
+        let (transaction, sync_commit) = (plan.tid().get(), false);
+        self.tracer.emit(|| Event::CommitLogging { transaction, sync_commit });
         if let Some(superblock) = plan.superblock() {
-            state.write_superblock(superblock, false)?;
+            self.write_journal_superblock(state, superblock, false)?;
         }
         let mut batch = Vec::new();
         for write in plan.log_writes() {
@@ -167,7 +184,7 @@ impl Transactions {
         let commit = plan.commit_block(self.commit_time());
         state.io.run(&mut [state.log_request(commit, state.barriers)?])?;
         if let Some(superblock) = plan.tail_superblock() {
-            state.write_superblock(superblock, true)?;
+            self.write_journal_superblock(state, superblock, true)?;
         }
         Ok(plan)
     }

@@ -2,7 +2,9 @@
 //!
 //! Source: kernel `fs/ext4/ext4_jbd2.h` and `ext4_meta_trans_blocks`, `ext4_chunk_trans_blocks` (`fs/ext4/inode.c`).
 
-use extant_format::Geometry;
+use extant_format::{Geometry, InodeNumber};
+
+use crate::trace::HandleType;
 
 /// What a handle asks the journal for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -13,6 +15,10 @@ pub(crate) struct Credits {
     pub(crate) revokes: u32,
     /// Blocks set aside for a handle that starts later, at the end of I/O.
     pub(crate) reserved: u32,
+    /// What for.
+    pub(crate) kind: HandleType,
+    /// For which inode, if it is for one.
+    pub(crate) inode: Option<InodeNumber>,
 }
 
 /// An xattr block, its bitmap, its descriptor, the inode, the superblock and one to spare.
@@ -30,7 +36,17 @@ impl Credits {
     /// `blocks` changes and the kernel's default number of revokes.
     pub(crate) fn blocks(blocks: u32, geometry: &Geometry) -> Self {
         let revokes = geometry.cluster_ratio().saturating_mul(8);
-        Self { blocks, revokes, reserved: 0 }
+        Self { blocks, revokes, ..Self::default() }
+    }
+
+    /// The same for work of this kind on an inode.
+    pub(crate) fn of(self, kind: HandleType, inode: InodeNumber) -> Self {
+        Self { kind, inode: Some(inode), ..self }
+    }
+
+    /// The same for work of this kind on the volume.
+    pub(crate) fn of_volume(self, kind: HandleType) -> Self {
+        Self { kind, inode: None, ..self }
     }
 
     /// The same with `reserved` blocks set aside.

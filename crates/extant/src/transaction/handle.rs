@@ -5,9 +5,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 
 use extant_device::Frame;
-use extant_format::{PhysicalBlock, TransactionId};
+use extant_format::{InodeNumber, PhysicalBlock, TransactionId};
 use extant_journal::{BlockChange, Reservation, Ticket};
 
 use super::Transactions;
@@ -17,11 +18,15 @@ use super::credits::Credits;
 use super::journal::JournalState;
 use crate::Error;
 use crate::sync::{Held, ReadGuard};
+use crate::trace::{Event, HandleType};
 
 /// Data that must be on the device before the transaction that makes it reachable commits.
 ///
 /// Source: kernel `struct jbd2_inode`.
 pub(crate) trait OrderedData: Send + Sync {
+    /// Whose data it is.
+    fn inode(&self) -> InodeNumber;
+
     /// Writes the dirty bytes of the range that have a place on the device, and waits for them. Starts no handle.
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error>;
 }
@@ -62,6 +67,9 @@ pub(crate) struct Handle<'t> {
     ticket: Option<Ticket>,
     credits: u32,
     revokes: u32,
+    kind: HandleType,
+    /// Blocks asked for at first, and when, for events.
+    asked: (u32, Duration),
     changes: Changes,
     reserved: Option<ReservedCredits>,
     sync: bool,
@@ -95,15 +103,24 @@ impl<'t> Handle<'t> {
         ticket: Option<Ticket>,
         reserved: Option<ReservedCredits>,
         rank: HandleRank<'t>,
+        kind: HandleType,
     ) -> Self {
         let (credits, revokes) =
             ticket.as_ref().map_or((0, 0), |ticket| (ticket.blocks(), ticket.revokes()));
+        let tracer = transactions.tracer();
+        let start = if tracer.is_on() { transactions.clock().monotonic() } else { Duration::ZERO };
+        if ticket.is_some() {
+            let (tid, requested_blocks) = (tid.get(), credits);
+            tracer.emit(|| Event::HandleStart { tid, kind, requested_blocks });
+        }
         Self {
             transactions,
             tid,
             ticket,
             credits,
             revokes,
+            kind,
+            asked: (credits, start),
             changes: Changes::default(),
             reserved,
             sync: false,
@@ -132,6 +149,11 @@ impl<'t> Handle<'t> {
     /// How many more blocks it may change.
     pub(crate) fn credits(&self) -> u32 {
         self.credits
+    }
+
+    /// The kernel begins a handle here inside this one, which takes no credits of its own.
+    pub(crate) fn nest(&self, credits: Credits) {
+        self.transactions.tell_start(credits);
     }
 
     /// Makes the caller of [`Self::stop`] wait until the transaction is durable.
@@ -220,6 +242,12 @@ impl<'t> Handle<'t> {
             return Ok(());
         };
         self.transactions.extend(ticket, more, more_revokes)?;
+        self.transactions.tracer().emit(|| Event::HandleExtend {
+            tid: self.tid.get(),
+            kind: self.kind,
+            buffer_credits: self.credits,
+            requested_blocks: more,
+        });
         self.credits += more;
         self.revokes += more_revokes;
         Ok(())
@@ -231,10 +259,15 @@ impl<'t> Handle<'t> {
     /// As [`Transactions::begin`]; the handle is stopped then, and may only be dropped.
     pub(crate) fn restart(&mut self, credits: Credits) -> Result<(), Error> {
         self.finish();
-        let mut fresh = self.transactions.begin(credits)?;
+        let (kind, requested_blocks) = (self.kind, credits.blocks);
+        let mut fresh = self.transactions.begin_again(Credits { kind, ..credits })?;
+        let tid = fresh.tid.get();
+        let tracer = self.transactions.tracer();
+        tracer.emit(|| Event::HandleRestart { tid, kind, requested_blocks });
         self.tid = fresh.tid;
         self.ticket = fresh.ticket.take();
         self.rank = fresh.rank.take();
+        self.asked = fresh.asked;
         (self.credits, self.revokes) = (fresh.credits, fresh.revokes);
         if let Some(reserved) = fresh.reserved.take() {
             self.reserved = Some(reserved);
@@ -271,6 +304,14 @@ impl<'t> Handle<'t> {
     fn finish(&mut self) {
         let changes = core::mem::take(&mut self.changes);
         if let Some(ticket) = self.ticket.take() {
+            self.transactions.tracer().emit(|| {
+                let (requested_blocks, start) = self.asked;
+                let time = self.transactions.clock().monotonic().saturating_sub(start);
+                let dirtied_blocks = u32::try_from(changes.blocks.len()).unwrap_or(u32::MAX);
+                let (tid, kind, sync) = (self.tid.get(), self.kind, self.sync);
+                let interval = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+                Event::HandleStats { tid, kind, interval, sync, requested_blocks, dirtied_blocks }
+            });
             self.transactions.stop(ticket, changes);
         }
         self.rank = None;

@@ -39,6 +39,8 @@ use crate::sync::Condvar;
 use crate::sync::Held;
 use crate::sync::Mutex;
 use crate::sync::Rank;
+use crate::trace::Event;
+use crate::trace::HandleType;
 
 /// What a transaction has to wait for before it commits.
 pub(super) type Ordered = Vec<(Arc<dyn OrderedData>, Range<u64>)>;
@@ -94,7 +96,26 @@ impl Transactions {
     /// # Locks
     /// None may be held of rank 50 or more.
     pub(crate) fn begin(&self, credits: Credits) -> Result<Handle<'_>, Error> {
+        self.tell_start(credits);
+        self.begin_again(credits)
+    }
+
+    /// As [`Self::begin`], for a handle that goes on with what another has begun.
+    pub(super) fn begin_again(&self, credits: Credits) -> Result<Handle<'_>, Error> {
         Ok(self.begin_or_wait(credits, true)?.expect("it waits until there is one"))
+    }
+
+    pub(super) fn tell_start(&self, credits: Credits) {
+        self.tracer().emit(|| {
+            let Credits { blocks, revokes, reserved, kind, inode } = credits;
+            let (rsv_blocks, revoke_creds) = (reserved, revokes);
+            match inode {
+                None => Event::JournalStartSb { blocks, rsv_blocks, revoke_creds, kind },
+                Some(ino) => {
+                    Event::JournalStartInode { blocks, rsv_blocks, revoke_creds, kind, ino }
+                }
+            }
+        });
     }
 
     /// As [`Self::begin`], for those who hold what others may wait for: `None` instead of waiting.
@@ -112,7 +133,17 @@ impl Transactions {
             let reserved = ReservedCredits { reservation: None, journal: None };
             let reserved = (credits.reserved > 0).then_some(reserved);
             let rank = HandleRank::Home { _guard: self.home.read() };
-            return Ok(Some(Handle::new(self, TransactionId(0), None, reserved, rank)));
+            if !waits {
+                self.tell_start(credits);
+            }
+            return Ok(Some(Handle::new(
+                self,
+                TransactionId(0),
+                None,
+                reserved,
+                rank,
+                credits.kind,
+            )));
         };
         drop(Held::new(Rank::Handle)); // nothing is held that a commit may wait for
         let request = HandleRequest {
@@ -133,7 +164,10 @@ impl Transactions {
                     });
                     let rank = HandleRank::Journal { _held: Held::new(Rank::Handle) };
                     let ticket = Some(ticket);
-                    return Ok(Some(Handle::new(self, tid, ticket, reserved, rank)));
+                    if !waits {
+                        self.tell_start(credits);
+                    }
+                    return Ok(Some(Handle::new(self, tid, ticket, reserved, rank, credits.kind)));
                 }
                 Begin::Refused(error) => return Err(self.refusal(error)),
                 _ if !waits => return Ok(None),
@@ -163,16 +197,19 @@ impl Transactions {
         &self,
         mut reserved: ReservedCredits,
     ) -> Result<Handle<'_>, Error> {
+        let kind = HandleType::ExtentConversion;
         let (Some(state), Some(reservation)) = (&self.journal, reserved.reservation.take()) else {
             let rank = HandleRank::Home { _guard: self.home.read() };
-            return Ok(Handle::new(self, TransactionId(0), None, None, rank));
+            return Ok(Handle::new(self, TransactionId(0), None, None, rank, kind));
         };
+        let blocks = reservation.blocks();
+        self.tracer().emit(|| Event::JournalStartReserved { blocks });
         let rank = HandleRank::Journal { _held: Held::new(Rank::Handle) };
         let started =
             state.state.lock().journal.start_reserved(reservation, self.clock.monotonic());
         state.changed.notify_all();
         let ticket = started.map_err(|error| self.refusal(error))?;
-        Ok(Handle::new(self, ticket.tid(), Some(ticket), None, rank))
+        Ok(Handle::new(self, ticket.tid(), Some(ticket), None, rank, kind))
     }
 
     /// Adds credits to a running handle.
@@ -203,7 +240,14 @@ impl Transactions {
         changes
             .blocks
             .retain(|(block, change)| *change != BlockChange::Dirty || self.cache.contains(*block));
-        locked.ordered.extend(changes.ordered);
+        // One range a file and transaction, as `jbd2_journal_inode_ranged_write` keeps it.
+        for (data, bytes) in changes.ordered {
+            let known = locked.ordered.iter_mut().find(|known| known.0.inode() == data.inode());
+            match known {
+                Some((_, all)) => *all = all.start.min(bytes.start)..all.end.max(bytes.end),
+                None => locked.ordered.push((data, bytes)),
+            }
+        }
         let stopped = locked.journal.stop(ticket, changes.blocks);
         drop(locked);
         debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");
@@ -235,7 +279,7 @@ impl Transactions {
         let superblock = locked.journal.plan_clean().map_err(|error| self.refusal(error))?;
         drop(locked);
         self.io.flush()?;
-        state.write_superblock(&superblock, true)?;
+        self.write_journal_superblock(state, &superblock, true)?;
         locked = state.state.lock();
         locked.journal.cleaned();
         Ok(())
@@ -250,7 +294,8 @@ impl Transactions {
     pub(crate) fn clear_journal_errno(&self) -> Result<(), Error> {
         let Some(state) = &self.journal else { return Ok(()) };
         let superblock = state.state.lock().journal.clear_errno();
-        superblock.map_or(Ok(()), |superblock| state.write_superblock(&superblock, true))
+        superblock
+            .map_or(Ok(()), |superblock| self.write_journal_superblock(state, &superblock, true))
     }
 
     /// Stops everything that changes the image, for good; the first reason is kept.
@@ -263,7 +308,7 @@ impl Transactions {
         let superblock = state.state.lock().journal.abort(u16::try_from(errno.0).unwrap_or(5));
         if let Some(superblock) = superblock {
             // The device may be what failed; the next mount then finds an unfinished log, which says as much.
-            let _ = state.write_superblock(&superblock, true);
+            let _ = self.write_journal_superblock(state, &superblock, true);
         }
         state.changed.notify_all();
     }
@@ -274,6 +319,17 @@ impl Transactions {
             state.state.lock().journal.abort(0);
             state.changed.notify_all();
         }
+    }
+
+    pub(super) fn write_journal_superblock(
+        &self,
+        state: &JournalState,
+        superblock: &SuperblockWrite,
+        durable: bool,
+    ) -> Result<(), Error> {
+        let write_flags = if durable && state.barriers { DURABLE_WRITE } else { PLAIN_WRITE };
+        self.tracer().emit(|| Event::WriteSuperblock { write_flags });
+        state.write_superblock(superblock, durable)
     }
 
     pub(super) fn refusal(&self, error: JournalError) -> Error {
@@ -300,11 +356,7 @@ impl JournalState {
         Ok(if fua { Request::write_fua(offset, data) } else { Request::write(offset, data) })
     }
 
-    pub(super) fn write_superblock(
-        &self,
-        superblock: &SuperblockWrite,
-        durable: bool,
-    ) -> Result<(), Error> {
+    fn write_superblock(&self, superblock: &SuperblockWrite, durable: bool) -> Result<(), Error> {
         let at = LogBlock::SUPERBLOCK;
         let block = self.map.block(at).ok_or(JournalError::Unreadable(at))?;
         let frame = Frame::copy_from(superblock.bytes());
@@ -318,3 +370,7 @@ impl JournalState {
         }])
     }
 }
+
+/// How the kernel's block layer writes the journal's superblock: `REQ_META | REQ_SYNC | REQ_IDLE`; with `REQ_FUA`.
+const PLAIN_WRITE: u32 = 0x9800;
+const DURABLE_WRITE: u32 = PLAIN_WRITE | 0x2_0000;

@@ -141,6 +141,11 @@ impl Transactions {
         &self.cache
     }
 
+    /// Whether the block is in memory, so that reading it asks no device.
+    pub(crate) fn is_cached(&self, block: PhysicalBlock) -> bool {
+        self.cache.find(block).is_some()
+    }
+
     /// Tells `listener` of every commit from now on.
     pub(crate) fn add_listener(&self, listener: Arc<dyn CommitListener>) {
         self.listeners.lock().push(Arc::downgrade(&listener));

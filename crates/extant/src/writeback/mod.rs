@@ -6,6 +6,7 @@
 //! | `pass.rs` | one pass over a file: gather, place, submit |
 //! | `submit.rs` | the I/O of a pass and what follows it |
 //! | `ordered.rs` | data that a commit waits for |
+//! | `events.rs` | what tracepoints are told |
 //!
 //! # Invariants
 //! A block allocated for delayed data is unwritten until its data is on the device, or its data is ordered before the
@@ -20,6 +21,7 @@
 //! Kernel `fs/ext4/inode.c`: `ext4_writepages` and what it calls; `fs/ext4/page-io.c`; `fs/fs-writeback.c`;
 //! `mm/page-writeback.c`. Differs: writers help with writeback instead of sleeping (no thread of our own).
 
+mod events;
 mod ordered;
 mod pass;
 mod queue;
@@ -37,6 +39,7 @@ use crate::mapping::Mapper;
 use crate::options::MountOptions;
 use crate::page_cache::CacheAccount;
 use crate::sync::{Mutex, Rank};
+use crate::trace::{Event, Task};
 use crate::transaction::{CommitListener, Transactions};
 
 pub(crate) use ordered::OrderedFile;
@@ -58,6 +61,8 @@ pub(crate) enum Purpose {
     Background,
     /// Somebody waits for it to be on the device (`WB_SYNC_ALL`).
     Integrity,
+    /// Somebody waits for all that is dirty. The kernel's flusher first writes everything without waiting, and then waits.
+    Everything,
 }
 
 /// Writes dirty data back.
@@ -124,6 +129,11 @@ impl Writeback {
     /// Kernel `ext4_alloc_da_blocks` (D24.1). Differs: the kernel starts the write here and does not wait for it; here
     /// whoever commits writes it first, so that after a crash there is the old data or the new.
     pub(crate) fn write_before_commit(&self, inode: &Arc<Inode>) {
+        let promised = inode.reservations.lock().promise().clusters.get();
+        self.transactions.tracer().emit(|| {
+            let reserved_data_blocks = u32::try_from(promised).unwrap_or(u32::MAX);
+            Event::AllocDaBlocks { ino: inode.number(), reserved_data_blocks }
+        });
         if inode.pages.dirty_blocks() > 0 {
             self.queue.lock().urgent.push(Arc::clone(inode));
         }
@@ -178,10 +188,11 @@ impl Writeback {
     /// # Errors
     /// The first; each file's own `fsync` tells it as well.
     pub(crate) fn write_everything(&self) -> Result<(), Error> {
+        let _task = self.transactions.tracer().task(Task::Flusher);
         let mut outcome = Ok(());
         let mut batch = Batch::default();
         let write = |inode: &Arc<Inode>, batch: &mut Batch| {
-            self.run_passes(inode, &(0..u64::MAX), Purpose::Integrity, true, batch)
+            self.run_passes(inode, &(0..u64::MAX), Purpose::Everything, true, batch)
         };
         // What becomes dirty from now on is not waited for.
         let start = self.transactions.clock().monotonic();
@@ -205,6 +216,7 @@ impl Writeback {
     /// whole window takes one allocation.
     fn write_oldest_until(&self, dirty_bytes: u64) {
         self.mapper.set_growing(self.queue.lock().len());
+        let _task = self.transactions.tracer().task(Task::Flusher);
         for whole_windows in [true, false] {
             let (mut seen, mut batch) = (Vec::new(), Batch::default());
             while self.account.dirty_bytes() > dirty_bytes {
@@ -224,6 +236,7 @@ impl Writeback {
     }
 
     fn write_in_background(&self, inodes: impl Iterator<Item = Arc<Inode>>) {
+        let _task = self.transactions.tracer().task(Task::Flusher);
         let mut batch = Batch::default();
         let all = 0..u64::MAX;
         for inode in inodes {

@@ -5,6 +5,8 @@
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
 
+use extant_format::InodeNumber;
+
 use super::{Purpose, Writeback};
 use crate::Error;
 use crate::inode::Inode;
@@ -24,6 +26,10 @@ impl OrderedFile {
 }
 
 impl OrderedData for OrderedFile {
+    fn inode(&self) -> InodeNumber {
+        self.inode.number()
+    }
+
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error> {
         let Some(writeback) = self.writeback.upgrade() else { return Ok(()) };
         writeback.write_placed(&self.inode, bytes.clone(), Purpose::Integrity)?;

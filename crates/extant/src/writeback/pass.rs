@@ -6,15 +6,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::{LogicalBlock, LogicalRange};
+use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
 
+use super::events::{self, Told};
 use super::submit::{Batch, Submission};
 use super::{OrderedFile, Purpose, Writeback, is_open};
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
-use crate::page_cache::{BlockFlags, DirtyKind, Folio, LockedFolio, PageIndex, Tag};
+use crate::page_cache::{BlockFlags, DirtyKind, Folio, LockedFolio, MAX_ORDER, PageIndex, Tag};
+use crate::trace::HandleType;
 use crate::transaction::{Credits, Handle, credits};
 
 /// Blocks that one mapping takes at the most: `MAX_WRITEPAGES_EXTENT_LEN` (D15.3).
@@ -29,6 +31,8 @@ struct Gathered {
     folios: Vec<LockedFolio>,
     /// Where the next pass starts.
     next: PageIndex,
+    /// The end of the folio that was looked at and did not fit, in bytes.
+    looked_at: Option<u64>,
     /// Nothing dirty is left behind `next`.
     done: bool,
     /// The file is open, and nobody asked for this pass.
@@ -87,19 +91,45 @@ impl Writeback {
         may_place: bool,
         batch: &mut Batch,
     ) -> Result<(), Error> {
-        let (mut at, to) =
+        let (at, to) =
             (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
         let mut tag = Tag::Dirty;
-        if purpose == Purpose::Integrity {
+        if purpose != Purpose::Background {
             inode.pages.tag_for_write(at..to);
             tag = Tag::ToWrite;
         }
+        if may_place && inode.pages.dirty_blocks() == 0 {
+            return Ok(());
+        }
+        let mut told = Told::begin(self.transactions.tracer(), inode, bytes, purpose);
+        let outcome = self.run_rounds(inode, at..to, (tag, may_place), batch, &mut told);
+        told.end(&outcome);
+        outcome
+    }
+
+    /// The rounds of one pass, each with a handle of its own if it has to give blocks a place.
+    fn run_rounds(
+        &self,
+        inode: &Arc<Inode>,
+        pages: Range<PageIndex>,
+        (tag, may_place): (Tag, bool),
+        batch: &mut Batch,
+        told: &mut Told<'_>,
+    ) -> Result<(), Error> {
+        let (mut at, to) = (pages.start, pages.end);
         let mut outcome = Ok(());
         let mut retries = 0;
         loop {
             // Whether places are needed is known only with the folios locked, and a handle comes before folios.
-            let wants_handle = may_place && self.needs_place(inode, at..to, tag);
-            let mut handle = if wants_handle { Some(self.begin_pass(inode, batch)?) } else { None };
+            let unplaced = if may_place { self.needs_place(inode, at..to, tag) } else { None };
+            let mut handle = match unplaced {
+                Some(folio) => {
+                    let handle = self.begin_pass(inode, batch)?;
+                    told.round(folio);
+                    Some(handle)
+                }
+                None => None,
+            };
             let gathered = self.gather(inode, at..to, tag, handle.is_some());
             if let Some(folio) = gathered.blocked.as_ref().filter(|_| gathered.folios.is_empty()) {
                 drop(handle);
@@ -107,11 +137,14 @@ impl Writeback {
                 folio.wait_writeback(0..folio.shape().blocks());
                 continue;
             }
-            let (next, done) = (gathered.next, gathered.done);
+            let (next, done, looked_at) = (gathered.next, gathered.done, gathered.looked_at);
+            let folios = events::span(&gathered.folios, at);
             let mut submission = Submission::default();
             let placed = self.place_all(inode, handle.as_mut(), gathered, &mut submission);
             let reserved = handle.as_mut().and_then(Handle::take_reserved);
+            let has_handle = handle.is_some();
             let stopped = handle.map_or(Ok(()), Handle::stop);
+            told.round_end(&folios, looked_at, has_handle, placed.as_ref().map(|_| ()));
             batch.add(inode, submission, reserved);
             if batch.is_full() {
                 outcome = outcome.and(self.submit(batch));
@@ -144,11 +177,13 @@ impl Writeback {
 
     fn begin_pass(&self, inode: &Inode, batch: &mut Batch) -> Result<Handle<'_>, Error> {
         let geometry = self.transactions.geometry();
-        let per_folio = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
-        let blocks = self.mapper.credits(inode, per_folio);
-        let reserved =
-            if self.unwritten_until_done { credits::conversion(geometry, per_folio) } else { 0 };
+        let per_extent = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
+        let per_folio = ((4096 << MAX_ORDER) >> geometry.block_bits).max(1);
+        let blocks = self.mapper.credits(inode, per_extent);
+        let converts = self.is_unwritten_until_done(inode);
+        let reserved = if converts { credits::conversion(geometry, per_folio) } else { 0 };
         let wanted = Credits::blocks(blocks, geometry).with_reserved(reserved);
+        let wanted = wanted.of(HandleType::WritePage, inode.number());
         if !batch.is_empty() {
             if let Some(handle) = self.transactions.try_begin(wanted)? {
                 return Ok(handle);
@@ -159,12 +194,15 @@ impl Writeback {
         self.transactions.begin(wanted)
     }
 
-    /// Whether the next dirty folio has blocks without a place.
-    fn needs_place(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag) -> bool {
-        inode
-            .pages
-            .next_dirty(pages.start, pages.end, tag)
-            .is_some_and(|folio| has_unplaced(&folio))
+    /// Whether fresh blocks of the file stay unwritten until their data is there: maps of indirect blocks cannot say so.
+    fn is_unwritten_until_done(&self, inode: &Inode) -> bool {
+        self.unwritten_until_done && inode.flags().contains(InodeFlags::EXTENTS)
+    }
+
+    /// The bytes of the next dirty folio, if it has blocks without a place.
+    fn needs_place(&self, inode: &Inode, pages: Range<PageIndex>, tag: Tag) -> Option<Range<u64>> {
+        let folio = inode.pages.next_dirty(pages.start, pages.end, tag)?;
+        has_unplaced(&folio).then(|| folio.shape().start()..folio.shape().end())
     }
 
     /// Locks neighbouring dirty folios, up to one extent's worth.
@@ -187,6 +225,7 @@ impl Writeback {
             let follows =
                 gathered.folios.last().is_none_or(|last| last.shape().end() == shape.start());
             if !follows || (blocks > 0 && blocks + shape.blocks() > MAX_EXTENT_BLOCKS) {
+                gathered.looked_at = follows.then(|| shape.end());
                 return gathered;
             }
             let Some(locked) = inode.pages.lock(Arc::clone(&folio)) else { continue };
@@ -222,7 +261,7 @@ impl Writeback {
         submission: &mut Submission,
     ) -> Result<bool, Error> {
         let size = inode.size();
-        let mut flags = if self.unwritten_until_done {
+        let mut flags = if self.is_unwritten_until_done(inode) {
             MapFlags::WRITEBACK
         } else {
             MapFlags::WRITEBACK_WRITTEN
@@ -230,13 +269,16 @@ impl Writeback {
         flags.set(MapFlags::GROWING, gathered.growing);
         let mut end_of_placed = 0;
         let mut outcome = Ok(true);
+        let mut given = false; // one extent a handle
         // Unplaced runs are looked for over folio borders, so that neighbours get one extent.
         for run in dirty_runs(&gathered.folios, size) {
             let done = match (run.kind, handle.as_deref_mut()) {
                 (DirtyKind::Placed, _) => {
                     self.find_place(inode, &run, &gathered.folios, submission).map(|()| true)
                 }
+                (DirtyKind::Delayed | DirtyKind::Unwritten, Some(_)) if given => Ok(false),
                 (DirtyKind::Delayed | DirtyKind::Unwritten, Some(handle)) => {
+                    given = true;
                     self.give_place(inode, handle, &run, &gathered.folios, flags, submission)
                 }
                 (DirtyKind::Delayed | DirtyKind::Unwritten, None) | (DirtyKind::Unmapped, _) => {
@@ -276,7 +318,7 @@ impl Writeback {
     ) -> Result<(), Error> {
         let mut rest = Some(run.blocks);
         while let Some(range) = rest {
-            let mapped = self.mapper.look_up(inode, range)?;
+            let mapped = self.mapper.look_up_again(inode, range)?;
             if let BlockState::Written(at) | BlockState::Unwritten(at) = mapped.state {
                 submission.add(
                     folios,
@@ -308,6 +350,8 @@ impl Writeback {
                 Err(Error::TransactionFull) => return Ok(false),
                 other => other?,
             }
+            let (lblk, len) = (range.start().get(), range.len());
+            Told::extent(self.transactions.tracer(), inode, lblk, len, run.kind);
             let mapped = match self.mapper.map(handle, inode, range, flags) {
                 Err(Error::TransactionFull) => return Ok(false),
                 other => other?,
@@ -329,6 +373,9 @@ impl Writeback {
                 inode.size(),
             );
             rest = after(range, mapped.blocks);
+            if rest.is_some() {
+                return Ok(false); // the rest is a request of its own
+            }
         }
         Ok(true)
     }

@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 
 use extant_device::{FrameSlice, Request};
 use extant_format::cast::u64_from;
-use extant_format::{LogicalRange, PhysicalBlock};
+use extant_format::{InodeNumber, LogicalRange, PhysicalBlock};
 
 use super::Writeback;
 use crate::Error;
 use crate::inode::Inode;
 use crate::page_cache::{LockedFolio, WritebackGuard};
+use crate::trace::{HandleType, Task};
 use crate::transaction::{Credits, Handle, ReservedCredits};
 
 /// Blocks with a place, their bytes shared, their folios marked as being written.
@@ -123,7 +124,7 @@ impl Batch {
 
     /// Whether it is worth a visit to the device.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= MAX_BATCH_BYTES || self.passes.len() >= MAX_BATCH_PASSES
+        self.bytes > MAX_BATCH_BYTES || self.passes.len() >= MAX_BATCH_PASSES
     }
 }
 
@@ -161,14 +162,16 @@ impl Writeback {
             }
         }
         // What a commit may be waiting for has ended above; now a handle may wait for that commit.
-        let mut handle = None;
+        let _task = self.transactions.tracer().task(Task::EndOfIo);
         for Pass { inode, pieces, mut reserved } in passes {
+            let mut handle = None;
             for piece in pieces {
                 let converted = self.convert(&mut handle, &mut reserved, &inode, piece.blocks);
                 outcome = outcome.and(finish(&inode, piece, converted));
             }
+            outcome = outcome.and(handle.map_or(Ok(()), Handle::stop));
         }
-        outcome.and(handle.map_or(Ok(()), Handle::stop))
+        outcome
     }
 
     /// Makes blocks written whose data is on the device, under the handle of those before, as long as its transaction
@@ -183,14 +186,14 @@ impl Writeback {
         let wanted = self.mapper.credits(inode, 1);
         let mut current = match handle.take() {
             Some(handle) => handle,
-            None => self.begin_conversion(wanted, reserved.take())?,
+            None => self.begin_conversion(inode.number(), wanted, reserved.take())?,
         };
         while let Err(error) = current.ensure_credits(wanted, 0) {
             if !matches!(error, Error::TransactionFull) {
                 return Err(error);
             }
             current.stop()?;
-            current = self.begin_conversion(wanted, reserved.take())?;
+            current = self.begin_conversion(inode.number(), wanted, reserved.take())?;
         }
         let converted = self.mapper.convert(&mut current, inode, blocks);
         inode.note_transaction(current.transaction_id(), true);
@@ -200,12 +203,16 @@ impl Writeback {
 
     fn begin_conversion(
         &self,
+        inode: InodeNumber,
         wanted: u32,
         reserved: Option<ReservedCredits>,
     ) -> Result<Handle<'_>, Error> {
         match reserved {
             Some(reserved) => self.transactions.begin_reserved(reserved),
-            None => self.transactions.begin(Credits::blocks(wanted, self.transactions.geometry())),
+            None => {
+                let credits = Credits::blocks(wanted, self.transactions.geometry());
+                self.transactions.begin(credits.of(HandleType::ExtentConversion, inode))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Giving a run of holes a place, with the arrays of pointers that lead there.
 
 use extant_format::indirect::pointer;
-use extant_format::{LogicalRange, PhysicalBlock};
+use extant_format::{ClusterCount, LogicalRange, PhysicalBlock};
 use smallvec::SmallVec;
 
 use super::{Array, Chain, IndirectMap};
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::allocator::{Allocation, AllocationFlags, AllocationRequest, FreeFlags};
 use crate::extent_status::BlockState;
 use crate::extent_tree::{charge, file_hints, refund};
-use crate::mapping::map::allocation_flags;
+use crate::mapping::map::{Created, allocation_flags};
 use crate::mapping::{MapFlags, Mapped};
 use crate::sync::{Rank, assert_held};
 use crate::transaction::{BlockKind, Handle};
@@ -30,11 +30,12 @@ impl IndirectMap<'_> {
         handle: &mut Handle<'_>,
         range: LogicalRange,
         flags: MapFlags,
-    ) -> Result<Mapped, Error> {
+    ) -> Result<Created, Error> {
         assert_held(Rank::Map);
         let chain = self.chain(range.start())?.ok_or(Error::TooLarge)?;
         if chain.target.is_some() {
-            return self.look_up(range);
+            let mapped = self.look_up(range)?;
+            return Ok(Created { mapped, owed: ClusterCount::ZERO });
         }
         let run = if chain.missing() == 0 {
             self.run(&chain, None, range.len())
@@ -67,7 +68,9 @@ impl IndirectMap<'_> {
         self.all_or_abort(self.link(handle, &chain, &arrays, data))?;
         let len = u32::try_from(data.blocks.len()).expect("no more than asked for");
         let blocks = LogicalRange::new(range.start().get(), len).expect("a part of the range");
-        Ok(Mapped { blocks, state: BlockState::Written(data.blocks.start()), new: true })
+        let mapped = Mapped { blocks, state: BlockState::Written(data.blocks.start()), new: true };
+        let is_promised = flags.contains(MapFlags::DELALLOC_RESERVED);
+        Ok(Created { mapped, owed: if is_promised { data.clusters } else { ClusterCount::ZERO } })
     }
 
     /// Takes blocks for the missing arrays, outermost first, and for up to `wanted` blocks of data.
@@ -109,7 +112,10 @@ impl IndirectMap<'_> {
             got.blocks.end().get() <= POINTER_LIMIT,
             "the request said that pointers have 32 bits"
         );
-        charge(self.inode, self.mapper.geometry(), got.clusters.get());
+        // What was promised is charged when the promise is spent (D10.11).
+        if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
+            charge(self.inode, self.mapper.geometry(), got.clusters.get());
+        }
         Ok(got)
     }
 

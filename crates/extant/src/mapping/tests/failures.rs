@@ -35,7 +35,7 @@ fn fragment(volume: &Volume, file: &Inode, end: u32, flags: MapFlags) {
 }
 
 fn small_credits(blocks: u32) -> Credits {
-    Credits { blocks, revokes: 8, reserved: 0 }
+    Credits { blocks, revokes: 8, ..Credits::default() }
 }
 
 #[test]
