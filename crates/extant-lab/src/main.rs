@@ -55,6 +55,9 @@ struct TraceArgs {
     /// Every script of the repository
     #[arg(long)]
     all: bool,
+    /// Compare the kernel with itself: what differs then is chance
+    #[arg(long)]
+    kernel: bool,
     /// Only a line for each script
     #[arg(short, long)]
     quiet: bool,
@@ -258,7 +261,10 @@ fn run_crash(arguments: &CrashArgs) -> bool {
 
 /// Whether no script's events differ.
 fn run_trace(arguments: &TraceArgs) -> bool {
-    let mut report = oracle::Report::new(arguments.quiet);
+    let mut report = oracle::Report::new(
+        if arguments.kernel { oracle::Other::Kernel } else { oracle::Other::Engine },
+        arguments.quiet,
+    );
     let all = arguments.all.then(|| oracle::repository_scripts().expect("this is the repository"));
     for path in arguments.scripts.iter().chain(all.iter().flatten()) {
         report.file(path);

@@ -27,7 +27,7 @@ pub fn mount_options(words: &str) -> Result<MountOptions, UnknownOption> {
             "nobarrier" => options.barriers(false),
             "data=ordered" => options.data_mode(DataMode::Ordered),
             "data=writeback" => options.data_mode(DataMode::Writeback),
-            "no_prefetch_block_bitmaps" | "defaults" => options,
+            "noatime" | "no_prefetch_block_bitmaps" | "defaults" => options,
             _ => match word.strip_prefix("commit=").and_then(|seconds| seconds.parse().ok()) {
                 Some(seconds) => options.commit_interval(Duration::from_secs(seconds)),
                 None => return Err(UnknownOption(word.to_owned())),

@@ -59,6 +59,7 @@ pub(crate) fn make(file: &File, request: Request) -> io::Result<String> {
 /// Its exit status is the errno.
 const PROGRAM: &str = r#"
 my ($what, @n) = @ARGV;
+@n = map { $_ + 0 } @n;
 sub done { exit($_[0] ? 0 : $! + 0) }
 if ($what eq "store") {
     my $page = $n[0] - $n[0] % 4096;

@@ -81,6 +81,11 @@ impl Volume {
         Ok(Self { filesystem, clock, open: Mutex::default(), held: Mutex::default() })
     }
 
+    /// Lets time pass, without a tick.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
     /// Ends it properly; open files are closed first.
     ///
     /// # Errors
@@ -178,7 +183,7 @@ impl Volume {
 
     /// What is about where a file's blocks are.
     fn change_blocks(&self, operation: &Operation) -> Result<Answer, Error> {
-        use Operation::{Allocate, Fiemap, SeekData, SeekHole};
+        use Operation::{Allocate, Fiemap, ForgetStatus, SeekData, SeekHole};
         match operation {
             Allocate { path, offset, len, mode } => {
                 self.writer(path)?.change_range(range_change(*mode), *offset, *len)?;
@@ -190,6 +195,7 @@ impl Volume {
                 return Ok(found(self.reader(path)?.seek_hole(*offset)?));
             }
             Fiemap { path } => return self.fiemap(path),
+            ForgetStatus { path } => self.reader(path)?.inode().forget_status(),
             _ => return self.change_names(operation),
         }
         Ok(Answer::Done)

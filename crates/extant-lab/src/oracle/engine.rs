@@ -77,8 +77,12 @@ pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
             return Err(format!("{operation}: {errno}"));
         }
     }
+    if script.settings.warm {
+        volume.filesystem.block_groups().map_err(|error| format!("warming: {error}"))?;
+    }
     let mut answers = Vec::new();
     for (step, operation) in script.operations().skip(setup).enumerate() {
+        volume.advance(super::PAUSE);
         recorder.with(|state| state.step = Some(step));
         answers.push(volume.apply(operation));
     }

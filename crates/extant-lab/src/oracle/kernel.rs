@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use extant_script::{DirectoryTarget, Operation, Script, Target};
 use extant_testkit::oracle::KernelMount;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::event::{self, Event, Stream};
 use super::tracefs::{Instance, Line};
-use super::{Run, Seen};
-
-/// Longer than a tick of the kernel's clock for times of files, so that each operation has a time of its own.
-const PAUSE: Duration = Duration::from_millis(12);
+use super::{PAUSE, Run, Seen};
 
 /// Runs `script` on a loop mount of `image`; `None`, after a skip, where that cannot be.
 ///
@@ -28,6 +25,7 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
             return None;
         }
     };
+    let _pinned = OneProcessor::pin();
     let options = super::mount_words(script);
     let mount = || KernelMount::new(image, point, &options);
     let mut mounted = mount()?;
@@ -65,6 +63,40 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
     })();
     drop(target);
     Some(mounted.unmount().map_err(text).and(ran))
+}
+
+/// Keeps this thread, and the kernel's that write back, on one processor while it lives: small files share room with
+/// others of their processor.
+struct OneProcessor {
+    thread: Option<CpuSet>,
+    writeback: Option<String>,
+}
+
+/// Which processors writeback may use, as a mask in hex.
+const WRITEBACK: &str = "/sys/devices/virtual/workqueue/writeback/cpumask";
+
+impl OneProcessor {
+    fn pin() -> Self {
+        let before = sched_getaffinity(None).ok();
+        let first = before.and_then(|all| (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)));
+        let first = first.unwrap_or(0);
+        let mut one = CpuSet::new();
+        one.set(first);
+        let thread = before.filter(|_| sched_setaffinity(None, &one).is_ok());
+        let mask = u32::try_from(first).ok().and_then(|first| 1_u32.checked_shl(first));
+        let before = std::fs::read_to_string(WRITEBACK).ok();
+        let pinned =
+            mask.is_some_and(|mask| std::fs::write(WRITEBACK, format!("{mask:x}")).is_ok());
+        Self { thread, writeback: before.filter(|_| pinned) }
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        // Where this fails they are slower, and right.
+        let _ = self.thread.map(|before| sched_setaffinity(None, &before));
+        let _ = self.writeback.take().map(|before| std::fs::write(WRITEBACK, before.trim()));
+    }
 }
 
 /// Has every group's buddy built, as reading this report does.

@@ -17,6 +17,7 @@ mod report;
 mod tracefs;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use extant_script::{Answer, Errno, Script};
 use extant_testkit::oracle::{self, Scratch};
@@ -46,25 +47,70 @@ pub struct Run {
     pub answers: Vec<Result<Answer, Errno>>,
 }
 
+/// What the kernel is compared with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Other {
+    /// The engine.
+    Engine,
+    /// The kernel once more: what differs then is chance, and no script may depend on it.
+    Kernel,
+}
+
 /// Runs a script on both sides and compares; `None`, after a skip, where the kernel's side cannot run.
+///
+/// The kernel's threads race: whether a `sync` takes one commit or two is decided by who is first. So if its run differs
+/// from ours in more than `enough` ways it has another try, on the same image; the comparison that differs least is the
+/// answer.
 ///
 /// # Errors
 /// What kept a side from running at all, or that e2fsck does not like what is left of an image.
-pub fn compare(script: &Script, exceptions: &Exceptions) -> Option<Result<Comparison, String>> {
+pub fn compare(
+    script: &Script,
+    other: Other,
+    exceptions: &Exceptions,
+    enough: usize,
+) -> Option<Result<Comparison, String>> {
     let scratch = Scratch::new("trace");
-    let (kernels, ours) = (scratch.path("kernel.img"), scratch.path("ours.img"));
+    let [image, ours, kernels] = ["image", "ours", "kernel"].map(|name| scratch.path(name));
     let bytes = script.settings.image_bytes.unwrap_or(256 << 20);
     let options: Vec<&str> =
         MKFS.into_iter().chain(script.settings.mkfs.iter().map(String::as_str)).collect();
-    oracle::mkfs(&kernels, bytes, &options)?;
-    std::fs::copy(&kernels, &ours).expect("there is room for a second image");
-    let theirs = kernel::run(script, &kernels, &scratch.path("mount"))?;
-    Some(theirs.and_then(|theirs| {
-        let own = engine::run(script, &ours)?;
-        check(script, &ours)?;
-        Ok(Comparison::new(script, theirs, own, exceptions))
-    }))
+    oracle::mkfs(&image, bytes, &options)?;
+    let copy = |to: &Path| std::fs::copy(&image, to).map(drop).expect("there is room for an image");
+    copy(&ours);
+    let (own, tries) = match other {
+        Other::Engine => {
+            (engine::run(script, &ours).and_then(|own| check(script, &ours).map(|()| own)), TRIES)
+        }
+        Other::Kernel => (kernel::run(script, &ours, &scratch.path("mount"))?, 1),
+    };
+    let mut best: Option<Comparison> = None;
+    for _ in 0..tries {
+        copy(&kernels);
+        let theirs = match kernel::run(script, &kernels, &scratch.path("mount"))? {
+            Ok(theirs) => theirs,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let own = match &own {
+            Ok(own) => own.clone(),
+            Err(reason) => return Some(Err(reason.clone())),
+        };
+        let comparison = Comparison::new(script, theirs, own, exceptions);
+        if best.as_ref().is_none_or(|best| comparison.differences() < best.differences()) {
+            best = Some(comparison);
+        }
+        if best.as_ref().is_some_and(|best| best.differences() + best.answers() <= enough) {
+            break;
+        }
+    }
+    best.map(Ok)
 }
+
+/// Longer than a tick of the clock for times of files, so that each operation has a time of its own.
+const PAUSE: Duration = Duration::from_millis(12);
+
+/// How often the kernel may try to do what we did.
+const TRIES: u32 = 6;
 
 /// The same numbers in every image, and nothing left for the kernel to do after the mount.
 const MKFS: [&str; 6] = [
@@ -92,7 +138,11 @@ fn mount_words(script: &Script) -> String {
         .operations()
         .any(|operation| matches!(operation, extant_script::Operation::Tick { .. }));
     let commit = if waits || wanted.contains("commit=") { "" } else { "commit=300" };
-    [commit, wanted].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
+    ["noatime", commit, wanted]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The scripts of the repository, in order.

@@ -4,14 +4,15 @@
 //! - Numbers that are only names: inodes and transactions are numbered by first appearance.
 //! - Folios: how large they are is up to the page cache; the pieces of a write are joined, and how many pages went is
 //!   dropped.
-//! - Journal credits, and handles inside handles.
+//! - Journal credits, and handles inside handles; the handle for a write's time, which depends on the clock's tick; how
+//!   often an inode is stored within one operation.
 //! - Runs: where the kernel walks block by block and the engine's events carry a run, the kernel's are folded. Only groups
 //!   that say the same of each next block are; anything else stays, and is a difference.
 
 use std::collections::HashMap;
 
 use super::Seen;
-use super::event::Event;
+use super::event::{Event, Stream};
 
 /// The events as they are compared.
 pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
@@ -23,17 +24,84 @@ pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
         .map(|mut seen| {
             drop_fields(&mut seen.event);
             inodes.rename(&mut seen.event, &["ino", "dir", "orig_ino", "i_ino"], &["2"]);
-            transactions.rename(&mut seen.event, &["transaction", "tid", "head"], &[]);
+            transactions.rename(&mut seen.event, &["transaction", "tid"], &[]);
             seen
         })
         .collect();
+    drop_looks_past_the_end(&mut kept);
+    drop_aborted_commits(&mut kept);
     drop_nested_handles(&mut kept);
-    fold_runs(join_folios(kept))
+    drop_timestamps(&mut kept);
+    fold_runs(fold_looks(join_folios(gather_stores(kept))))
+}
+
+/// A report of all blocks asks on to the end of offsets; one answer cannot tell of more than this many blocks, so the
+/// kernel asks a second time about the hole behind the file.
+const MOST_BLOCKS: i64 = 0x7FFF_FFFF;
+
+fn drop_looks_past_the_end(events: &mut Vec<Seen>) {
+    let mut past: HashMap<Stream, bool> = HashMap::new();
+    events.retain(|seen| match seen.event.name {
+        "ext4_es_lookup_extent_enter" => {
+            let is_past = seen.event.number("lblk") >= Some(MOST_BLOCKS);
+            past.insert(seen.stream, is_past);
+            !is_past
+        }
+        "ext4_es_lookup_extent_exit" => past.insert(seen.stream, false) != Some(true),
+        _ => true,
+    });
+}
+
+/// After a forced shutdown the kernel's thread goes through the motions of a commit that is aborted already.
+fn drop_aborted_commits(events: &mut Vec<Seen>) {
+    if let Some(at) = events.iter().position(|seen| seen.event.name == "ext4_shutdown") {
+        let mut place = 0..;
+        events.retain(|seen| place.next() < Some(at) || seen.stream != Stream::Journal);
+    }
+}
+
+/// Folds looks at adjacent blocks of one run that memory knows: the kernel looks at each block that a write touches,
+/// the engine once for all of them.
+fn fold_looks(events: Vec<Seen>) -> Vec<Seen> {
+    let mut folded: Vec<Seen> = Vec::with_capacity(events.len());
+    let mut next: Option<(Seen, i64)> = None; // the answer to the last look, and the block behind
+    let mut events = events.into_iter().peekable();
+    while let Some(seen) = events.next() {
+        let is_look = seen.event.name == "ext4_es_lookup_extent_enter";
+        let Some(exit) =
+            events.next_if(|exit| is_look && exit.event.name == "ext4_es_lookup_extent_exit")
+        else {
+            next = None;
+            folded.push(seen);
+            continue;
+        };
+        let block = seen.event.number("lblk");
+        let same = next.as_ref().is_some_and(|(known, behind)| {
+            Some(*behind) == block
+                && (known.stream, known.step) == (exit.stream, exit.step)
+                && ["ino", "lblk", "len", "pblk"]
+                    .iter()
+                    .all(|field| known.event.get(field) == exit.event.get(field))
+                && exit
+                    .event
+                    .get("status")
+                    .is_some_and(|status| status.starts_with(['W', 'U', 'D']))
+        });
+        next = block.map(|block| (exit.clone(), block + 1));
+        if !same {
+            folded.push(seen);
+            folded.push(exit);
+        }
+    }
+    folded
 }
 
 fn is_noise(event: &Event) -> bool {
-    // The journal looks up its own blocks; the engine does so once, at the mount.
-    if event.get("ino") == Some("8") {
+    // The journal looks up its own blocks; the engine does so once, at the mount. How often a directory's blocks are
+    // looked up depends on the cache of names, which the engine leaves to whoever mounts it.
+    if event.get("ino") == Some("8")
+        || event.get("ino") == Some("2") && event.name.starts_with("ext4_es_lookup_extent_")
+    {
         return true;
     }
     match event.name {
@@ -51,6 +119,11 @@ fn is_noise(event: &Event) -> bool {
         | "ext4_load_inode_bitmap" => true,
         // The first file that is opened after a mount leaves the mount point's path in the superblock.
         "ext4_journal_start_sb" => event.get("type") == Some("0"),
+        // When metadata has gone home, and the log's tail can move, is up to the kernel's other threads.
+        "jbd2_drop_transaction"
+        | "jbd2_checkpoint"
+        | "jbd2_update_log_tail"
+        | "jbd2_write_superblock" => true,
         name => name.starts_with("ext4_es_shrink"),
     }
 }
@@ -62,12 +135,19 @@ fn drop_fields(event: &mut Event) {
         }
         "ext4_writepages" => &["nr_to_write", "pages_skipped", "writeback_index"],
         "ext4_writepages_result" => &["pages_written", "pages_skipped", "writeback_index"],
-        "ext4_da_write_folios_start" => &["next_pos", "nr_to_write"],
+        "ext4_da_write_folios_start" => &["start_pos", "next_pos", "nr_to_write"],
         "ext4_da_write_folios_end" => &["start_pos", "next_pos", "nr_to_write"],
         "ext4_sync_file_enter" => &["parent"],
+        // What the caller's variable happened to hold.
+        "ext4_ext_handle_unwritten_extents" => &["pblk"],
+        "jbd2_end_commit" => &["head"],
         _ => &[],
     };
     dropped.iter().for_each(|field| event.remove(field));
+    // A hole and a delayed run have no place; after a split in three the kernel shows a filler.
+    if event.get("status").is_some_and(|status| status.starts_with(['H', 'D'])) {
+        event.remove("pblk");
+    }
 }
 
 /// Numbers by first appearance.
@@ -85,9 +165,69 @@ impl Numbering {
     }
 }
 
-/// Drops what tells only of handles: which are inside others, and how many blocks they wanted.
+/// Drops handles within handles, which are asked for and then join no transaction of their own; and what tells only of
+/// handles.
 fn drop_nested_handles(events: &mut Vec<Seen>) {
-    events.retain(|seen| !seen.event.name.starts_with("jbd2_handle_"));
+    let mut joins: HashMap<Stream, bool> = HashMap::new(); // whether the stream's next event but these is a joining
+    let mut keep: Vec<bool> = Vec::with_capacity(events.len());
+    for seen in events.iter().rev() {
+        let joined = joins.insert(seen.stream, seen.event.name == "jbd2_handle_start");
+        let is_start =
+            matches!(seen.event.name, "ext4_journal_start_sb" | "ext4_journal_start_inode");
+        keep.push(
+            !seen.event.name.starts_with("jbd2_handle_") && (!is_start || joined == Some(true)),
+        );
+    }
+    let mut keep = keep.into_iter().rev();
+    events.retain(|_| keep.next() == Some(true));
+}
+
+/// Drops the handle that stores a write's time: there is none if the clock has not ticked since the last one.
+fn drop_timestamps(events: &mut Vec<Seen>) {
+    let mut keep = vec![true; events.len()];
+    for (at, seen) in events.iter().enumerate() {
+        let is_write = seen.event.name.ends_with("write_begin");
+        let starts = events[..at]
+            .iter()
+            .rposition(|other| (other.stream, other.step) == (seen.stream, seen.step));
+        if let Some(before) = starts.filter(|_| is_write)
+            && events[before].event.name == "ext4_mark_inode_dirty"
+            && let Some(start) = before.checked_sub(1)
+            && events[start].event.name == "ext4_journal_start_inode"
+            && events[start].event.get("type") == Some("1")
+        {
+            keep[start] = false;
+            keep[before] = false;
+        }
+    }
+    let mut keep = keep.into_iter();
+    events.retain(|_| keep.next() == Some(true));
+}
+
+/// How often an inode is stored on the way is up to the engine, as only the last time counts: once for each operation,
+/// at its end.
+fn gather_stores(events: Vec<Seen>) -> Vec<Seen> {
+    let mut gathered: Vec<Seen> = Vec::with_capacity(events.len());
+    let mut stores: Vec<Seen> = Vec::new();
+    let flush = |stores: &mut Vec<Seen>, gathered: &mut Vec<Seen>| {
+        stores.sort_by_key(|seen| (seen.stream, seen.event.get("ino").map(str::to_owned)));
+        stores.dedup();
+        gathered.append(stores);
+    };
+    let mut step = None;
+    for seen in events {
+        if step != Some(seen.step) {
+            flush(&mut stores, &mut gathered);
+            step = Some(seen.step);
+        }
+        if seen.event.name == "ext4_mark_inode_dirty" {
+            stores.push(seen);
+        } else {
+            gathered.push(seen);
+        }
+    }
+    flush(&mut stores, &mut gathered);
+    gathered
 }
 
 /// Joins the pieces of one write: where one folio ends and the next one begins behind it.
@@ -184,8 +324,7 @@ fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
         && look.get("status").is_some_and(|status| status.starts_with('H'))
         && look.number("lblk") == Some(block)
         && look.number("len").map(|len| len + block) == Some(end)
-        && number(inserted, "lblk") == Some(block)
-        && number(inserted, "len") == Some(1);
+        && number(inserted, "lblk") == Some(block);
     if !is_next {
         return None;
     }
@@ -194,7 +333,7 @@ fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
         promise.event.set("reserve_blocks", sum);
         promise.event.set("reserved_data_blocks", number(promised, "reserved_data_blocks")?);
     }
-    run.event.set("len", count + 1);
+    run.event.set("len", count + number(inserted, "len")?);
     Some(len)
 }
 

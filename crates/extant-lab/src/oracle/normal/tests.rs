@@ -13,19 +13,50 @@ fn shown(events: Vec<Seen>) -> Vec<String> {
 
 #[test]
 fn inodes_and_transactions_are_numbered_by_appearance() {
-    let lines = "ext4_mark_inode_dirty: dev 7,0 ino 31
-        ext4_mark_inode_dirty: dev 7,0 ino 2
-        ext4_mark_inode_dirty: dev 7,0 ino 12
+    let lines = "ext4_truncate_enter: dev 7,0 ino 31 blocks 8
+        ext4_truncate_enter: dev 7,0 ino 2 blocks 8
+        ext4_truncate_enter: dev 7,0 ino 12 blocks 8
         jbd2_start_commit: dev 7,0 transaction 31 sync 0";
     assert_eq!(
         shown(normal(seen(lines))),
         [
-            "mark_inode_dirty ino=#1",
-            "mark_inode_dirty ino=2",
-            "mark_inode_dirty ino=#2",
+            "truncate_enter ino=#1 blocks=8",
+            "truncate_enter ino=2 blocks=8",
+            "truncate_enter ino=#2 blocks=8",
             "jbd2_start_commit transaction=#1 sync_commit=0"
         ]
     );
+}
+
+#[test]
+fn an_inode_stored_often_in_one_operation_is_stored_once() {
+    let lines = "ext4_mark_inode_dirty: dev 7,0 ino 31
+        ext4_sync_fs: dev 7,0 wait 1
+        ext4_mark_inode_dirty: dev 7,0 ino 31";
+    assert_eq!(shown(normal(seen(lines))), ["sync_fs wait=1", "mark_inode_dirty ino=#1"]);
+}
+
+#[test]
+fn looks_at_adjacent_blocks_of_one_run_fold() {
+    let look = |block: u32, len: u32| {
+        format!(
+            "ext4_es_lookup_extent_enter: dev 7,0 ino 12 lblk {block}
+            ext4_es_lookup_extent_exit: dev 7,0 ino 12 found 1 [4/{len}) 900 WR\n"
+        )
+    };
+    assert_eq!(normal(seen(&(look(5, 9) + &look(6, 9) + &look(7, 9)))).len(), 2);
+    assert_eq!(normal(seen(&(look(5, 9) + &look(7, 9)))).len(), 4);
+    assert_eq!(normal(seen(&(look(5, 9) + &look(6, 8)))).len(), 4);
+}
+
+#[test]
+fn what_an_aborted_journal_does_is_dropped() {
+    let mut events =
+        seen("ext4_shutdown: dev 7,0 flags 2\njbd2_start_commit: dev 7,0 transaction 3 sync 0");
+    events[1].stream = Stream::Journal;
+    assert_eq!(normal(events.clone()).len(), 1);
+    events.swap(0, 1);
+    assert_eq!(normal(events).len(), 2);
 }
 
 #[test]
