@@ -113,13 +113,6 @@ impl Transactions {
         let tid = plan.tid();
         let (transaction, sync_commit) = (tid.get(), false);
         let _task = self.tracer.task(Task::Journal);
-        if let Some(superblock) = plan.superblock() {
-            // The log was empty; a failure shows in the commit, since the device is the same.
-            let _ = self.write_journal_superblock(state, superblock, false);
-        }
-        self.tracer.emit(|| Event::StartCommit { transaction, sync_commit });
-        self.tracer.emit(|| Event::CommitLocking { transaction, sync_commit });
-        self.tracer.emit(|| Event::CommitFlushing { transaction, sync_commit });
         let outcome = self.write_commit(state, plan, &ordered);
         let mut locked = state.state.lock();
         let freed_in_flight = match outcome {
@@ -158,16 +151,19 @@ impl Transactions {
         mut plan: CommitPlan<Frame>,
         ordered: &Ordered,
     ) -> Result<CommitPlan<Frame>, Error> {
+        if let Some(superblock) = plan.superblock() {
+            self.write_journal_superblock(state, superblock, false)?;
+        }
+        let (transaction, sync_commit) = (plan.tid().get(), false);
+        self.tracer.emit(|| Event::StartCommit { transaction, sync_commit });
+        self.tracer.emit(|| Event::CommitLocking { transaction, sync_commit });
+        self.tracer.emit(|| Event::CommitFlushing { transaction, sync_commit });
         for (data, bytes) in ordered {
             self.tracer.emit(|| Event::SubmitInodeData { ino: data.inode() });
             // A failure is kept with the file, whose fsync tells it; the journal goes on (`data_err=ignore`).
             let _ = data.write_out(bytes.clone());
         }
-        let (transaction, sync_commit) = (plan.tid().get(), false);
         self.tracer.emit(|| Event::CommitLogging { transaction, sync_commit });
-        if let Some(superblock) = plan.superblock() {
-            self.write_journal_superblock(state, superblock, false)?;
-        }
         let mut batch = Vec::new();
         for write in plan.log_writes() {
             Tally::add(&self.io.tally.journal_blocks, 1);
