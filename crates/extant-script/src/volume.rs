@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use extant::namespace::NodeKind;
 use extant::time::{Clock, Entropy};
-use extant::{Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange};
+use extant::{
+    Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange, RangeSync,
+};
 use extant_device::BlockDevice;
 use extant_format::Timestamp;
 use extant_format::cast::u64_from;
 
-use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, Target, pattern};
+use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, SyncStep, Target, pattern};
 
 /// A clock that a script moves, and that goes on a little each time it is read.
 #[derive(Debug, Default)]
@@ -171,6 +173,8 @@ impl Volume {
                 let text = format!("size {} sectors {}", found.size, found.blocks);
                 return Ok(Answer::Text(text));
             }
+            Shutdown { how: 0 } => fs.shut_down_after(extant::Shutdown::AfterSync)?,
+            Shutdown { how: 1 } => fs.shut_down_after(extant::Shutdown::AfterLog)?,
             Shutdown { how: 2 } => fs.shut_down(),
             Tick { seconds } => {
                 self.clock.advance(Duration::from_secs(*seconds));
@@ -183,8 +187,22 @@ impl Volume {
 
     /// What is about where a file's blocks are.
     fn change_blocks(&self, operation: &Operation) -> Result<Answer, Error> {
-        use Operation::{Allocate, Fiemap, ForgetStatus, SeekData, SeekHole};
+        use Operation::{Allocate, Fiemap, ForgetStatus, SeekData, SeekHole, Store, SyncRange};
         match operation {
+            Store { path, offset } => {
+                let file = self.file(path, OpenOptions::new().read(true).write(true))?;
+                file.store_at(b"Z", *offset)?;
+            }
+            SyncRange { path, offset, len, steps } => {
+                let has = |step| steps.contains(&step);
+                let steps = RangeSync {
+                    wait_before: has(SyncStep::Before),
+                    write: has(SyncStep::Write),
+                    wait_after: has(SyncStep::After),
+                };
+                let end = if *len == 0 { u64::MAX } else { offset.saturating_add(*len) };
+                self.reader(path)?.sync_range(*offset..end, steps)?;
+            }
             Allocate { path, offset, len, mode } => {
                 self.writer(path)?.change_range(range_change(*mode), *offset, *len)?;
             }
@@ -284,13 +302,14 @@ fn found(offset: Option<u64>) -> Answer {
 
 fn open_options(flags: &[OpenFlag]) -> Result<OpenOptions, Error> {
     let has = |flag| flags.contains(&flag);
-    if has(OpenFlag::Direct) || has(OpenFlag::Sync) {
-        return Err(Error::NotSupported("the library opens files neither directly nor in step"));
+    if has(OpenFlag::Sync) {
+        return Err(Error::NotSupported("the library opens no files in step"));
     }
     Ok(OpenOptions::new()
         .read(true)
         .write(!has(OpenFlag::Read))
         .append(has(OpenFlag::Append))
+        .direct(has(OpenFlag::Direct))
         .truncate(has(OpenFlag::Truncate))
         .create_new(has(OpenFlag::Create)))
 }

@@ -71,5 +71,5 @@ pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{
     AllocatorStats, Counters, DirEntry, FileExtent, FileExtentState, GroupSpace, KernelCounters,
-    Metadata, RangeChange, SetAttributes, Statfs, StatusStats,
+    Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs, StatusStats,
 };

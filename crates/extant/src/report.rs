@@ -142,6 +142,32 @@ pub enum RangeChange {
     Insert,
 }
 
+/// What is still made durable by a forced shutdown.
+///
+/// Source: kernel `EXT4_IOC_SHUTDOWN`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shutdown {
+    /// Everything; the image is left clean.
+    AfterSync,
+    /// The metadata changed so far; data that has no place yet is lost.
+    AfterLog,
+    /// Nothing, as if the power had failed.
+    AtOnce,
+}
+
+/// Which steps of writing a range out are taken, in this order.
+///
+/// Source: `sync_file_range(2)`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RangeSync {
+    /// Waits for what is being written.
+    pub wait_before: bool,
+    /// Writes what is dirty.
+    pub write: bool,
+    /// Waits for that.
+    pub wait_after: bool,
+}
+
 /// Sizes and counts of the volume.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Statfs {

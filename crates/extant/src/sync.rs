@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub(crate) enum Rank {
-    /// Everything that changes the volume (r) against its unmount (w).
+    /// Freezing and unmounting a volume against everything that changes it.
     Gate = 10,
     /// The shape of the tree while a directory changes parent.
     Rename = 20,

@@ -104,7 +104,7 @@ impl Files {
     }
 
     /// The blocks that a range of bytes touches, as far as a file can have them.
-    fn blocks_touched(&self, bytes: &Range<u64>) -> Option<LogicalRange> {
+    pub(super) fn blocks_touched(&self, bytes: &Range<u64>) -> Option<LogicalRange> {
         let bits = self.geometry().block_bits;
         let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let end = bytes.end.div_ceil(u64::from(self.geometry().block_size));

@@ -5,6 +5,8 @@
 //! | `read.rs` | from the cache, and into the cache |
 //! | `write.rs` | cut into folios; delayed or at once |
 //! | `prepare.rs` | what a block needs before bytes go into it |
+//! | `store.rs` | stores through a shared mapping |
+//! | `direct.rs` | past the cache |
 //! | `range.rs` | ranges allocated ahead, punched, zeroed, taken out, pushed in |
 //! | `truncate.rs` | cutting, growing, and the end of an inode |
 //! | `sync.rs` | fsync, and errors told once |
@@ -21,11 +23,13 @@
 //! # Source
 //! Kernel `fs/ext4/inode.c`, `file.c`, `fsync.c`; `mm/filemap.c`, `generic_perform_write`.
 
+mod direct;
 mod inline;
 mod map;
 mod prepare;
 mod range;
 mod read;
+mod store;
 mod sync;
 mod truncate;
 mod write;

@@ -292,7 +292,7 @@ impl Files {
     }
 
     /// Both sizes, if they are smaller.
-    fn extend_to(&self, inode: &Inode, size: u64) {
+    pub(super) fn extend_to(&self, inode: &Inode, size: u64) {
         if size > inode.size() {
             inode.set_size(size);
         }
@@ -300,7 +300,7 @@ impl Files {
         core.size = core.size.max(size);
     }
 
-    fn store_changed(&self, mut handle: Handle<'_>, inode: &Inode) -> Result<(), Error> {
+    pub(super) fn store_changed(&self, mut handle: Handle<'_>, inode: &Inode) -> Result<(), Error> {
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()

@@ -3,15 +3,48 @@
 //! Source: kernel `ext4_sync_file`, `ext4_fsync_journal` (section 11 of the journal's rules).
 
 use alloc::sync::Arc;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::inode::Inode;
+use crate::report::RangeSync;
 use crate::trace::Event;
 use crate::writeback::Purpose;
 
 impl Files {
+    /// Writes a range of bytes out, and no metadata: blocks get their place, but nothing is committed or flushed.
+    ///
+    /// # Errors
+    /// If a step waits: of the device, also of earlier writeback that this open file has not been told of.
+    /// # Source
+    /// Kernel `fs/sync.c`, `sync_file_range`.
+    pub(crate) fn sync_range(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        bytes: Range<u64>,
+        steps: RangeSync,
+    ) -> Result<(), Error> {
+        let told = || inode.pages.error_since(&mut open.errors.lock()).map_or(Ok(()), Err);
+        if steps.wait_before {
+            inode.pages.wait_writeback(&bytes);
+            told()?;
+        }
+        if steps.write {
+            let both = steps.wait_before && steps.wait_after;
+            let purpose = if both { Purpose::Integrity } else { Purpose::Background };
+            // A failure is kept with the file, and told by whoever waits.
+            let _ = self.writeback.write_inode(inode, bytes.clone(), purpose);
+        }
+        if steps.wait_after {
+            inode.pages.wait_writeback(&bytes);
+            told()?;
+        }
+        Ok(())
+    }
+
     /// Makes the file's bytes durable, and what is needed to find them; all its attributes too unless `data_only`.
     ///
     /// # Errors

@@ -7,15 +7,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::InodeFlags;
 use extant_format::cast::u64_from;
+use extant_format::{InodeFlags, LogicalRange};
 
 use super::Files;
 use crate::Error;
 use crate::caller::Caller;
 use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
 use crate::inode::Inode;
-use crate::mapping::MapFlags;
+use crate::mapping::{MapFlags, Mapped};
 use crate::page_cache::{BlockFlags, LockedFolio, MAX_ORDER, PageIndex};
 use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle};
@@ -23,6 +23,13 @@ use crate::writeback::OrderedFile;
 
 /// How coarse the kernel's clock for timestamps is; finer changes are not worth a transaction.
 const TIME_GRANULARITY_NANOS: u32 = 4_000_000;
+
+/// Whether data waits for its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Delays {
+    Yes,
+    No,
+}
 
 impl Files {
     /// Writes `bytes` from `offset` on, or at the end of the file. Returns how many bytes went in.
@@ -77,26 +84,32 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
-        let delays = self.delayed_allocation
-            && match self.ledger.write_mode() {
-                WriteMode::StayDelayed => true,
-                WriteMode::SwitchToImmediate => false,
-                mode @ (WriteMode::KickWriteback | WriteMode::KickAndSwitch) => {
-                    self.writeback.kick();
-                    mode == WriteMode::KickWriteback
-                }
-            };
-        self.tell_write(inode, at, bytes.len(), delays);
+        let delays = self.delays(inode);
+        self.tell_write(inode, at, bytes.len(), delays == Delays::Yes);
         let mut attempt = 0;
         loop {
-            let written = if delays {
-                self.write_delayed(caller, inode, at, bytes)
-            } else {
-                self.write_placed(caller, inode, at, bytes)
+            let written = match delays {
+                Delays::Yes => self.write_delayed(caller, inode, at, bytes),
+                Delays::No => self.write_placed(caller, inode, at, bytes),
             };
             match written {
                 Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
                 other => return other,
+            }
+        }
+    }
+
+    /// Whether data of this file waits for its place now; starts writeback if space runs short (D4).
+    pub(super) fn delays(&self, inode: &Inode) -> Delays {
+        if !self.delayed_allocation || self.mapper.journals_data(inode) {
+            return Delays::No;
+        }
+        match self.ledger.write_mode() {
+            WriteMode::StayDelayed => Delays::Yes,
+            WriteMode::SwitchToImmediate => Delays::No,
+            mode @ (WriteMode::KickWriteback | WriteMode::KickAndSwitch) => {
+                self.writeback.kick();
+                if mode == WriteMode::KickWriteback { Delays::Yes } else { Delays::No }
             }
         }
     }
@@ -213,29 +226,12 @@ impl Files {
         let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
         drop(folio);
         // A handle comes before folios.
-        let credits = Credits::blocks(self.mapper.credits(inode, blocks) + 1, self.geometry());
-        let mut handle =
-            self.transactions.begin(credits.of(HandleType::WritePage, inode.number()))?;
+        let mut handle = self.transactions.begin(self.write_credits(inode, blocks))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let mut part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
-        let mut flags = if self.unwritten_until_done {
-            MapFlags::CREATE | MapFlags::UNWRITTEN
-        } else {
-            MapFlags::CREATE
-        };
-        if caller.privileged {
-            flags |= MapFlags::ROOT_BLOCKS;
-        }
         let mut placed_to = None;
         let prepared = self.prepare(inode, &folio, &part, |range| {
-            handle.ensure_credits(self.mapper.credits(inode, range.len()), 0)?;
-            let mapped = self.mapper.map(&mut handle, inode, range, flags)?;
-            if self.ordered && mapped.exposes_data() {
-                let bits = self.geometry().block_bits;
-                let range = u64::from(mapped.blocks.start().get()) << bits
-                    ..u64::from(mapped.blocks.end()) << bits;
-                handle.order(OrderedFile::new(self.writeback.own(), inode), range);
-            }
+            let mapped = self.place(&mut handle, caller, inode, range)?;
             placed_to = Some(u64::from(mapped.blocks.end()) << self.geometry().block_bits);
             Ok(mapped)
         });
@@ -266,6 +262,37 @@ impl Files {
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
         Ok(part.len())
+    }
+
+    /// Credits for a write that gives up to `blocks` blocks their place at once (D14.1).
+    pub(super) fn write_credits(&self, inode: &Inode, blocks: u32) -> Credits {
+        let credits = self.mapper.credits(inode, blocks) + 1;
+        Credits::blocks(credits, self.geometry()).of(HandleType::WritePage, inode.number())
+    }
+
+    /// Gives the first run of `range` its place, ordered before the handle's transaction if it is written at once.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; [`Error::TransactionFull`] if the transaction has room for no more.
+    pub(super) fn place(
+        &self,
+        handle: &mut Handle<'_>,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        range: LogicalRange,
+    ) -> Result<Mapped, Error> {
+        let mut flags = MapFlags::CREATE;
+        flags.set(MapFlags::UNWRITTEN, self.unwritten_until_done);
+        flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
+        handle.ensure_credits(self.mapper.credits(inode, range.len()), 0)?;
+        let mapped = self.mapper.map(handle, inode, range, flags)?;
+        if self.ordered && mapped.exposes_data() {
+            let bits = self.geometry().block_bits;
+            let range = u64::from(mapped.blocks.start().get()) << bits
+                ..u64::from(mapped.blocks.end()) << bits;
+            handle.order(OrderedFile::new(self.writeback.own(), inode), range);
+        }
+        Ok(mapped)
     }
 
     /// What a failed chunk has touched becomes zeros, and what it was promised behind the end of file is given back

@@ -11,6 +11,8 @@
 
 mod attributes;
 mod audit;
+mod freeze;
+mod gate;
 mod layers;
 mod mount;
 mod operations;

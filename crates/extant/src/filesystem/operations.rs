@@ -15,7 +15,7 @@ use crate::caller::Caller;
 use crate::file::OpenFile;
 use crate::inode::Inode;
 use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
-use crate::report::{FileExtent, RangeChange};
+use crate::report::{FileExtent, RangeChange, RangeSync};
 use crate::xattr::SetHow;
 
 impl Volume {
@@ -72,6 +72,43 @@ impl Volume {
         self.files.write(caller, inode, offset, bytes)
     }
 
+    /// The same, past the cache.
+    pub(crate) fn read_direct(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        self.files.read_direct(inode, open, offset, buffer)
+    }
+
+    /// Writes `bytes` past the cache.
+    pub(crate) fn write_direct(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        let _gate = self.gate.read();
+        self.reclaim();
+        self.files.write_direct(caller, inode, offset, bytes)
+    }
+
+    /// Stores `bytes` as through a shared mapping.
+    pub(crate) fn store(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        let _gate = self.gate.read();
+        self.reclaim();
+        self.files.store(caller, inode, offset, bytes)
+    }
+
     /// Cuts or grows a file.
     pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
         let _gate = self.gate.read();
@@ -102,6 +139,17 @@ impl Volume {
         self.files.sync(inode, open, data_only)
     }
 
+    /// Writes a range of a file out, without its metadata.
+    pub(crate) fn sync_range(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        bytes: Range<u64>,
+        steps: RangeSync,
+    ) -> Result<(), Error> {
+        self.files.sync_range(inode, open, bytes, steps)
+    }
+
     /// The next data or hole.
     pub(crate) fn seek(
         &self,
@@ -121,10 +169,13 @@ impl Volume {
         self.files.extents(inode, bytes)
     }
 
-    /// Frees an inode whose last user has gone, if it has no names.
+    /// Frees an inode whose last user is gone, if it has no names; while the volume is frozen, that is left to the thaw.
     pub(crate) fn release(&self, inode: &Arc<Inode>) {
-        let _gate = self.gate.read();
-        self.dispose(inode);
+        match self.gate.try_read() {
+            Some(_gate) => self.dispose(inode),
+            None if inode.core.lock().links == 0 => self.orphans.note_unused(inode.number()),
+            None => {}
+        }
     }
 
     /// Frees an inode if neither names nor users of it are left.

@@ -13,6 +13,7 @@ use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
 use extant_format::{Incompat, RawSuperblock, RoCompat, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::gate::Gate;
 use super::layers::Layers;
 use crate::Error;
 use crate::allocator::Allocator;
@@ -25,7 +26,6 @@ use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::page_cache::CacheAccount;
 use crate::report::{AllocatorStats, Counters, GroupSpace, KernelCounters, Statfs, StatusStats};
-use crate::sync::{Rank, RwLock};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
@@ -53,9 +53,8 @@ pub(crate) struct Volume {
     read_only_because: Option<String>,
     /// It was clean when it was mounted, or has a journal that made it so.
     is_sound: bool,
-    unmounted: AtomicBool,
-    /// Read by whoever changes the volume, written by its unmount.
-    pub(super) gate: RwLock<()>,
+    pub(super) unmounted: AtomicBool,
+    pub(super) gate: Gate,
 }
 
 /// Bits of the superblock's state: unmounted cleanly; errors were found. Source: `EXT4_VALID_FS`, `EXT4_ERROR_FS`.
@@ -136,7 +135,7 @@ impl Volume {
             read_only_because,
             is_sound,
             unmounted: AtomicBool::new(false),
-            gate: RwLock::new(Rank::Gate, ()),
+            gate: Gate::new(),
         })
     }
 
@@ -240,13 +239,14 @@ impl Volume {
 
     /// Does what is due by the clock, and says when to call again.
     pub(crate) fn tick(&self) -> Result<Duration, Error> {
-        let _gate = self.gate.read();
+        let wake = Duration::from_secs(1).min(self.options.dirty_interval);
+        let Some(_gate) = self.gate.try_read() else { return Ok(wake) };
         self.writeback.tick();
         if let Some(tid) = self.transactions.commit_due() {
             self.transactions.commit(tid)?;
         }
         self.reclaim();
-        Ok(Duration::from_secs(1).min(self.options.dirty_interval))
+        Ok(wake)
     }
 
     /// Keeps metadata and inodes in memory within bounds.
@@ -265,11 +265,12 @@ impl Volume {
 
     /// Makes everything durable.
     pub(crate) fn sync_all(&self) -> Result<(), Error> {
-        let _gate = self.gate.read();
+        // A frozen volume has nothing that is not durable.
+        let Some(_gate) = self.gate.try_read() else { return Ok(()) };
         self.sync_everything()
     }
 
-    fn sync_everything(&self) -> Result<(), Error> {
+    pub(super) fn sync_everything(&self) -> Result<(), Error> {
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -287,13 +288,6 @@ impl Volume {
             self.transactions.io().flush()?;
         }
         written
-    }
-
-    /// Forced shutdown: nothing is changed any more, and what was not synced is lost.
-    pub(crate) fn shut_down(&self) {
-        self.transactions.tracer().emit(|| crate::trace::Event::Shutdown { flags: NO_LOG_FLUSH });
-        self.unmounted.store(true, Ordering::Release);
-        self.transactions.shut_down();
     }
 
     /// Writes everything, empties the journal and marks the volume clean. What other threads have begun ends first, and
@@ -328,7 +322,7 @@ impl Volume {
     }
 
     /// The last write of an unmount: counts, time, and that nothing is left to be done.
-    fn mark_clean(&self) -> Result<(), Error> {
+    pub(super) fn mark_clean(&self) -> Result<(), Error> {
         let io = self.transactions.io();
         io.flush()?;
         let geometry = self.transactions.geometry();
@@ -377,6 +371,3 @@ pub(super) fn write_superblock(
     device.run_all(&mut batch)?;
     Ok(())
 }
-
-/// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
-const NO_LOG_FLUSH: u32 = 2;

@@ -8,7 +8,7 @@ use super::{Filesystem, path};
 use crate::Error;
 use crate::caller::Caller;
 use crate::file::OpenFile;
-use crate::report::{FileExtent, Metadata, RangeChange};
+use crate::report::{FileExtent, Metadata, RangeChange, RangeSync};
 
 /// How a file is opened; as `std::fs::OpenOptions`.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,7 @@ pub struct OpenOptions {
     truncate: bool,
     create: bool,
     create_new: bool,
+    direct: bool,
     mode: u16,
 }
 
@@ -31,6 +32,7 @@ impl Default for OpenOptions {
             truncate: false,
             create: false,
             create_new: false,
+            direct: false,
             mode: 0o644,
         }
     }
@@ -65,6 +67,8 @@ impl OpenOptions {
         create
         /// The file is made, and must not exist.
         create_new
+        /// Past the cache, in whole sectors (`O_DIRECT`).
+        direct
     }
 
     /// Permission bits of a file that is made.
@@ -150,7 +154,11 @@ impl File {
         if !self.options.read {
             return Err(Error::Invalid("the file is not open for reading"));
         }
-        self.filesystem.volume.read_file(&self.handle.inode, &self.open, offset, buffer)
+        let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
+        match self.options.direct {
+            true => volume.read_direct(inode, &self.open, offset, buffer),
+            false => volume.read_file(inode, &self.open, offset, buffer),
+        }
     }
 
     /// Writes all of `bytes` from `offset` on, or says how many it could.
@@ -160,7 +168,21 @@ impl File {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
         self.require_write()?;
         let offset = if self.options.append { None } else { Some(offset) };
-        self.filesystem.volume.write_file(&Caller::ROOT, &self.handle.inode, offset, bytes)
+        let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
+        match self.options.direct {
+            true => volume.write_direct(&Caller::ROOT, inode, offset, bytes),
+            false => volume.write_file(&Caller::ROOT, inode, offset, bytes),
+        }
+    }
+
+    /// Stores bytes as a program does through a shared mapping: within the file's size. The whole folio gets a place or a
+    /// promise first, up to the end of file; without bytes that is all that is done. Returns how many bytes went in.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], of the device; [`Error::Invalid`] behind the end of file. A program would get `SIGBUS`.
+    pub fn store_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
+        self.require_write()?;
+        self.filesystem.volume.store(&Caller::ROOT, &self.handle.inode, offset, bytes)
     }
 
     /// Cuts or extends the file to `size` bytes.
@@ -203,6 +225,14 @@ impl File {
     /// As [`Self::sync_all`].
     pub fn sync_data(&self) -> Result<(), Error> {
         self.filesystem.volume.sync_file(&self.handle.inode, &self.open, true)
+    }
+
+    /// Writes a range of bytes out, without metadata: no promise that it is found after a crash.
+    ///
+    /// # Errors
+    /// As [`Self::sync_all`], if a step waits.
+    pub fn sync_range(&self, bytes: Range<u64>, steps: RangeSync) -> Result<(), Error> {
+        self.filesystem.volume.sync_range(&self.handle.inode, &self.open, bytes, steps)
     }
 
     /// The file's attributes.

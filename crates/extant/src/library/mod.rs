@@ -31,7 +31,9 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::filesystem::Volume;
 use crate::namespace::{NodeKind, RenameFlags};
-use crate::report::{Counters, GroupSpace, KernelCounters, Metadata, SetAttributes, Statfs};
+use crate::report::{
+    Counters, GroupSpace, KernelCounters, Metadata, SetAttributes, Shutdown, Statfs,
+};
 
 /// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end: dropping it leaves the journal to
 /// be recovered.
@@ -379,7 +381,34 @@ impl Filesystem {
     ///
     /// Source: kernel `fs/ext4/ioctl.c`, `ext4_force_shutdown` without log flush.
     pub fn shut_down(&self) {
-        self.volume.shut_down();
+        // Nothing is written, so nothing can fail.
+        let _ = self.volume.shut_down(Shutdown::AtOnce);
+    }
+
+    /// The same, with something made durable before.
+    ///
+    /// # Errors
+    /// Of the device; the volume is shut down all the same.
+    pub fn shut_down_after(&self, how: Shutdown) -> Result<(), Error> {
+        self.volume.shut_down(how)
+    }
+
+    /// Stands still until [`Self::thaw`]: what runs is finished, everything is made durable, and the image is marked clean,
+    /// so that a copy of the device is a whole volume. Whoever wants to change something waits in its call, also this
+    /// thread: who has only one must not.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it is frozen; of the device, and then it is not frozen.
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.volume.freeze()
+    }
+
+    /// Ends [`Self::freeze`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is not frozen; of the device, and then it stays so.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.volume.thaw()
     }
 
     /// Writes everything, leaves the journal empty and the volume marked clean. Other clones can only read afterwards.

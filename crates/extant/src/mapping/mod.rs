@@ -146,6 +146,11 @@ impl Mapper {
         Ok(Place::Inode(inode.number()).require(may, Rule::ExtentPlace)?)
     }
 
+    /// Whether a file's data goes through the journal.
+    pub(crate) fn journals_data(&self, inode: &Inode) -> bool {
+        self.data_kind(inode) == DataKind::Journaled
+    }
+
     /// What a file's data is to the journal.
     ///
     /// Source: kernel `get_default_free_blocks_flags`, `ext4_inode_journal_mode`.

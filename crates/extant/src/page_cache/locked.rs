@@ -274,6 +274,17 @@ impl LockedFolio {
         });
     }
 
+    /// Forgets the bytes of those of `blocks` that are neither dirty nor being written.
+    pub(crate) fn forget_clean(&self, blocks: Range<usize>) {
+        const BUSY: BlockFlags = BlockFlags::DIRTY.union(BlockFlags::WRITEBACK);
+        let mut inner = self.folio.inner();
+        let idle: SmallVec<[Range<usize>; 2]> =
+            inner.states.runs(blocks, BlockFlags::empty(), BUSY).collect();
+        for run in idle {
+            inner.states.clear(BlockFlags::UPTODATE | PLACEMENT_FLAGS, run);
+        }
+    }
+
     /// Takes the folio out of the file, dirty or not; nothing of it is being written.
     pub(crate) fn remove(self) {
         let blocks = 0..self.shape().blocks();

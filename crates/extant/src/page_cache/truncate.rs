@@ -31,6 +31,19 @@ impl PageCache {
         self.drop_range(bytes, |folio, part| folio.forget(folio.shape().touched(part)));
     }
 
+    /// Forgets those blocks in `bytes`, whole blocks, that are neither dirty nor being written: the device has newer ones.
+    ///
+    /// Source: kernel `invalidate_inode_pages2_range`.
+    pub(crate) fn forget_clean(self: &Arc<Self>, bytes: &Range<u64>) {
+        let (mut at, to) = pages_of(bytes);
+        while let Some(folio) = self.find_from(at, to) {
+            let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
+            at = folio.shape().end_index();
+            let blocks = folio.shape().touched(&folio.shape().part_of(bytes));
+            locked.forget_clean(blocks);
+        }
+    }
+
     fn drop_range(
         self: &Arc<Self>,
         bytes: Range<u64>,

@@ -216,10 +216,16 @@ impl Transactions {
         *self.state.lock() = State::ReadOnly;
     }
 
-    /// Forced shutdown: every later change is refused with an I/O error.
-    pub(crate) fn shut_down(&self) {
+    /// Forced shutdown: every later change is refused with an I/O error. With `commits`, what has been changed so far is
+    /// made durable, but for data that has no place yet.
+    ///
+    /// # Errors
+    /// Of the commit.
+    pub(crate) fn shut_down(&self, commits: bool) -> Result<(), Error> {
         *self.state.lock() = State::Shutdown;
+        let committed = if commits { self.commit_running() } else { Ok(()) };
         self.abort_journal_silently();
+        committed
     }
 
     /// Keeps the first reason; `false` if there was one already.

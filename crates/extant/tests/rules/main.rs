@@ -1,6 +1,7 @@
 //! The rules that keep data safe, one small test each: whoever deletes the line that keeps a rule sees its test fail.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod bypass;
 mod clockwork;
 mod crash;
 mod durability;
@@ -8,4 +9,5 @@ mod faults;
 mod mounting;
 mod ranges;
 mod space;
+mod standstill;
 mod world;

@@ -1,0 +1,327 @@
+//! Reading and writing past the cache.
+//!
+//! Source: kernel `ext4_dio_write_iter`, `ext4_dio_read_iter`, `ext4_iomap_begin`, `fs/iomap/direct-io.c` (D21).
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use extant_device::{Frame, Request};
+use extant_format::cast::u64_from;
+use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
+
+use super::{Files, OpenFile};
+use crate::Error;
+use crate::caller::Caller;
+use crate::extent_status::BlockState;
+use crate::inode::Inode;
+use crate::mapping::{MapFlags, Mapped};
+use crate::transaction::{Credits, credits};
+use crate::writeback::Purpose;
+
+/// Blocks that one allocation takes at the most. Source: kernel `DIO_MAX_BLOCKS`.
+const MAX_BLOCKS: u32 = 4096;
+
+impl Files {
+    /// Copies bytes from `offset` on from the device into `buffer`; what is dirty goes there first.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless offset and length are whole sectors; of the device.
+    /// # Locks
+    /// Takes `content` for reading.
+    pub(crate) fn read_direct(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        if self.must_buffer(inode) {
+            return self.read(inode, open, offset, buffer);
+        }
+        let bytes = self.whole_sectors(offset, buffer.len())?;
+        let _content = inode.content.read();
+        let bytes = bytes.start..bytes.end.min(inode.size());
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        self.writeback.write_inode(inode, bytes.clone(), Purpose::Integrity)?;
+        let (block_bits, mut places, mut batch) =
+            (self.geometry().block_bits, Vec::new(), Vec::new());
+        let mut rest = self.blocks_touched(&bytes);
+        while let Some(range) = rest {
+            let found = self.mapper.look_up(inode, range)?;
+            rest = following(range, found.blocks);
+            let part = part_of(found.blocks, block_bits, &bytes);
+            let place = to_buffer(&part, offset);
+            match found.state {
+                BlockState::Written(at) => {
+                    let within = part.start - (u64::from(found.blocks.start().get()) << block_bits);
+                    let sector = u64::from(self.transactions.io().device().geometry().sector_bytes);
+                    let frame = Frame::zeroed(
+                        place.len().next_multiple_of(usize::try_from(sector).unwrap_or(512)),
+                    );
+                    let from = self.transactions.io().offset(at) + within;
+                    batch.push(Request::read(from, vec![frame]));
+                    places.push(place);
+                }
+                _ => buffer[place].fill(0),
+            }
+        }
+        self.transactions.io().run(&mut batch)?;
+        for (place, request) in places.into_iter().zip(batch) {
+            let frames = request.into_frames()?;
+            buffer[place.clone()].copy_from_slice(&frames[0].as_slice()[..place.len()]);
+        }
+        Ok(to_buffer(&bytes, offset).end)
+    }
+
+    /// Writes `bytes` from `offset` on to the device, past the cache, whose copy is written before and dropped. Blocks in
+    /// the file stay unwritten until their data is there; those behind its end are on the orphan list for as long.
+    /// Returns how many bytes went in.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless offset and length are whole sectors; as [`Self::write`].
+    /// # Locks
+    /// Takes `content`: for reading, if all blocks are there and the file does not grow, so that such writes run side by
+    /// side; else for writing.
+    pub(crate) fn write_direct(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        if self.must_buffer(inode) {
+            return self.write(caller, inode, offset, bytes);
+        }
+        self.transactions.check_writable()?;
+        if let Some(start) = offset {
+            let range = self.whole_sectors(start, bytes.len())?;
+            let _content = inode.content.read();
+            if self.is_overwrite(inode, &range)? {
+                self.may_write(inode, start)?;
+                self.note_modified(inode, caller)?;
+                return self
+                    .write_past_cache(caller, inode, &range, bytes)
+                    .map(|end| to_buffer(&(start..end), start).end);
+            }
+        }
+        let (start, written_to, end) = {
+            let _content = inode.content.write();
+            let start = offset.unwrap_or(inode.size());
+            let range = self.whole_sectors(start, bytes.len())?;
+            self.may_write(inode, start)?;
+            let room = self.max_bytes(inode).saturating_sub(start);
+            if room == 0 {
+                return Err(Error::TooLarge);
+            }
+            let range = start..range.end.min(start.saturating_add(room));
+            self.note_modified(inode, caller)?;
+            (start, self.write_extending(caller, inode, &range, bytes)?, range.end)
+        };
+        let mut done = to_buffer(&(start..written_to), start).end;
+        if written_to < end {
+            // A hole of a file of indirect blocks: through the cache, and out of it again.
+            let left = &bytes[done..to_buffer(&(start..end), start).end];
+            let count = self.write(caller, inode, Some(written_to), left)?;
+            let wrote = written_to..written_to + u64_from(count);
+            self.writeback.write_inode(inode, wrote.clone(), Purpose::Integrity)?;
+            self.forget_clean(inode, &wrote);
+            done += count;
+        }
+        Ok(done)
+    }
+
+    /// [`Self::write_past_cache`], and what a file that grows by it needs around it.
+    fn write_extending(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        range: &Range<u64>,
+        bytes: &[u8],
+    ) -> Result<u64, Error> {
+        if range.is_empty() {
+            return Ok(range.start);
+        }
+        let (old_size, grows) = (inode.size(), range.end > inode.size());
+        let few = Credits::blocks(3 + credits::XATTR, self.geometry());
+        if grows {
+            let mut handle = self.transactions.begin(few)?;
+            self.orphans.add(&mut handle, inode)?;
+            handle.stop()?;
+        }
+        let written = self.write_past_cache(caller, inode, range, bytes);
+        if !grows {
+            return written;
+        }
+        let end = *written.as_ref().unwrap_or(&old_size);
+        let mut handle = self.transactions.begin(few)?;
+        self.extend_to(inode, end.max(old_size));
+        let is_whole = written.as_ref().is_ok_and(|&end| end == range.end);
+        if is_whole && inode.core.lock().links > 0 {
+            self.orphans.remove(&mut handle, inode)?;
+        }
+        self.store_changed(handle, inode)?;
+        if !is_whole {
+            self.truncate_failed_write(inode)?;
+        }
+        written
+    }
+
+    /// Writes a range to the device; returns up to where, which is short of its end only at a hole of indirect blocks.
+    fn write_past_cache(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        range: &Range<u64>,
+        bytes: &[u8],
+    ) -> Result<u64, Error> {
+        self.writeback.write_inode(inode, range.clone(), Purpose::Integrity)?;
+        self.forget_clean(inode, range);
+        let block_bits = self.geometry().block_bits;
+        let (mut at, mut attempt) = (range.start, 0);
+        while at < range.end {
+            let Some(blocks) = self.blocks_touched(&(at..range.end)) else { break };
+            let few = LogicalRange::new(blocks.start().get(), blocks.len().min(MAX_BLOCKS));
+            let mapped = match self.place_direct(caller, inode, few.unwrap_or(blocks)) {
+                Ok(Some(mapped)) => mapped,
+                Ok(None) => break,
+                Err(error) if error.is_no_space() => {
+                    self.wait_for_space(error, &mut attempt)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            attempt = 0;
+            let part = part_of(mapped.blocks, block_bits, &(at..range.end));
+            self.send(&mapped, &part, &bytes[to_buffer(&part, range.start)])?;
+            if matches!(mapped.state, BlockState::Unwritten(_)) {
+                let wanted = self.mapper.credits(inode, 1);
+                let credits = Credits::blocks(wanted, self.geometry());
+                let mut handle = self.transactions.begin(credits)?;
+                self.mapper.convert(&mut handle, inode, mapped.blocks)?;
+                inode.note_transaction(handle.transaction_id(), true);
+                handle.stop()?;
+            }
+            at = part.end;
+        }
+        // Who read meanwhile may have seen what was there before.
+        self.forget_clean(inode, range);
+        Ok(at)
+    }
+
+    /// Where the first run of `blocks` goes; `None` for a hole that cannot be filled unwritten (D21.4).
+    fn place_direct(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        blocks: LogicalRange,
+    ) -> Result<Option<Mapped>, Error> {
+        let found = self.mapper.look_up(inode, blocks)?;
+        if matches!(found.state, BlockState::Written(_)) {
+            return Ok(Some(found));
+        }
+        let start = u64::from(blocks.start().get()) << self.geometry().block_bits;
+        let mut flags = if start >= inode.size() {
+            MapFlags::CREATE
+        } else if inode.flags().contains(InodeFlags::EXTENTS) {
+            MapFlags::CREATE | MapFlags::UNWRITTEN | MapFlags::PRE_IO
+        } else {
+            return Ok(None);
+        };
+        flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
+        let credits = Credits::blocks(self.mapper.credits(inode, blocks.len()), self.geometry());
+        let mut handle = self.transactions.begin(credits)?;
+        let mapped = self.mapper.map(&mut handle, inode, blocks, flags)?;
+        self.store_changed(handle, inode)?;
+        Ok(Some(mapped))
+    }
+
+    /// Sends `bytes`, which are `part` of the file, to their place; what they leave of new blocks is zeroed.
+    fn send(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
+        let place = mapped.state.place().ok_or(Error::Invalid("mapping gave no place"))?;
+        let block = u64::from(self.geometry().block_size);
+        let start = u64::from(mapped.blocks.start().get()) << self.geometry().block_bits;
+        let is_new = mapped.new || matches!(mapped.state, BlockState::Unwritten(_));
+        let (from, to) = match is_new {
+            true => (start, part.end.next_multiple_of(block)),
+            false => (part.start, part.end),
+        };
+        let before = to_buffer(&(from..part.start), from).len();
+        let mut frame = vec![0; to_buffer(&(from..to), from).len()];
+        frame[before..before + bytes.len()].copy_from_slice(bytes);
+        let frame = Frame::from(frame);
+        let len = frame.len();
+        let at = self.transactions.io().offset(place) + (from - start);
+        self.transactions.io().run(&mut [Request::write(at, vec![frame.slice(0..len)])])
+    }
+
+    /// Whether every block of a range has a place, and the range ends in the file (D21.2).
+    fn is_overwrite(&self, inode: &Inode, bytes: &Range<u64>) -> Result<bool, Error> {
+        let block = u64::from(self.geometry().block_size);
+        let is_aligned = bytes.start.is_multiple_of(block) && bytes.end.is_multiple_of(block);
+        let mut rest = self.blocks_touched(bytes);
+        if bytes.is_empty() || bytes.end > inode.size() {
+            return Ok(false);
+        }
+        while let Some(range) = rest {
+            let found = self.mapper.look_up(inode, range)?;
+            match found.state {
+                BlockState::Written(_) => {}
+                BlockState::Unwritten(_) if is_aligned => {}
+                _ => return Ok(false),
+            }
+            rest = following(range, found.blocks);
+        }
+        Ok(true)
+    }
+
+    /// Forgets what memory has of a range's blocks, unless it is dirty again.
+    fn forget_clean(&self, inode: &Inode, bytes: &Range<u64>) {
+        let block = u64::from(self.geometry().block_size);
+        let whole = bytes.start - bytes.start % block..bytes.end.next_multiple_of(block);
+        inode.pages.forget_clean(&whole);
+    }
+
+    /// Whether the kernel, too, goes through the cache for this file (D21.1).
+    fn must_buffer(&self, inode: &Inode) -> bool {
+        inode.flags().contains(InodeFlags::INLINE_DATA) || self.mapper.journals_data(inode)
+    }
+
+    fn may_write(&self, inode: &Inode, start: u64) -> Result<(), Error> {
+        let flags = inode.flags();
+        let cuts_in = flags.contains(InodeFlags::APPEND) && start < inode.size();
+        if flags.contains(InodeFlags::IMMUTABLE) || cuts_in {
+            return Err(Error::NotPermitted);
+        }
+        Ok(())
+    }
+
+    fn whole_sectors(&self, offset: u64, len: usize) -> Result<Range<u64>, Error> {
+        let sector = u64::from(self.transactions.io().device().geometry().sector_bytes);
+        let len = u64_from(len);
+        if !offset.is_multiple_of(sector) || !len.is_multiple_of(sector) {
+            return Err(Error::Invalid("whole sectors are wanted"));
+        }
+        Ok(offset..offset.checked_add(len).ok_or(Error::TooLarge)?)
+    }
+}
+
+/// The bytes of `blocks` that lie in `bytes`.
+fn part_of(blocks: LogicalRange, block_bits: u32, bytes: &Range<u64>) -> Range<u64> {
+    let byte = |block: u32| u64::from(block) << block_bits;
+    byte(blocks.start().get()).max(bytes.start)..byte(blocks.end()).min(bytes.end)
+}
+
+/// Where a part of the file lies in a buffer that begins at `start`.
+fn to_buffer(part: &Range<u64>, start: u64) -> Range<usize> {
+    let index = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+    index(part.start)..index(part.end)
+}
+
+/// What of `range` follows `done`, which starts where `range` does.
+fn following(range: LogicalRange, done: LogicalRange) -> Option<LogicalRange> {
+    LogicalRange::between(LogicalBlock::new(done.end())?, range.end())
+}

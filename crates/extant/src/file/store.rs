@@ -1,0 +1,151 @@
+//! Stores into a shared mapping: the fault before the first one makes a folio writable.
+//!
+//! Source: kernel `ext4_page_mkwrite`, `fs/buffer.c`, `block_page_mkwrite` (D19).
+
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use extant_format::InodeFlags;
+use extant_format::cast::u64_from;
+
+use super::Files;
+use super::write::{Delays, privilege};
+use crate::Error;
+use crate::caller::Caller;
+use crate::inode::Inode;
+use crate::page_cache::{LockedFolio, PAGE_BYTES, PageIndex};
+
+impl Files {
+    /// Puts `bytes` at `offset` as a store through a shared mapping does: within the file's size, and with a place or a promise
+    /// for every block of the folio up to the end of file. An empty `bytes` only makes the folio writable. Returns how
+    /// many bytes went in: as many as lie in one folio and in the file.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::NotPermitted`], of the device: a program gets `SIGBUS`. [`Error::Invalid`] behind the end
+    /// of file.
+    /// # Locks
+    /// Takes `invalidate` for reading, and not `content`: writers and stores meet at the folio.
+    pub(crate) fn store(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        self.transactions.check_writable()?;
+        if inode.flags().contains(InodeFlags::IMMUTABLE) {
+            return Err(Error::NotPermitted);
+        }
+        self.note_modified(inode, caller)?;
+        if inode.flags().contains(InodeFlags::INLINE_DATA) {
+            let _content = inode.content.write();
+            self.leave_inode(inode)?;
+        }
+        self.writeback.balance();
+        let mut attempt = 0;
+        loop {
+            // The fault has read the page before.
+            self.fill(inode, offset..offset + u64_from(bytes.len().clamp(1, PAGE_BYTES)))?;
+            let stored = match self.delays(inode) {
+                Delays::Yes => self.store_delayed(caller, inode, offset, bytes),
+                Delays::No => self.store_placed(caller, inode, offset, bytes),
+            };
+            match stored {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) => {} // the folio was dropped, or grew: read it again
+                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Promises space for what has none (D19.3). `None`: some of the folio has to be read first.
+    fn store_delayed(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, Error> {
+        let _invalidate = inode.invalidate.read();
+        let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
+        let prepared = self.prepare(inode, &folio, &part, |range| {
+            self.mapper.delay(inode, range, privilege(caller))
+        });
+        self.end_store(inode, folio, part, prepared, offset, bytes)
+    }
+
+    /// Allocates for what has no place, under a handle, if there is such (D19.4, D19.5).
+    fn store_placed(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, Error> {
+        let _invalidate = inode.invalidate.read();
+        let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
+        if folio.unmapped(&part).is_empty() {
+            return self.end_store(inode, folio, part, Ok(()), offset, bytes);
+        }
+        let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
+        drop(folio); // a handle comes before folios
+        let credits = self.write_credits(inode, blocks);
+        let mut handle = self.transactions.begin(credits)?;
+        let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
+        let prepared = self
+            .prepare(inode, &folio, &part, |range| self.place(&mut handle, caller, inode, range));
+        let stored = self.end_store(inode, folio, part, prepared, offset, bytes);
+        self.inodes.store(&mut handle, inode)?;
+        inode.note_transaction(handle.transaction_id(), true);
+        handle.stop()?;
+        stored
+    }
+
+    /// The folio of `offset`, all of whose bytes up to the end of file are valid, and those bytes.
+    fn folio_to_store(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+    ) -> Result<Option<(LockedFolio, Range<usize>)>, Error> {
+        let Some(folio) = inode.pages.get_locked(PageIndex::holding(offset)) else {
+            return Ok(None);
+        };
+        let size = inode.size();
+        if offset >= size {
+            return Err(Error::Invalid("a store behind the end of file"));
+        }
+        let part = 0..folio.shape().part_of(&(0..size)).end;
+        for run in folio.missing(&part) {
+            self.read_blocks(inode, &folio, run)?;
+        }
+        Ok(Some((folio, part)))
+    }
+
+    fn end_store(
+        &self,
+        inode: &Arc<Inode>,
+        folio: LockedFolio,
+        part: Range<usize>,
+        prepared: Result<(), Error>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, Error> {
+        let outcome = match prepared {
+            Ok(()) => {
+                let at = folio.shape().part_of(&(offset..u64::MAX)).start;
+                let count = bytes.len().min(part.end - at);
+                folio.write_bytes(at, &bytes[..count]);
+                folio.commit_write(&part);
+                Ok(Some(count))
+            }
+            Err(error) => {
+                folio.zero_new(&part);
+                Err(error)
+            }
+        };
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        outcome
+    }
+}
