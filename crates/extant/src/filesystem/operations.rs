@@ -36,7 +36,8 @@ impl Volume {
     /// Closes a file: what was truncated and written anew goes out before the cut commits (D24.2), and the last writer
     /// gives back what was set aside for it (D24.5). Does no I/O.
     pub(crate) fn close_file(&self, inode: &Arc<Inode>, writes: bool) {
-        let _gate = self.gate.read();
+        // Only memory changes, also while the volume is frozen.
+        let _gate = self.gate.try_read();
         if inode.allocate_on_close.swap(false, Ordering::AcqRel) && self.auto_da_alloc() {
             self.writeback.write_before_commit(inode);
         }
