@@ -26,6 +26,8 @@ pub struct Kind {
     pub name: &'static str,
     mebibytes: u64,
     block: u64,
+    /// What ranges that move have to be whole of.
+    cluster: u64,
     options: &'static [&'static str],
     /// Whether blocks of small files lie in the inode, so that holes are not compared.
     inline: bool,
@@ -38,8 +40,14 @@ pub const KINDS: [Kind; 12] = [
     kind("4k", 48, 4096, &["-b", "4096"]),
     kind("16k", 128, 16384, &["-b", "16384"]),
     kind("64k", 512, 65536, &["-b", "65536"]),
-    kind("1k-bigalloc", 48, 1024, &["-b", "1024", "-O", "bigalloc", "-C", "8192"]),
-    kind("4k-bigalloc", 96, 4096, &["-b", "4096", "-O", "bigalloc", "-C", "65536"]),
+    Kind {
+        cluster: 8192,
+        ..kind("1k-bigalloc", 48, 1024, &["-b", "1024", "-O", "bigalloc", "-C", "8192"])
+    },
+    Kind {
+        cluster: 65536,
+        ..kind("4k-bigalloc", 96, 4096, &["-b", "4096", "-O", "bigalloc", "-C", "65536"])
+    },
     kind("1k-indirect", 32, 1024, &["-b", "1024", "-O", "^extent,^64bit"]),
     kind("4k-indirect", 48, 4096, &["-b", "4096", "-O", "^extent,^64bit"]),
     Kind { inline: true, ..kind("4k-inline", 48, 4096, &["-b", "4096", "-O", "inline_data"]) },
@@ -53,7 +61,7 @@ const fn kind(
     block: u64,
     options: &'static [&'static str],
 ) -> Kind {
-    Kind { name, mebibytes, block, options, inline: false }
+    Kind { name, mebibytes, block, cluster: block, options, inline: false }
 }
 
 impl Kind {
@@ -205,7 +213,7 @@ impl<'a> State<'a> {
         let size = u64_from(file.bytes.len());
         let offset = self.offset(size, random);
         let len = self.length(random).min(self.most().saturating_sub(offset)).max(1);
-        let (block, tag) = (self.kind.block, self.tag);
+        let (unit, tag) = (self.kind.cluster, self.tag);
         match random.below(24) {
             0..6 => Operation::Write { path, offset, len: short(len), tag },
             6..9 if size + len <= self.most() => Operation::Append { path, len: short(len), tag },
@@ -216,22 +224,22 @@ impl<'a> State<'a> {
             13 => Operation::Allocate { path, offset, len, mode: Allocation::KeepSize },
             14 => Operation::Allocate { path, offset, len, mode: Allocation::Punch },
             15 => Operation::Allocate { path, offset, len, mode: Allocation::Zero },
-            16 if size > 2 * block => {
-                let blocks = size / block;
-                let first = random.below(blocks - 1);
-                let len = random.below(blocks - first) * block;
+            16 if size > 2 * unit => {
+                let units = size / unit;
+                let first = random.below(units - 1);
+                let len = random.below(units - first) * unit;
                 // It must end before the end of the file.
-                let len = if first * block + len >= size { len - block } else { len };
-                let (offset, mode) = (first * block, Allocation::Collapse);
+                let len = if first * unit + len >= size { len - unit } else { len };
+                let (offset, mode) = (first * unit, Allocation::Collapse);
                 if len == 0 {
                     Operation::Sync
                 } else {
                     Operation::Allocate { path, offset, len, mode }
                 }
             }
-            17 if size > block && size + 8 * block <= self.most() => {
-                let offset = random.below(size / block) * block;
-                let len = (1 + random.below(8)) * block;
+            17 if size > unit && size + 8 * unit <= self.most() => {
+                let offset = random.below(size / unit) * unit;
+                let len = (1 + random.below(8)) * unit;
                 Operation::Allocate { path, offset, len, mode: Allocation::Insert }
             }
             18 => Operation::Fsync { path },
