@@ -22,7 +22,7 @@ use crate::page_cache::PAGE_BYTES;
 use crate::report::RangeChange;
 use crate::trace::{Event, FallocateMode, HandleType};
 use crate::transaction::{Credits, Handle};
-use crate::writeback::{OrderedFile, Purpose};
+use crate::writeback::Purpose;
 
 impl Files {
     /// Changes what a range of bytes is.
@@ -132,10 +132,8 @@ impl Files {
         flags.set(MapFlags::NO_NORMALIZE, blocks.len() <= ExtentState::Unwritten.max_len());
         flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
         let old_size = inode.size();
-        if new_size.is_some_and(|size| size > old_size) {
-            let block = u64::from(self.geometry().block_size);
-            self.zero_in_block(inode, old_size..old_size.next_multiple_of(block))?;
-        }
+        let block = u64::from(self.geometry().block_size);
+        let mut tail = old_size..old_size.next_multiple_of(block);
         let (mut rest, mut attempt) = (Some(blocks), 0);
         while let Some(range) = rest {
             let credits = Credits::blocks(self.mapper.credits(inode, range.len()), self.geometry());
@@ -151,8 +149,12 @@ impl Files {
             };
             attempt = 0;
             let end = u64::from(mapped.blocks.end()) << self.geometry().block_bits;
-            if let Some(size) = new_size {
-                self.extend_to(inode, end.min(size));
+            if let Some(end) = new_size.map(|size| size.min(end)) {
+                if end > old_size {
+                    let tail = core::mem::replace(&mut tail, end..end);
+                    self.zero_in_block(&mut handle, inode, tail)?;
+                }
+                self.extend_to(inode, end);
             }
             self.store_changed(handle, inode)?;
             rest = LogicalBlock::new(mapped.blocks.end())
@@ -177,7 +179,7 @@ impl Files {
         }
         self.drop_pages(inode, &bytes)?;
         let mut handle = self.begin_truncate(inode)?;
-        self.order_edges(&mut handle, inode, &bytes);
+        self.zero_gap(&mut handle, inode, bytes.clone())?;
         if let Some(blocks) = self.within(&bytes)? {
             self.mapper.remove(&mut handle, inode, blocks)?;
         }
@@ -210,7 +212,7 @@ impl Files {
         }
         let credits = Credits::blocks(3, self.geometry()).of(HandleType::Misc, inode.number());
         let mut handle = self.transactions.begin(credits)?;
-        self.order_edges(&mut handle, inode, &bytes);
+        self.zero_gap(&mut handle, inode, bytes.clone())?;
         if let Some(size) = new_size {
             self.extend_to(inode, size);
         }
@@ -260,7 +262,7 @@ impl Files {
         self.store_changed(handle, inode)
     }
 
-    /// Drops what memory has of the whole blocks in a range, and zeroes the rest of the blocks at its edges.
+    /// Drops what memory has of the whole blocks in a range; the rest of the blocks at its edges is the caller's to zero.
     ///
     /// The stored size catches up first as far as the range reaches: the page that was to bring it may be dropped.
     ///
@@ -278,17 +280,7 @@ impl Files {
         if !whole.is_empty() {
             inode.pages.invalidate(whole);
         }
-        self.zero_gap(inode, bytes.clone()).map(drop)
-    }
-
-    /// The zeros at the edges of a range come with the handle's transaction.
-    fn order_edges(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>, bytes: &Range<u64>) {
-        let block = u64::from(self.geometry().block_size);
-        let edges =
-            [bytes.start, bytes.end].map(|edge| edge - edge % block..edge.next_multiple_of(block));
-        for edge in edges.into_iter().filter(|edge| self.ordered && !edge.is_empty()) {
-            handle.order(OrderedFile::new(self.writeback.own(), inode), edge);
-        }
+        Ok(())
     }
 
     /// Both sizes, if they are smaller.

@@ -58,9 +58,8 @@ impl Files {
         let old = inode.size();
         let block = u64::from(self.geometry().block_size);
         let tail = old..old.next_multiple_of(block).min(size);
-        let zeroed = self.zero_in_block(inode, tail.clone())?;
         let mut handle = self.begin_store(inode, 3)?;
-        self.order(&mut handle, inode, Some(tail).filter(|_| zeroed));
+        self.zero_in_block(&mut handle, inode, tail)?;
         inode.set_size(size);
         self.touch(inode, size);
         self.inodes.store(&mut handle, inode)?;
@@ -94,12 +93,13 @@ impl Files {
             let block = u64::from(self.geometry().block_size);
             let tail = size..size.next_multiple_of(block);
             let is_file = inode.file_type() == FileType::Regular;
-            let zeroed = is_file && self.zero_in_block(inode, tail.clone())?;
             let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
             if let Some(first) = LogicalBlock::new(first) {
                 let mut handle = self.begin_truncate(inode)?;
-                // The zeros behind the new end come with the cut.
-                self.order(&mut handle, inode, Some(tail).filter(|_| zeroed));
+                if is_file {
+                    // The zeros behind the new end come with the cut.
+                    self.zero_in_block(&mut handle, inode, tail)?;
+                }
                 self.mapper.remove(&mut handle, inode, LogicalRange::from_block_on(first))?;
                 inode.note_transaction(handle.transaction_id(), true);
                 handle.stop()?;

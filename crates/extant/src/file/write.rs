@@ -4,7 +4,6 @@
 //! `ext4_write_end` (D3, D5, D13, D14).
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_format::cast::u64_from;
@@ -181,10 +180,9 @@ impl Files {
         }
         drop(folio);
         self.writeback.note_dirty(inode);
-        let zeroed = if at > old_size { self.zero_gap(inode, old_size..at)? } else { Vec::new() };
         if store {
             let mut handle = self.begin_store(inode, 2)?;
-            self.order(&mut handle, inode, zeroed);
+            self.zero_gap(&mut handle, inode, old_size..at)?;
             self.inodes.store(&mut handle, inode)?;
             inode.note_transaction(handle.transaction_id(), true);
             handle.stop()?;
@@ -221,7 +219,6 @@ impl Files {
         bytes: &[u8],
     ) -> Result<usize, Error> {
         let old_size = inode.size();
-        let zeroed = if at > old_size { self.zero_gap(inode, old_size..at)? } else { Vec::new() };
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
         let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
         drop(folio);
@@ -250,7 +247,6 @@ impl Files {
         folio.write_bytes(part.start, &bytes[..part.len()]);
         self.tell_written(inode, at, part.len(), false);
         folio.commit_write(&part);
-        self.order(&mut handle, inode, zeroed);
         let end = folio.shape().start() + u64_from(part.end);
         if end > old_size {
             inode.set_size(end);
@@ -258,10 +254,11 @@ impl Files {
         }
         drop(folio);
         self.writeback.note_dirty(inode);
+        let zeroed = self.zero_gap(&mut handle, inode, old_size..at);
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
-        Ok(part.len())
+        zeroed.map(|()| part.len())
     }
 
     /// Credits for a write that gives up to `blocks` blocks their place at once (D14.1).
@@ -315,50 +312,37 @@ impl Files {
         error
     }
 
-    /// Zeroes what of `gap` lies in partly covered blocks that have bytes (D13.3, D22.7). Returns what became zeros.
+    /// Zeroes what of `gap` lies in partly covered blocks that have bytes (D13.3, D22.7); an empty or inverted one is none.
     ///
     /// Source: kernel `ext4_zero_partial_blocks`.
     pub(super) fn zero_gap(
         &self,
-        inode: &Arc<Inode>,
-        gap: Range<u64>,
-    ) -> Result<Vec<Range<u64>>, Error> {
-        let mut zeroed = Vec::new();
-        let block = u64::from(self.geometry().block_size);
-        let first_end = gap.start.next_multiple_of(block).min(gap.end);
-        if self.zero_in_block(inode, gap.start..first_end)? {
-            zeroed.push(gap.start..first_end);
-        }
-        let last_start = gap.end - gap.end % block;
-        if last_start >= first_end && self.zero_in_block(inode, last_start..gap.end)? {
-            zeroed.push(last_start..gap.end);
-        }
-        Ok(zeroed)
-    }
-
-    /// Zeros go to the device before the transaction that shows them (D17.2).
-    pub(super) fn order(
-        &self,
         handle: &mut Handle<'_>,
         inode: &Arc<Inode>,
-        zeroed: impl IntoIterator<Item = Range<u64>>,
-    ) {
-        for bytes in zeroed.into_iter().filter(|_| self.ordered) {
-            handle.order(OrderedFile::new(self.writeback.own(), inode), bytes);
+        gap: Range<u64>,
+    ) -> Result<(), Error> {
+        let block = u64::from(self.geometry().block_size);
+        let first_end = gap.start.next_multiple_of(block).min(gap.end);
+        self.zero_in_block(handle, inode, gap.start..first_end)?;
+        let last_start = gap.end - gap.end % block;
+        if last_start >= first_end {
+            self.zero_in_block(handle, inode, last_start..gap.end)?;
         }
+        Ok(())
     }
 
-    /// Zeroes bytes within one block, if the block has bytes, and says whether it has: in memory or on the device. A hole
-    /// stays a hole.
+    /// Zeroes bytes within one block, if the block has bytes, in memory or on the device; a hole stays a hole. The zeros go
+    /// to the device before the handle's transaction, which shows them, commits (D17.2).
     ///
     /// Source: kernel `__ext4_block_zero_page_range` (D22.9).
     pub(super) fn zero_in_block(
         &self,
+        handle: &mut Handle<'_>,
         inode: &Arc<Inode>,
         bytes: Range<u64>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         if bytes.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let folio = inode.pages.find_or_create(PageIndex::holding(bytes.start), 1, 0);
         let part = folio.shape().part_of(&bytes);
@@ -371,7 +355,7 @@ impl Files {
                 if flags.contains(BlockFlags::UPTODATE) {
                     folio.zero(part);
                 }
-                return Ok(false);
+                return Ok(());
             }
             folio.place(block..block + 1, crate::page_cache::Placement::Written);
         }
@@ -382,7 +366,10 @@ impl Files {
         folio.set_dirty(block..block + 1);
         drop(folio);
         self.writeback.note_dirty(inode);
-        Ok(true)
+        if self.ordered {
+            handle.order(OrderedFile::new(self.writeback.own(), inode), bytes);
+        }
+        Ok(())
     }
 
     /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).
