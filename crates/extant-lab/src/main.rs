@@ -61,6 +61,9 @@ struct TraceArgs {
     /// Only a line for each script
     #[arg(short, long)]
     quiet: bool,
+    /// All differences, not only the first of each stream
+    #[arg(short, long, conflicts_with = "quiet")]
+    full: bool,
     /// So many random scripts; those that differ are made small
     #[arg(long, default_value_t = 0)]
     random: u64,
@@ -263,7 +266,11 @@ fn run_crash(arguments: &CrashArgs) -> bool {
 fn run_trace(arguments: &TraceArgs) -> bool {
     let mut report = oracle::Report::new(
         if arguments.kernel { oracle::Other::Kernel } else { oracle::Other::Engine },
-        arguments.quiet,
+        match (arguments.quiet, arguments.full) {
+            (true, _) => oracle::Detail::Line,
+            (false, true) => oracle::Detail::All,
+            (false, false) => oracle::Detail::First,
+        },
     );
     let all = arguments.all.then(|| oracle::repository_scripts().expect("this is the repository"));
     for path in arguments.scripts.iter().chain(all.iter().flatten()) {

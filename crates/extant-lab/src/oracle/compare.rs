@@ -176,7 +176,8 @@ const BEHIND: usize = 14;
 const WIDTH: usize = 76;
 
 impl fmt::Display for Comparison {
-    /// The first difference of each stream, with what came before it: the kernel left, the engine right.
+    /// The first difference of each stream, with what came before it: the kernel left, the engine right. With `{:#}` all
+    /// of them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (step, kernel, ours) in self.answers.iter().take(3) {
             writeln!(f, "`{}` answered {kernel} in the kernel, {ours} here", self.script[*step])?;
@@ -185,8 +186,18 @@ impl fmt::Display for Comparison {
             let Some(first) = rows.iter().position(Row::differs) else { continue };
             writeln!(f, "-- {stream}: first difference in `{}`", self.script[rows[first].step()])?;
             writeln!(f, "   {:WIDTH$} | here", "kernel")?;
-            for row in paired(&rows[first.saturating_sub(BEFORE)..rows.len().min(first + BEHIND)]) {
-                writeln!(f, "{row}")?;
+            let last = match f.alternate() {
+                true => rows.iter().rposition(Row::differs).unwrap_or(first) + BEFORE,
+                false => first + BEHIND,
+            };
+            let shown = &rows[first.saturating_sub(BEFORE)..rows.len().min(last)];
+            for rows in shown.chunk_by(|one, next| one.step() == next.step()) {
+                if f.alternate() {
+                    writeln!(f, "   `{}`", self.script[rows[0].step()])?;
+                }
+                for row in paired(rows) {
+                    writeln!(f, "{row}")?;
+                }
             }
         }
         let counts = self.summary().into_iter().map(|(name, kernel, ours)| {

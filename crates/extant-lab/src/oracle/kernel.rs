@@ -1,6 +1,7 @@
 //! A script on the kernel's ext4, and the events of it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -66,10 +67,12 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
 }
 
 /// Keeps this thread, and the kernel's that write back, on one processor while it lives: small files share room with
-/// others of their processor.
+/// others of their processor. Where writeback runs is one setting for all, so runs of other processes wait meanwhile.
 struct OneProcessor {
     thread: Option<CpuSet>,
     writeback: Option<String>,
+    /// Locked until it is closed, which is after the drop of the rest.
+    _alone: Option<File>,
 }
 
 /// Which processors writeback may use, as a mask in hex.
@@ -77,6 +80,7 @@ const WRITEBACK: &str = "/sys/devices/virtual/workqueue/writeback/cpumask";
 
 impl OneProcessor {
     fn pin() -> Self {
+        let alone = File::open(WRITEBACK).ok().filter(|file| file.lock().is_ok());
         let before = sched_getaffinity(None).ok();
         let first = before.and_then(|all| (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)));
         let first = first.unwrap_or(0);
@@ -87,7 +91,7 @@ impl OneProcessor {
         let before = std::fs::read_to_string(WRITEBACK).ok();
         let pinned =
             mask.is_some_and(|mask| std::fs::write(WRITEBACK, format!("{mask:x}")).is_ok());
-        Self { thread, writeback: before.filter(|_| pinned) }
+        Self { thread, writeback: before.filter(|_| pinned), _alone: alone }
     }
 }
 

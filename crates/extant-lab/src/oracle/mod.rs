@@ -25,7 +25,7 @@ use extant_testkit::oracle::{self, Scratch};
 use compare::Comparison;
 use event::{Event, Stream};
 use exceptions::Exceptions;
-pub use report::Report;
+pub use report::{Detail, Report};
 
 /// An event where it was seen.
 #[derive(Clone, Debug, Eq, PartialEq)]

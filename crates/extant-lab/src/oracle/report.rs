@@ -12,10 +12,21 @@ use super::{Other, compare};
 /// Operations of a random script.
 const RANDOM_LEN: usize = 30;
 
+/// How much is told of a script that differs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Detail {
+    /// A line.
+    Line,
+    /// The first difference of each stream.
+    First,
+    /// All of them.
+    All,
+}
+
 /// What came of the scripts so far.
 #[derive(Debug)]
 pub struct Report {
-    quiet: bool,
+    detail: Detail,
     other: Other,
     exceptions: Exceptions,
     excused: Vec<usize>,
@@ -26,12 +37,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing yet; tells of scripts that differ in full unless `quiet`.
-    pub fn new(other: Other, quiet: bool) -> Self {
+    /// Nothing yet; tells of scripts that differ in this `detail`.
+    pub fn new(other: Other, detail: Detail) -> Self {
         let exceptions = Exceptions::ours();
         let excused = vec![0; exceptions.list.len()];
         Self {
-            quiet,
+            detail,
             other,
             exceptions,
             excused,
@@ -67,7 +78,8 @@ impl Report {
         let small = random::shrink(&script, differs);
         println!("-- seed {seed} needs no more than this to differ:\n{small}");
         match compare(&small, self.other, &self.exceptions, 0) {
-            Some(Ok(comparison)) if !self.quiet => println!("{comparison}"),
+            Some(Ok(comparison)) if self.detail == Detail::All => println!("{comparison:#}"),
+            Some(Ok(comparison)) if self.detail == Detail::First => println!("{comparison}"),
             Some(Err(reason)) => println!("{reason}"),
             _ => {}
         }
@@ -88,14 +100,15 @@ impl Report {
                     return true;
                 }
                 self.differ.push(name.to_owned());
-                match self.quiet {
-                    true => println!(
+                match self.detail {
+                    Detail::Line => println!(
                         "differs  {name}: {} of {} events, {} answers",
                         comparison.differences(),
                         comparison.events(),
                         comparison.answers()
                     ),
-                    false => println!("differs  {name}\n{comparison}"),
+                    Detail::First => println!("differs  {name}\n{comparison}"),
+                    Detail::All => println!("differs  {name}\n{comparison:#}"),
                 }
                 return false;
             }
