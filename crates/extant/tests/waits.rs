@@ -148,11 +148,32 @@ fn write_and_close_ask_nothing_of_the_device_below_the_dirty_limits() {
     for n in 0..200 {
         fs.create(format!("/{n}")).unwrap().write_at(&vec![7; 1000 * n], 0).unwrap();
     }
-    // Replaced by a cut, and by a rename.
-    fs.create("/cut").unwrap().write_at(&[2; 100_000], 0).unwrap();
-    fs.rename("/9", "/replaced").unwrap();
     let counts = device.take_counts();
     assert_eq!((counts.writes, counts.flushes), (0, 0), "{counts:?}");
+    fs.unmount().unwrap();
+}
+
+#[test]
+fn d24_a_file_that_replaces_another_is_written_at_its_close_or_rename_without_a_flush() {
+    let Some(inner) = image() else { return };
+    let device = Arc::new(CountingDevice::new(inner));
+    let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+    fs.create("/cut").unwrap().write_at(&[1; 100_000], 0).unwrap();
+    fs.create("/replaced").unwrap();
+    fs.create("/new").unwrap().write_at(&[2; 9000], 0).unwrap();
+    fs.sync_all().unwrap();
+    fs.create("/late").unwrap().write_at(&[2; 9000], 0).unwrap();
+    device.take_counts();
+    fs.create("/cut").unwrap().write_at(&[2; 100_000], 0).unwrap();
+    let counts = device.take_counts();
+    assert_eq!((counts.written_bytes, counts.flushes), (100_000_u64.next_multiple_of(1024), 0));
+    // What is on the device already is not written again, and a new name replaces nothing.
+    fs.rename("/new", "/replaced").unwrap();
+    fs.rename("/late", "/later").unwrap();
+    assert_eq!(device.take_counts().writes, 0);
+    fs.rename("/later", "/replaced").unwrap();
+    let counts = device.take_counts();
+    assert_eq!((counts.writes, counts.flushes), (1, 0), "{counts:?}");
     fs.unmount().unwrap();
 }
 

@@ -186,16 +186,25 @@ impl fmt::Display for Comparison {
             let Some(first) = rows.iter().position(Row::differs) else { continue };
             writeln!(f, "-- {stream}: first difference in `{}`", self.script[rows[first].step()])?;
             writeln!(f, "   {:WIDTH$} | here", "kernel")?;
-            let last = match f.alternate() {
-                true => rows.iter().rposition(Row::differs).unwrap_or(first) + BEFORE,
-                false => first + BEHIND,
-            };
-            let shown = &rows[first.saturating_sub(BEFORE)..rows.len().min(last)];
-            for rows in shown.chunk_by(|one, next| one.step() == next.step()) {
-                if f.alternate() {
-                    writeln!(f, "   `{}`", self.script[rows[0].step()])?;
+            let all = f.alternate();
+            let near = |at: usize| match all {
+                true => {
+                    let around = at.saturating_sub(BEFORE)..rows.len().min(at + BEFORE);
+                    rows[around].iter().any(Row::differs)
                 }
-                for row in paired(rows) {
+                false => (first.saturating_sub(BEFORE)..first + BEHIND).contains(&at),
+            };
+            let mut shown = (0..rows.len()).filter(|&at| near(at)).peekable();
+            while let Some(from) = shown.next() {
+                let mut to = from + 1;
+                while shown
+                    .next_if(|&at| at == to && rows[at].step() == rows[from].step())
+                    .is_some()
+                {
+                    to += 1;
+                }
+                writeln!(f, "   `{}`", self.script[rows[from].step()])?;
+                for row in paired(&rows[from..to]) {
                     writeln!(f, "{row}")?;
                 }
             }

@@ -32,8 +32,47 @@ pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
     drop_aborted_commits(&mut kept);
     drop_nested_handles(&mut kept);
     drop_timestamps(&mut kept);
-    fold_runs(fold_looks(join_folios(gather_stores(kept))))
+    fold_runs(fold_looks(join_folios(join_dropped(gather_stores(kept)))))
 }
+
+/// What is dropped of folios one after the other, as the ranges of the file that this comes to: the kernel drops whole
+/// folios first, and then the parts of others.
+fn join_dropped(events: Vec<Seen>) -> Vec<Seen> {
+    let mut joined: Vec<Seen> = Vec::with_capacity(events.len());
+    let is_drop = |seen: &Seen| seen.event.name.ends_with("invalidate_folio");
+    let place = |seen: &Seen| {
+        (seen.stream, seen.step, seen.event.name, seen.event.get("ino").map(str::to_owned))
+    };
+    for dropped in
+        events.chunk_by(|one, next| is_drop(one) && is_drop(next) && place(one) == place(next))
+    {
+        if !is_drop(&dropped[0]) {
+            joined.extend_from_slice(dropped);
+            continue;
+        }
+        let mut ranges: Vec<_> = dropped
+            .iter()
+            .filter_map(|seen| {
+                let number = |field| seen.event.number(field);
+                let start = number("index")? * PAGE_BYTES + number("offset")?;
+                Some(start..start + number("length")?)
+            })
+            .collect();
+        ranges.sort_by_key(|range| range.start);
+        for ranges in ranges.chunk_by(|one, next| one.end == next.start) {
+            let mut seen = dropped[0].clone();
+            let (start, end) = (ranges[0].start, ranges[ranges.len() - 1].end);
+            seen.event.set("index", start / PAGE_BYTES);
+            seen.event.set("offset", start % PAGE_BYTES);
+            seen.event.set("length", end - start);
+            joined.push(seen);
+        }
+    }
+    joined
+}
+
+/// Folios are counted in these.
+const PAGE_BYTES: i64 = 4096;
 
 /// A report of all blocks asks on to the end of offsets; one answer cannot tell of more than this many blocks, so the
 /// kernel asks a second time about the hole behind the file.

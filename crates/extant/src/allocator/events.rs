@@ -1,12 +1,12 @@
 //! What the kernel's tracepoints of the allocator are told.
 
-use extant_format::{ClusterCount, InodeNumber};
+use extant_format::{ClusterCount, InodeNumber, PhysicalRange};
 
 use super::Allocator;
 use super::criteria::{Criterion, Outcome};
 use super::layout::Run;
 use super::normalize::Goal;
-use super::request::{Allocation, AllocationFlags, AllocationRequest, FreeFlags, Neighbour};
+use super::request::{Allocation, AllocationFlags, AllocationRequest, FreeFlags, Neighbour, Owner};
 use crate::trace::{self, AllocatorExtent, Event};
 
 impl From<AllocationFlags> for trace::AllocationFlags {
@@ -82,6 +82,25 @@ impl Allocator {
                 pleft,
                 pright,
             }
+        });
+    }
+
+    /// Blocks are given back.
+    pub(super) fn tell_freed(&self, owner: Owner, range: PhysicalRange, flags: FreeFlags) {
+        self.transactions.tracer().emit(|| {
+            let Owner { inode: ino, mode } = owner;
+            let (block, count) = (range.start().get(), range.len());
+            let flags = (flags | FreeFlags::VALIDATED).into();
+            Event::FreeBlocks { ino, mode, block, count, flags }
+        });
+    }
+
+    /// The journal forgets one of them.
+    pub(super) fn tell_forgotten(&self, owner: Owner, block: u64, flags: FreeFlags) {
+        self.transactions.tracer().emit(|| {
+            let Owner { inode: ino, mode } = owner;
+            let is_metadata = flags.contains(FreeFlags::METADATA);
+            Event::Forget { ino, mode, is_metadata, block }
         });
     }
 

@@ -4,7 +4,7 @@
 
 use super::Allocator;
 use super::layout::Run;
-use super::request::FreeFlags;
+use super::request::{FreeFlags, Owner};
 use crate::Error;
 use crate::trace::Event;
 use crate::transaction::{CommitListener, Handle};
@@ -13,9 +13,7 @@ use core::sync::atomic::Ordering;
 use extant_device::Request;
 use extant_format::cast::low_u32;
 use extant_format::corruption::{Place, Rule};
-use extant_format::{
-    BlockGroup, ClusterCount, InodeNumber, PhysicalBlock, PhysicalRange, TransactionId,
-};
+use extant_format::{BlockGroup, ClusterCount, PhysicalBlock, PhysicalRange, TransactionId};
 
 /// A run that is free in its bitmap, and becomes free in its buddy with its transaction.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +24,7 @@ pub(super) struct Freed {
 }
 
 impl Allocator {
-    /// Frees `range` of `inode`.
+    /// Frees `range` of `owner`; returns how many clusters that are.
     ///
     /// The blocks become allocatable when the handle's transaction is durable, and at once where there is no journal or the
     /// data is not ordered. The ledger's free clusters rise at once, but for `RERESERVE_CLUSTER`: then the caller
@@ -39,23 +37,29 @@ impl Allocator {
     pub(crate) fn free(
         &self,
         handle: &mut Handle<'_>,
-        inode: InodeNumber,
+        owner: impl Into<Owner>,
         range: PhysicalRange,
         flags: FreeFlags,
-    ) -> Result<(), Error> {
+    ) -> Result<ClusterCount, Error> {
+        let owner = owner.into();
+        let inode = owner.inode;
         let sound = self.may_own(inode, range);
         Place::InodeBlock(inode, range.start()).require(sound, Rule::ExtentPlace)?;
+        self.tell_freed(owner, range, flags);
         if flags.contains(FreeFlags::FORGET) {
             handle.ensure_credits(0, u32::try_from(range.len()).unwrap_or(u32::MAX))?;
             for block in range.start().get()..range.end().get() {
+                self.tell_forgotten(owner, block, flags);
                 handle.forget(PhysicalBlock::new(block))?;
             }
         }
-        let Some((start, end)) = self.whole_clusters(range, flags) else { return Ok(()) };
+        let Some((start, end)) = self.whole_clusters(range, flags) else {
+            return Ok(ClusterCount::ZERO);
+        };
         let whole = PhysicalRange::new(PhysicalBlock::new(start), end - start);
         let sound = whole.is_some_and(|whole| !self.zones.overlaps(Some(inode), whole));
         Place::InodeBlock(inode, range.start()).require(sound, Rule::ExtentPlace)?;
-        let mut at = start;
+        let (mut at, mut clusters) = (start, 0);
         while at < end {
             let place = self.layout.place(PhysicalBlock::new(at));
             let (group, start) =
@@ -69,9 +73,10 @@ impl Allocator {
                 Event::MballocFree { ino: inode, group, start, len }
             });
             self.free_run(handle, Run { group, start, len }, flags)?;
+            clusters += u64::from(len);
             at = group_end;
         }
-        Ok(())
+        Ok(ClusterCount(clusters))
     }
 
     /// The blocks of the clusters that go with `range`, as start and end; `None` if there are none.

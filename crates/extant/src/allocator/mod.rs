@@ -75,7 +75,8 @@ pub use inode_group::{InodeKind, Parent};
 use layout::{Layout, Run};
 use preallocation::{InodePreallocations, LocalityGroup};
 pub use request::{
-    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Tunables,
+    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Owner,
+    Tunables,
 };
 use validity::SystemZones;
 
@@ -185,6 +186,11 @@ impl Allocator {
             layout,
             tunables,
         })
+    }
+
+    /// Sizes and counts of the volume.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 
     /// Keeps `range` for `inode`: the journal's blocks, before anybody allocates.

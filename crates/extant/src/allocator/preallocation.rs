@@ -108,13 +108,14 @@ impl InodePreallocations {
         }
     }
 
-    /// Drops all that is set aside for `inode`: how many preallocations there were, and the clusters to free.
+    /// Drops all that is set aside for `inode`, what is for its end first: how many preallocations there were, and the
+    /// clusters to free.
     #[must_use = "the clusters go back to the buddies"]
     pub(super) fn discard(&mut self, inode: InodeNumber) -> (u32, Vec<Run>) {
         let mut count = 0;
         let mut left = Vec::new();
         while let Some(&key) =
-            self.0.range((inode, 0)..=(inode, u32::MAX)).next().map(|(key, _)| key)
+            self.0.range((inode, 0)..=(inode, u32::MAX)).next_back().map(|(key, _)| key)
         {
             left.extend(self.0.remove(&key).iter().flat_map(InodePreallocation::left));
             count += 1;

@@ -62,6 +62,21 @@ bitflags! {
     }
 }
 
+/// Whose blocks are freed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Owner {
+    /// The inode.
+    pub inode: InodeNumber,
+    /// Its type and permissions, for events.
+    pub mode: u16,
+}
+
+impl From<InodeNumber> for Owner {
+    fn from(inode: InodeNumber) -> Self {
+        Self { inode, mode: 0 }
+    }
+}
+
 /// A mapped block beside the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Neighbour {

@@ -6,8 +6,10 @@ use extant_format::inode::InodeFlags;
 use extant_format::{Geometry, PhysicalRange};
 use smallvec::SmallVec;
 
-use crate::allocator::FileHints;
+use crate::Error;
+use crate::allocator::{Allocator, FileHints, FreeFlags, Owner};
 use crate::inode::Inode;
+use crate::transaction::Handle;
 
 /// Counts `clusters` as the inode's; the caller stores it.
 pub(crate) fn charge(inode: &Inode, geometry: &Geometry, clusters: u64) {
@@ -33,6 +35,24 @@ pub(crate) fn file_hints(inode: &Inode, geometry: &Geometry) -> FileHints {
         block_mapped: !inode.flags().contains(InodeFlags::EXTENTS),
         growth: 0,
     }
+}
+
+/// Gives blocks of the inode back, data or metadata, and counts the clusters that go as its own no more; the caller stores
+/// it.
+///
+/// # Errors
+/// As [`Allocator::free`].
+pub(crate) fn free_blocks(
+    allocator: &Allocator,
+    handle: &mut Handle<'_>,
+    inode: &Inode,
+    blocks: PhysicalRange,
+    flags: FreeFlags,
+) -> Result<(), Error> {
+    let mode = inode.core.lock().mode;
+    let clusters = allocator.free(handle, Owner { inode: inode.number(), mode }, blocks, flags)?;
+    refund(inode, allocator.geometry(), clusters.get());
+    Ok(())
 }
 
 /// The groups whose bitmap and descriptor one step of a removal changes.

@@ -39,11 +39,12 @@ mod splice;
 mod tests;
 mod window;
 
-pub(crate) use account::{TouchedGroups, charge, file_hints, refund};
+pub(crate) use account::{TouchedGroups, charge, file_hints, free_blocks, refund};
 pub(crate) use convert::{Conversion, ZeroOut};
 pub(crate) use insert::Joining;
 pub(crate) use nodes::NodeSpace;
 pub(crate) use path::Path;
+pub(crate) use remove::{Cut, Walk};
 pub(crate) use search::Located;
 pub(crate) use shift::Shift;
 

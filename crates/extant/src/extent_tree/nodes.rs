@@ -5,12 +5,11 @@ use extant_format::extent::{Expected, Extent, Index, MAX_DEPTH, NodeMut};
 use extant_format::{LogicalBlock, PhysicalBlock, PhysicalRange};
 use smallvec::SmallVec;
 
-use super::account::{charge, file_hints, refund};
+use super::account::{charge, file_hints, free_blocks};
 use super::path::{Level, Node};
 use super::{ExtentTree, Path};
 use crate::Error;
 use crate::allocator::{AllocationFlags, AllocationRequest, FreeFlags};
-use crate::trace::Event;
 use crate::transaction::{BlockKind, Handle, MetadataBlock};
 
 /// What pays for the blocks of new nodes.
@@ -115,16 +114,7 @@ impl ExtentTree<'_> {
         node: PhysicalBlock,
         flags: FreeFlags,
     ) -> Result<(), Error> {
-        self.transactions.tracer().emit(|| Event::FreeBlocks {
-            ino: self.inode.number(),
-            mode: self.inode.core.lock().mode,
-            block: node.get(),
-            count: 1,
-            flags: flags.into(),
-        });
-        self.allocator.free(handle, self.inode.number(), PhysicalRange::single(node), flags)?;
-        refund(self.inode, self.geometry(), 1);
-        Ok(())
+        free_blocks(self.allocator, handle, self.inode, PhysicalRange::single(node), flags)
     }
 
     /// Where a block for file block `block` should be: where it would be if everything since its neighbour were filled.

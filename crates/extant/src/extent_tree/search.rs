@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use extant_format::extent::Extent;
+use extant_format::extent::{Extent, NodeView};
 use extant_format::{LogicalBlock, LogicalRange};
 
 use super::{ExtentTree, Path};
@@ -50,6 +50,19 @@ impl ExtentTree<'_> {
     pub(crate) fn shown(&self, path: &Path) -> Option<Extent> {
         let leaf = path.leaf();
         self.view(&leaf.node, |view| view.extent(leaf.position.unwrap_or(0)))
+    }
+
+    /// The last extent of the path's leaf.
+    pub(crate) fn last_of_leaf(&self, path: &Path) -> Option<Extent> {
+        let leaf = path.leaf();
+        self.view(&leaf.node, |view| view.extent(leaf.len.checked_sub(1)?))
+    }
+
+    /// How deep the tree is, and how many entries its root has; a root that is none has neither.
+    pub(crate) fn root_shape(&self) -> (u16, u16) {
+        let root = self.inode.core.lock().block;
+        NodeView::trusted(&root)
+            .map_or((0, 0), |root| (root.depth(), u16::try_from(root.len()).unwrap_or(u16::MAX)))
     }
 
     /// The last extent that starts at or before the path's block.

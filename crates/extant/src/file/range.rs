@@ -93,7 +93,7 @@ impl Files {
         tracer.emit(|| Event::FallocateExit {
             ino,
             pos: offset,
-            blocks: u32::try_from(len >> self.geometry().block_bits).unwrap_or(u32::MAX),
+            blocks: self.touching(bytes).map_or(0, |blocks| blocks.len()),
             ret: outcome.as_ref().err().map_or(0, |error| -error.errno().0),
         });
         outcome
@@ -132,8 +132,6 @@ impl Files {
         flags.set(MapFlags::NO_NORMALIZE, blocks.len() <= ExtentState::Unwritten.max_len());
         flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
         let old_size = inode.size();
-        let block = u64::from(self.geometry().block_size);
-        let mut tail = old_size..old_size.next_multiple_of(block);
         let (mut rest, mut attempt) = (Some(blocks), 0);
         while let Some(range) = rest {
             let credits = Credits::blocks(self.mapper.credits(inode, range.len()), self.geometry());
@@ -150,11 +148,10 @@ impl Files {
             attempt = 0;
             let end = u64::from(mapped.blocks.end()) << self.geometry().block_bits;
             if let Some(end) = new_size.map(|size| size.min(end)) {
-                if end > old_size {
-                    let tail = core::mem::replace(&mut tail, end..end);
-                    self.zero_in_block(&mut handle, inode, tail)?;
-                }
                 self.extend_to(inode, end);
+                if end > old_size {
+                    self.zero_gap(&mut handle, inode, old_size..end)?;
+                }
             }
             self.store_changed(handle, inode)?;
             rest = LogicalBlock::new(mapped.blocks.end())
@@ -212,7 +209,7 @@ impl Files {
         }
         let credits = Credits::blocks(3, self.geometry()).of(HandleType::Misc, inode.number());
         let mut handle = self.transactions.begin(credits)?;
-        self.zero_gap(&mut handle, inode, bytes.clone())?;
+        self.zero_gap(&mut handle, inode, bytes)?;
         if let Some(size) = new_size {
             self.extend_to(inode, size);
         }
@@ -226,8 +223,7 @@ impl Files {
         if bytes.end >= inode.size() {
             return Err(Error::Invalid("a range up to the end of file is cut, not collapsed"));
         }
-        self.writeback.write_inode(inode, bytes.end..u64::MAX, Purpose::Integrity)?;
-        inode.pages.forget(bytes.start..u64::MAX);
+        self.write_and_drop(inode, bytes.start, bytes.end)?;
         let from = LogicalBlock::new(taken.end()).ok_or(Error::TooLarge)?;
         let credits = self.mapper.shift_credits(inode, taken.start())?;
         let mut handle = self.transactions.begin(credits)?;
@@ -249,8 +245,7 @@ impl Files {
         let len = bytes.end - bytes.start;
         let size = size.checked_add(len).filter(|&size| size <= self.max_bytes(inode));
         let size = size.ok_or(Error::TooLarge)?;
-        self.writeback.write_inode(inode, bytes.start..u64::MAX, Purpose::Integrity)?;
-        inode.pages.forget(bytes.start..u64::MAX);
+        self.write_and_drop(inode, bytes.start, bytes.start)?;
         let credits = self.mapper.shift_credits(inode, new.start())?;
         let mut handle = self.transactions.begin(credits)?;
         self.mapper.split_at(&mut handle, inode, new.start(), new.len())?;
@@ -262,24 +257,33 @@ impl Files {
         self.store_changed(handle, inode)
     }
 
-    /// Drops what memory has of the whole blocks in a range; the rest of the blocks at its edges is the caller's to zero.
+    /// Writes the page that has the byte at `start`, and what lies from `moves` on, and drops all pages from there.
+    fn write_and_drop(&self, inode: &Arc<Inode>, start: u64, moves: u64) -> Result<(), Error> {
+        let page = start - start % u64_from(PAGE_BYTES);
+        if moves > start {
+            self.writeback.write_inode(inode, page..start + 1, Purpose::Integrity)?;
+            self.writeback.write_inode(inode, moves..u64::MAX, Purpose::Integrity)?;
+        } else {
+            self.writeback.write_inode(inode, page..u64::MAX, Purpose::Integrity)?;
+        }
+        self.drop_bytes(inode, page..u64::MAX);
+        Ok(())
+    }
+
+    /// Drops what memory has of a range; what blocks at its edges have of it on the device has to be zeroed next.
     ///
     /// The stored size catches up first as far as the range reaches: the page that was to bring it may be dropped.
     ///
     /// Source: kernel `ext4_update_disksize_before_punch`, `ext4_truncate_page_cache_block_range`.
     fn drop_pages(&self, inode: &Arc<Inode>, bytes: &Range<u64>) -> Result<(), Error> {
         let reached = inode.size().min(bytes.end);
-        if inode.core.lock().size < reached {
+        if bytes.start <= inode.size() && inode.core.lock().size < reached {
             let credits = Credits::blocks(1, self.geometry());
             let handle = self.transactions.begin(credits.of(HandleType::Misc, inode.number()))?;
             inode.core.lock().size = reached;
             self.store_changed(handle, inode)?;
         }
-        let block = u64::from(self.geometry().block_size);
-        let whole = bytes.start.next_multiple_of(block)..bytes.end - bytes.end % block;
-        if !whole.is_empty() {
-            inode.pages.invalidate(whole);
-        }
+        self.drop_bytes(inode, bytes.clone());
         Ok(())
     }
 

@@ -34,7 +34,7 @@ impl Files {
         }
         if steps.write {
             let both = steps.wait_before && steps.wait_after;
-            let purpose = if both { Purpose::Integrity } else { Purpose::Background };
+            let purpose = if both { Purpose::Integrity } else { Purpose::Start };
             // A failure is kept with the file, and told by whoever waits.
             let _ = self.writeback.write_inode(inode, bytes.clone(), purpose);
         }

@@ -3,15 +3,17 @@
 //! Source: kernel `ext4_setattr`, `ext4_truncate`, `ext4_evict_inode`, `ext4_truncate_failed_write` (D5.3, D22).
 
 use alloc::sync::Arc;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
+use extant_format::cast::u64_from;
 use extant_format::{FileType, InodeFlags, LogicalBlock, LogicalRange};
 
 use super::Files;
 use crate::Error;
 use crate::inode::Inode;
-use crate::trace::{Event, HandleType};
-use crate::transaction::{Credits, Handle, credits};
+use crate::trace::Event;
+use crate::transaction::{Handle, credits};
 
 impl Files {
     /// Cuts or grows the file to `size` bytes.
@@ -29,90 +31,117 @@ impl Files {
         if size > self.max_bytes(inode) {
             return Err(Error::TooLarge);
         }
-        let is_empty =
-            inode.size() == 0 && inode.core.lock().blocks == 0 && inode.pages.dirty_blocks() == 0;
-        if size == 0 && is_empty {
-            return Ok(());
-        }
         if inode.flags().contains(InodeFlags::INLINE_DATA) && self.truncate_inline(inode, size)? {
             return Ok(());
         }
-        if size > inode.size() {
-            return self.grow(inode, size);
+        let old = inode.size();
+        if size < old {
+            self.begin_ordered_truncate(inode, size);
         }
-        if size == 0 && inode.size() > 0 {
-            inode.allocate_on_close.store(true, Ordering::Release);
+        let _invalidate = inode.invalidate.write();
+        if size != old {
+            self.set_both_sizes(inode, size)?;
         }
-        if self.ordered && size < inode.size() {
-            let (ino, new_size) = (inode.number(), size);
+        self.drop_bytes(inode, size..u64::MAX);
+        // Also if the size stays: blocks allocated ahead go.
+        if size <= old {
+            self.cut_blocks(inode)?;
+        }
+        let mut handle = self.begin_store(inode, 2)?;
+        let now = self.transactions.clock().wall();
+        {
+            let mut core = inode.core.lock();
+            (core.mtime, core.ctime) = (now, now);
+        }
+        self.inodes.store(&mut handle, inode)?;
+        handle.stop()
+    }
+
+    /// What the committing transaction waits for would have to be written first; here a commit waits in the caller's time.
+    fn begin_ordered_truncate(&self, inode: &Inode, new_size: u64) {
+        if self.ordered && !self.mapper.journals_data(inode) {
+            let ino = inode.number();
             self.transactions.tracer().emit(|| Event::BeginOrderedTruncate { ino, new_size });
         }
-        self.set_both_sizes(inode, size)?;
-        let _invalidate = inode.invalidate.write();
-        inode.pages.invalidate(size..u64::MAX);
-        self.cut_blocks(inode)
     }
 
-    /// Only sizes change; nothing is allocated or promised (D22.2).
-    fn grow(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
-        let old = inode.size();
-        let block = u64::from(self.geometry().block_size);
-        let tail = old..old.next_multiple_of(block).min(size);
-        let mut handle = self.begin_store(inode, 3)?;
-        self.zero_in_block(&mut handle, inode, tail)?;
-        inode.set_size(size);
-        self.touch(inode, size);
-        self.inodes.store(&mut handle, inode)?;
-        inode.note_transaction(handle.transaction_id(), true);
-        handle.stop()
+    /// Drops what memory has of `bytes`; the caller holds `invalidate` for writing.
+    pub(super) fn drop_bytes(&self, inode: &Inode, bytes: Range<u64>) {
+        inode.pages.invalidate(bytes, |folio, part| {
+            self.transactions.tracer().emit(|| Event::InvalidateFolio {
+                ino: inode.number(),
+                index: folio.index().get(),
+                offset: u64_from(part.start),
+                length: u64_from(part.len()),
+            });
+        });
     }
 
-    /// Both sizes, with the inode on the orphan list until its blocks are gone (D22.1).
+    /// Both sizes. With the inode on the orphan list until its blocks are gone, if it shrinks (D22.1); else nothing is
+    /// allocated or promised, and what follows the old end in its block becomes zeros (D22.2).
     fn set_both_sizes(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
+        let old = inode.size();
         let mut handle = self.begin_store(inode, 3)?;
-        self.orphans.add(&mut handle, inode)?;
+        if size < old {
+            self.orphans.add(&mut handle, inode)?;
+        } else {
+            let block = u64::from(self.geometry().block_size);
+            let tail = old..old.next_multiple_of(block).min(size);
+            self.zero_in_block(&mut handle, inode, tail)?;
+        }
         inode.set_size(size);
-        self.touch(inode, size);
-        self.inodes.store(&mut handle, inode)?;
-        inode.note_transaction(handle.transaction_id(), true);
-        handle.stop()
-    }
-
-    fn touch(&self, inode: &Inode, size: u64) {
         let now = self.transactions.clock().wall();
-        let mut core = inode.core.lock();
-        core.size = size;
-        (core.mtime, core.ctime) = (now, now);
+        {
+            let mut core = inode.core.lock();
+            core.size = size;
+            (core.mtime, core.ctime) = (now, now);
+        }
+        self.store_changed(handle, inode)
     }
 
     /// Frees every block behind the end of file, and takes the inode off the orphan list if it has names (D22.4).
     pub(super) fn cut_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        self.tell_truncate(inode, true);
         if self.has_blocks(inode) {
-            self.tell_truncate(inode, true);
-            let size = inode.size();
-            let block = u64::from(self.geometry().block_size);
-            let tail = size..size.next_multiple_of(block);
-            let is_file = inode.file_type() == FileType::Regular;
-            let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
-            if let Some(first) = LogicalBlock::new(first) {
-                let mut handle = self.begin_truncate(inode)?;
-                if is_file {
-                    // The zeros behind the new end come with the cut.
-                    self.zero_in_block(&mut handle, inode, tail)?;
-                }
-                self.mapper.remove(&mut handle, inode, LogicalRange::from_block_on(first))?;
-                inode.note_transaction(handle.transaction_id(), true);
-                handle.stop()?;
-            }
-            self.tell_truncate(inode, false);
+            let mut handle = self.begin_truncate(inode)?;
+            self.cut_blocks_under(&mut handle, inode)?;
+            handle.stop()?;
         }
-        if inode.core.lock().links == 0 {
-            return Ok(());
+        self.tell_truncate(inode, false);
+        Ok(())
+    }
+
+    /// The same under a handle, which may be restarted.
+    fn cut_blocks_under(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>) -> Result<(), Error> {
+        let size = inode.size();
+        if size == 0 {
+            inode.allocate_on_close.store(true, Ordering::Release);
         }
-        let mut handle = self.begin_store(inode, 3 + credits::XATTR)?;
-        self.orphans.remove(&mut handle, inode)?;
-        self.inodes.store(&mut handle, inode)?;
-        handle.stop()
+        let block = u64::from(self.geometry().block_size);
+        let tail = size..size.next_multiple_of(block);
+        if inode.file_type() == FileType::Regular {
+            // The zeros behind the new end come with the cut.
+            self.zero_in_block(handle, inode, tail)?;
+        }
+        self.orphans.add(handle, inode)?;
+        let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
+        if let Some(first) = LogicalBlock::new(first) {
+            self.mapper.remove(handle, inode, LogicalRange::from_block_on(first))?;
+        }
+        inode.note_transaction(handle.transaction_id(), true);
+        if inode.core.lock().links > 0 {
+            self.make_room(handle, inode, 3)?;
+            self.orphans.remove(handle, inode)?;
+        }
+        self.inodes.store(handle, inode)
+    }
+
+    /// Lets the handle change so many blocks more, in another transaction if need be.
+    fn make_room(&self, handle: &mut Handle<'_>, inode: &Inode, blocks: u32) -> Result<(), Error> {
+        match handle.ensure_credits(blocks, 0) {
+            Err(Error::TransactionFull) => handle.restart(self.mapper.removal_credits(inode)),
+            other => other,
+        }
     }
 
     fn tell_truncate(&self, inode: &Inode, enters: bool) {
@@ -142,10 +171,7 @@ impl Files {
     /// After a write that failed behind the end of file: gives back what it was promised there (D5.3).
     pub(crate) fn truncate_failed_write(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.write();
-        inode.pages.invalidate(inode.size()..u64::MAX);
-        let mut handle = self.begin_store(inode, 3 + credits::XATTR)?;
-        self.orphans.add(&mut handle, inode)?;
-        handle.stop()?;
+        self.drop_bytes(inode, inode.size()..u64::MAX);
         self.cut_blocks(inode)
     }
 
@@ -171,27 +197,25 @@ impl Files {
         let _content = inode.content.write();
         let (ino, nlink) = (inode.number(), inode.core.lock().links.into());
         self.transactions.tracer().emit(|| Event::EvictInode { ino, nlink });
-        if self.ordered && inode.file_type() == FileType::Regular {
-            self.transactions.tracer().emit(|| Event::BeginOrderedTruncate { ino, new_size: 0 });
+        if inode.file_type() == FileType::Regular {
+            self.begin_ordered_truncate(inode, 0);
         }
         {
             let _invalidate = inode.invalidate.write();
-            inode.pages.invalidate(0..u64::MAX);
+            self.drop_bytes(inode, 0..u64::MAX);
         }
+        let mut handle = self.begin_truncate(inode)?;
         inode.set_size(0);
-        let is_directory = inode.file_type() == FileType::Directory;
-        let is_fast_link = inode.file_type() == FileType::Symlink && !self.has_blocks(inode);
-        if !is_fast_link {
+        if inode.core.lock().blocks > 0 {
+            self.tell_truncate(inode, true);
             if self.has_blocks(inode) {
                 inode.core.lock().size = 0;
+                self.cut_blocks_under(&mut handle, inode)?;
             }
-            self.remove_all_blocks(inode)?;
+            self.tell_truncate(inode, false);
         }
-        let blocks = credits::DATA + credits::XATTR + 8;
-        let wanted = Credits::blocks(blocks, self.geometry());
-        let mut handle =
-            self.transactions.begin(wanted.of(HandleType::Truncate, inode.number()))?;
-        match self.free_inode(&mut handle, inode, is_directory) {
+        self.make_room(&mut handle, inode, credits::DATA + credits::XATTR + 8)?;
+        match self.free_inode(&mut handle, inode) {
             Ok(()) => handle.stop()?,
             Err(error) => return Err(handle.fail(error)),
         }
@@ -199,13 +223,8 @@ impl Files {
         Ok(())
     }
 
-    /// The last transaction of an inode without blocks.
-    fn free_inode(
-        &self,
-        handle: &mut Handle<'_>,
-        inode: &Inode,
-        is_directory: bool,
-    ) -> Result<(), Error> {
+    /// The last steps of an inode without blocks.
+    fn free_inode(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
         self.xattrs.release_all(handle, inode)?;
         self.orphans.remove(handle, inode)?;
         {
@@ -220,26 +239,11 @@ impl Files {
             let (mode, uid, gid, blocks) = (core.mode, core.uid, core.gid, core.blocks);
             Event::FreeInode { ino: inode.number(), mode, uid, gid, blocks }
         });
-        self.allocator.free_inode(handle, inode.number(), is_directory)
-    }
-
-    fn remove_all_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
-        let core_type = inode.file_type();
-        let mapped = match core_type {
-            FileType::Regular | FileType::Directory => {
-                !inode.flags().contains(InodeFlags::INLINE_DATA)
-            }
-            FileType::Symlink => inode.core.lock().blocks > 0,
-            _ => false,
-        };
-        if !mapped {
-            return Ok(());
+        let is_directory = inode.file_type() == FileType::Directory;
+        if inode.file_type() == FileType::Regular {
+            self.allocator.discard_preallocations(inode.number());
         }
-        self.tell_truncate(inode, true);
-        let mut handle = self.begin_truncate(inode)?;
-        self.mapper.remove(&mut handle, inode, LogicalRange::ALL)?;
-        handle.stop()?;
-        self.tell_truncate(inode, false);
-        Ok(())
+        self.mapper.forget_delayed(inode, LogicalRange::ALL);
+        self.allocator.free_inode(handle, inode.number(), is_directory)
     }
 }

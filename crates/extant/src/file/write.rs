@@ -347,6 +347,7 @@ impl Files {
         let folio = inode.pages.find_or_create(PageIndex::holding(bytes.start), 1, 0);
         let part = folio.shape().part_of(&bytes);
         let block = folio.shape().touched(&part).start;
+        folio.note_blocks();
         let flags = folio.flags(block);
         if !flags.contains(BlockFlags::MAPPED) {
             let mapped =

@@ -33,13 +33,16 @@ impl Volume {
         Ok(self.files.open(inode))
     }
 
-    /// Closes a file: what was truncated and written anew goes out before the cut commits (D24.2), and the last writer
-    /// gives back what was set aside for it (D24.5). Does no I/O.
+    /// Closes a file: what was truncated and written anew goes out (D24.2), and the last writer gives back what was set
+    /// aside for it (D24.5).
     pub(crate) fn close_file(&self, inode: &Arc<Inode>, writes: bool) {
-        // Only memory changes, also while the volume is frozen.
-        let _gate = self.gate.try_read();
-        if inode.allocate_on_close.swap(false, Ordering::AcqRel) && self.auto_da_alloc() {
-            self.writeback.write_before_commit(inode);
+        // Where a volume is frozen, only memory changes.
+        let gate = self.gate.try_read();
+        if gate.is_some()
+            && inode.allocate_on_close.swap(false, Ordering::AcqRel)
+            && self.auto_da_alloc()
+        {
+            self.writeback.write_replacement(inode);
         }
         if writes && inode.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let promised = inode.reservations.lock().promise().clusters.get();
@@ -319,7 +322,7 @@ impl Volume {
     }
 
     /// Gives what one name leads to another name; what had that name before may be freed. A file that replaces another
-    /// goes out before the rename commits (D24.3).
+    /// goes out first (D24.3).
     pub(crate) fn rename(
         &self,
         caller: &Caller,
@@ -330,7 +333,7 @@ impl Volume {
         let _gate = self.gate.read();
         if self.auto_da_alloc() && self.namespace.lookup(caller, new_dir, new_name).is_ok() {
             let moved = self.namespace.lookup(caller, old_dir, old_name)?;
-            self.writeback.write_before_commit(&moved);
+            self.writeback.write_replacement(&moved);
         }
         let replaced = self
             .namespace

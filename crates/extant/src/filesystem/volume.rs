@@ -93,7 +93,6 @@ impl Volume {
             Arc::clone(&account),
             &options,
         );
-        transactions.add_listener(writeback.clone());
         let files = Files::new(
             FileLayers {
                 transactions: Arc::clone(&transactions),

@@ -98,7 +98,9 @@ impl File {
         path: &[u8],
         options: OpenOptions,
     ) -> Result<Self, Error> {
-        let handle = Self::find_or_create(filesystem, path, options)?;
+        let (handle, is_new) = Self::find_or_create(filesystem, path, options)?;
+        // There is nothing to be cut off a new file.
+        let options = OpenOptions { truncate: options.truncate && !is_new, ..options };
         Self::of(filesystem.clone(), handle, options)
     }
 
@@ -123,18 +125,17 @@ impl File {
         filesystem: &Filesystem,
         path: &[u8],
         options: OpenOptions,
-    ) -> Result<InodeHandle, Error> {
+    ) -> Result<(InodeHandle, bool), Error> {
+        let existing = || Ok((filesystem.resolve(path, path::Last::Follow)?, false));
         if !options.create && !options.create_new {
-            return filesystem.resolve(path, path::Last::Follow);
+            return existing();
         }
         let made = filesystem.make(path, |parent, name| {
             filesystem.volume.create_file(&Caller::ROOT, parent, name, options.mode)
         });
         match made {
-            Err(Error::Exists) if !options.create_new => {
-                filesystem.resolve(path, path::Last::Follow)
-            }
-            made => made,
+            Err(Error::Exists) if !options.create_new => existing(),
+            made => Ok((made?, true)),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use extant_format::extent::Extent;
 use extant_format::inode::InodeFlags;
-use extant_format::{LogicalRange, PhysicalRange};
+use extant_format::{LogicalBlock, LogicalRange};
 
-use super::publish::mode_and_blocks;
+use super::cut::Edge;
 use super::{MapFlags, Mapped, Mapper};
 use crate::Error;
 use crate::extent_status::BlockState;
@@ -71,12 +71,79 @@ impl Mapper {
         });
     }
 
-    /// Blocks of the file are given back.
-    pub(super) fn tell_freed(&self, inode: &Inode, blocks: PhysicalRange, flags: trace::FreeFlags) {
+    /// Blocks are about to leave a tree of this depth.
+    pub(super) fn tell_removal(&self, inode: &Inode, range: LogicalRange, depth: u16) {
         self.transactions.tracer().emit(|| {
-            let (mode, _) = mode_and_blocks(inode);
-            let (block, count) = (blocks.start().get(), blocks.len());
-            Event::FreeBlocks { ino: inode.number(), mode, block, count, flags }
+            let (start, end) = (range.start().get(), range.last().get());
+            Event::ExtRemoveSpace { ino: inode.number(), start, end, depth }
+        });
+    }
+
+    /// A leaf is about to be cut, from `last` on to the left; an empty root shows its header.
+    pub(super) fn tell_leaf(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        last: Option<Extent>,
+        edge: &Edge,
+    ) {
+        self.transactions.tracer().emit(|| {
+            let (ee_lblk, ee_pblk, ee_len) = last.map_or_else(
+                || header_as_extent(&inode.core.lock().block),
+                |last| (last.blocks.start().get(), last.start.get(), last.blocks.len()),
+            );
+            Event::ExtRmLeaf {
+                ino: inode.number(),
+                start: range.start().get(),
+                ee_lblk,
+                ee_pblk,
+                ee_len: u16::try_from(ee_len).unwrap_or(u16::MAX),
+                pc_pclu: edge.cluster,
+                pc_lblk: edge.block,
+                pc_state: edge.state.number(),
+            }
+        });
+    }
+
+    /// The blocks of `extent` from `from` on are about to go.
+    pub(super) fn tell_extent(
+        &self,
+        inode: &Inode,
+        extent: Extent,
+        from: LogicalBlock,
+        edge: &Edge,
+    ) {
+        self.transactions.tracer().emit(|| Event::RemoveBlocks {
+            ino: inode.number(),
+            ee_lblk: extent.blocks.start().get(),
+            ee_pblk: extent.start.get(),
+            ee_len: u16::try_from(extent.blocks.len()).unwrap_or(u16::MAX),
+            from: from.get(),
+            to: extent.blocks.last().get(),
+            pc_pclu: edge.cluster,
+            pc_lblk: edge.block,
+            pc_state: edge.state.number(),
+        });
+    }
+
+    /// They are gone; the root has so many entries left.
+    pub(super) fn tell_removed(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+        depth: u16,
+        edge: &Edge,
+        entries: u16,
+    ) {
+        self.transactions.tracer().emit(|| Event::ExtRemoveSpaceDone {
+            ino: inode.number(),
+            start: range.start().get(),
+            end: range.last().get(),
+            depth,
+            pc_pclu: edge.cluster,
+            pc_lblk: edge.block,
+            pc_state: edge.state.number(),
+            eh_entries: entries,
         });
     }
 
@@ -116,4 +183,11 @@ fn mapped_flags(mapped: &Mapped, is_create: bool) -> MappedFlags {
             mapped.state.place().is_some() && (is_create || !is_unwritten),
         )
         .with_if(MappedFlags::UNWRITTEN, is_unwritten)
+}
+
+/// The header of a root without extents, read as an extent, as the kernel does: block, place, length.
+fn header_as_extent(root: &[u8; 60]) -> (u32, u64, u32) {
+    let number = |at: usize| u32::from(u16::from_le_bytes([root[at], root[at + 1]]));
+    let generation = u64::from(number(8) | number(10) << 16);
+    (number(0) | number(2) << 16, u64::from(number(6)) << 32 | generation, number(4))
 }

@@ -9,7 +9,7 @@ use super::publish::Payment;
 use super::{DataKind, MapFlags, Mapped, Mapper, indirect};
 use crate::Error;
 use crate::allocator::{
-    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour,
+    Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Owner,
 };
 use crate::extent_status::BlockState;
 use crate::extent_tree::{
@@ -395,7 +395,9 @@ impl Mapper {
             FreeFlags::empty()
         };
         free.set(FreeFlags::NO_QUOTA_UPDATE, flags.contains(MapFlags::DELALLOC_RESERVED));
-        self.allocator.free(handle, inode.number(), got.blocks, free).inspect_err(|error| {
+        let owner = Owner { inode: inode.number(), mode: inode.core.lock().mode };
+        let freed = self.allocator.free(handle, owner, got.blocks, free);
+        freed.map(drop).inspect_err(|error| {
             self.transactions.abort(error, "blocks of a failed allocation could not be freed")
         })
     }

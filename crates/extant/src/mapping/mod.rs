@@ -7,7 +7,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `flags.rs` | questions and answers |
-//! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs`, `shift.rs` | the operations |
+//! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs`, `cut.rs`, `shift.rs` | the operations |
 //! | `promise.rs`, `publish.rs` | what delayed data is promised, and what becomes of promises |
 //! | `credits.rs` | how much a handle has to ask for |
 //! | `events.rs` | what tracepoints are told |
@@ -27,6 +27,7 @@
 //! Kernel `fs/ext4/inode.c`: `ext4_map_blocks`, `ext4_da_map_blocks`; `extents.c`: `ext4_ext_map_blocks`, `ext4_ext_truncate`.
 
 mod credits;
+mod cut;
 mod delay;
 mod events;
 mod flags;

@@ -40,7 +40,9 @@ impl Mapper {
         let (spent, held) = {
             let mut reservations = inode.reservations.lock();
             let held = reservations.promise().clusters;
-            (reservations.placed(change.clusters, change.span, &change.edges), held)
+            // What a hole leaves of a cluster beside it is as pending as it was.
+            let edges = if state == BlockState::Hole { &[] } else { &change.edges[..] };
+            (reservations.placed(change.clusters, change.span, edges), held)
         };
         if let Some(reservation) = spent {
             let used = reservation.promise().clusters;

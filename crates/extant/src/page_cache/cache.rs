@@ -304,6 +304,19 @@ impl PageCache {
         );
     }
 
+    /// Puts pieces of a folio in its place, which is clean and not being written; what is in no piece is dropped.
+    pub(super) fn replace(&self, locked: LockedFolio, pieces: &[FolioShape]) {
+        let whole = Arc::clone(locked.folio());
+        let pieces: SmallVec<[_; 8]> =
+            pieces.iter().map(|piece| Arc::new(Folio::piece_of(&whole, *piece))).collect();
+        let mut index = self.index.lock();
+        index.folios.remove(&whole.shape().index());
+        index.folios.extend(pieces.into_iter().map(|piece| (piece.shape().index(), piece)));
+        drop(index);
+        // Who waits for the whole looks again when it is unlocked.
+        whole.inner().attached = false;
+    }
+
     /// Follows a change of a folio's dirty blocks; its lock is held.
     pub(super) fn dirty_changed(&self, shape: &FolioShape, before: u32, after: u32) {
         let mut index = self.index.lock();

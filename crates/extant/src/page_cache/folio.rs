@@ -1,6 +1,7 @@
 //! [`Folio`]: one aligned piece of a file's bytes.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     locked: bool,
     /// The file's index has it.
     pub(super) attached: bool,
+    /// Its blocks were looked up or were to be, for a change or for zeros (the kernel's folio has buffers).
+    pub(super) knows_blocks: bool,
     /// Used again after its first use: to be spared once by reclaim.
     pub(super) referenced: bool,
     /// Up to where it has been used in sequence.
@@ -49,12 +52,39 @@ impl Folio {
         let inner = Inner {
             locked: true,
             attached: true,
+            knows_blocks: false,
             referenced: false,
             used_until: 0,
             states: BlockStates::new(shape.blocks()),
             frames: smallvec![None; shape.frames()],
         };
         Self { shape, account, inner: Mutex::new(Rank::Leaf, inner), changed: Condvar::new() }
+    }
+
+    /// A folio with the bytes and states that `whole` has in its place; nobody has it locked.
+    pub(super) fn piece_of(whole: &Self, shape: FolioShape) -> Self {
+        let start =
+            usize::try_from(shape.start() - whole.shape.start()).expect("a part of a folio");
+        let piece = Self::new_locked(shape, Arc::clone(&whole.account));
+        {
+            let (from, mut to) = (whole.inner.lock(), Vec::new());
+            let blocks = start / shape.block_bytes()..(start + shape.bytes()) / shape.block_bytes();
+            for (frame, place) in whole.shape.pieces(start..start + shape.bytes()) {
+                to.push(from.frames[frame].as_ref().map(|frame| {
+                    if place.len() == frame.len() {
+                        frame.clone()
+                    } else {
+                        whole.account.frame_of(&frame.as_slice()[place])
+                    }
+                }));
+            }
+            let (states, referenced) = (from.states.part(blocks), from.referenced);
+            drop(from);
+            let mut inner = piece.inner.lock();
+            (inner.frames, inner.states) = (to.into(), states);
+            (inner.locked, inner.referenced) = (false, referenced);
+        }
+        piece
     }
 
     /// Where it lies and how it is divided.

@@ -75,8 +75,29 @@ impl LockedFolio {
     pub(crate) fn unmapped(&self, bytes: &Range<usize>) -> SmallVec<[Range<usize>; 2]> {
         let blocks = self.shape().touched(bytes);
         let mut inner = self.folio.inner();
+        inner.knows_blocks = true;
         inner.states.clear(BlockFlags::NEW, blocks.clone());
         inner.states.runs(blocks, BlockFlags::empty(), BlockFlags::MAPPED).collect()
+    }
+
+    /// Whether its blocks were looked up, or were to be, since it came into memory.
+    pub(crate) fn knows_blocks(&self) -> bool {
+        self.folio.inner().knows_blocks
+    }
+
+    /// Notes that its blocks are looked up now, or need not be.
+    pub(crate) fn note_blocks(&self) {
+        self.folio.inner().knows_blocks = true;
+    }
+
+    /// Forgets where its blocks are, none of which is dirty: who changes them looks again.
+    ///
+    /// Source: kernel `try_to_free_buffers`.
+    pub(super) fn forget_places(&self) {
+        let blocks = 0..self.shape().blocks();
+        let mut inner = self.folio.inner();
+        inner.states.clear(PLACEMENT_FLAGS, blocks);
+        inner.knows_blocks = false;
     }
 
     /// Notes what mapping `blocks` gave.

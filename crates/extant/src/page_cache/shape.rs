@@ -1,5 +1,6 @@
 //! [`FolioShape`]: where a folio lies in its file, and how it divides into blocks and frames.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_format::cast::{u64_from, usize_from};
@@ -96,6 +97,33 @@ impl FolioShape {
     /// log2 of its pages.
     pub(crate) fn order(&self) -> u32 {
         self.order
+    }
+
+    /// log2 of the pages that a folio with blocks of this size has at the least.
+    pub(super) fn min_order(&self) -> u32 {
+        self.block_size.min_order()
+    }
+
+    /// Whether `page` is one of its own.
+    pub(super) fn holds(&self, page: PageIndex) -> bool {
+        self.index <= page && page < self.end_index()
+    }
+
+    /// What is left of it, in pieces as large as can be, if `page` gets a folio of its own, of the lowest order; that one too.
+    pub(super) fn cut_around(self, page: PageIndex, pieces: &mut Vec<Self>) {
+        let mut rest = self;
+        while rest.order > self.min_order() {
+            let halves = [0, rest.pages() / 2].map(|skip| Self {
+                index: PageIndex(rest.index.0 + skip),
+                order: rest.order - 1,
+                ..rest
+            });
+            let [first, second] = halves;
+            let (with, without) = if first.holds(page) { (first, second) } else { (second, first) };
+            pieces.push(without);
+            rest = with;
+        }
+        pieces.push(rest);
     }
 
     /// How many pages it has.

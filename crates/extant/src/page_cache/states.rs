@@ -112,6 +112,17 @@ impl BlockStates {
         })
     }
 
+    /// The same of `blocks` alone.
+    pub(super) fn part(&self, blocks: Range<usize>) -> Self {
+        let mut part = Self::new(blocks.len());
+        for flag in FLAGS {
+            for run in self.runs(blocks.clone(), flag, BlockFlags::empty()) {
+                part.set(flag, run.start - blocks.start..run.end - blocks.start);
+            }
+        }
+        part
+    }
+
     fn words(&self, flag: BlockFlags) -> &[u64] {
         let each = self.blocks.div_ceil(WORD);
         let place = FLAGS.iter().position(|&known| known == flag).expect("one flag is asked for");

@@ -362,7 +362,7 @@ fn d22_5_invalidation_drops_whole_folios_and_zeroes_parts() {
     dirty_page(&cache, 0, 1);
     dirty_page(&cache, 1, 1);
     dirty_page(&cache, 2, 1);
-    cache.invalidate(3000..8192);
+    cache.invalidate(3000..8192, |_, _| {});
     assert!(cache.find(page(1)).is_none() && cache.find(page(2)).is_some());
     let edge = cache.find(page(0)).unwrap();
     let mut expected = vec![1; 3000];
@@ -371,23 +371,42 @@ fn d22_5_invalidation_drops_whole_folios_and_zeroes_parts() {
     assert!(edge.any(BlockFlags::DIRTY, 2..3), "the edge block is still dirty");
     assert_eq!(edge.flags(3), BlockFlags::UPTODATE);
     assert_eq!(cache.dirty_blocks(), 3 + 4);
-    cache.invalidate(0..u64::MAX);
+    cache.invalidate(0..u64::MAX, |_, _| {});
     assert_eq!((cache.dirty_blocks(), cache.account().dirty_bytes()), (0, 0));
     cache.check_invariants();
 }
 
 #[test]
-fn invalidation_gives_back_whole_frames_of_a_large_folio() {
+fn a_clean_folio_that_loses_a_part_splits_and_forgets_its_places() {
+    let cache = cache(4096);
+    let locked = cache.find_or_create(page(0), 256 << 10, MAX_ORDER);
+    write(&locked, 0, &vec![1; 256 << 10]);
+    let folio = Arc::clone(locked.folio());
+    drop(locked);
+    clean(&cache, &folio);
+    cache.invalidate((60 << 10)..(72 << 10), |_, _| {});
+    let left = |n| cache.find(page(n)).map(|left| (left.shape().index(), left.shape().pages()));
+    assert_eq!((left(0), left(14)), (Some((page(0), 8)), Some((page(14), 1))));
+    assert_eq!((left(15), left(17), left(18)), (None, None, Some((page(18), 1))));
+    assert_eq!((left(19), left(40)), (Some((page(19), 1)), Some((page(32), 32))));
+    let rest = cache.find(page(40)).unwrap();
+    assert_eq!(bytes_of(&rest, 0..128 << 10), Some(vec![1; 128 << 10]));
+    assert_eq!(rest.flags(3), BlockFlags::UPTODATE);
+    drop((folio, rest));
+    assert_eq!(cache.account().cached_bytes(), (256 - 12) << 10);
+    cache.check_invariants();
+}
+
+#[test]
+fn a_dirty_folio_that_loses_a_part_stays_whole() {
     let cache = cache(4096);
     let folio = cache.find_or_create(page(0), 256 << 10, MAX_ORDER);
     write(&folio, 0, &vec![1; 256 << 10]);
     let folio = Arc::clone(&{ folio }.folio().clone());
-    cache.invalidate((60 << 10)..1 << 40);
+    cache.invalidate((60 << 10)..1 << 40, |_, _| {});
     assert_eq!(bytes_of(&folio, 0..60 << 10), Some(vec![1; 60 << 10]));
-    for page in 15..17 {
-        let bytes = bytes_of(&folio, page << 12..(page << 12) + 1024);
-        assert_eq!((bytes, folio.flags(page)), (None, BlockFlags::empty()));
-    }
+    assert_eq!(bytes_of(&folio, 60 << 10..62 << 10), Some(vec![0; 2 << 10]));
+    assert_eq!(folio.flags(15), BlockFlags::UPTODATE);
     assert_eq!(cache.dirty_blocks(), 15);
     cache.check_invariants();
 }
@@ -398,7 +417,7 @@ fn invalidation_waits_for_writeback() {
     dirty_page(&cache, 0, 1);
     let (guard, _) = cache.get_locked(page(0)).unwrap().begin_writeback(0..1);
     std::thread::scope(|scope| {
-        let dropper = scope.spawn(|| cache.invalidate(0..4096));
+        let dropper = scope.spawn(|| cache.invalidate(0..4096, |_, _| {}));
         std::thread::sleep(core::time::Duration::from_millis(10));
         assert!(!dropper.is_finished() && cache.find(page(0)).is_some());
         guard.complete(Ok(()));

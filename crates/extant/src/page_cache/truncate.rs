@@ -1,37 +1,62 @@
 //! Dropping parts of a file from memory.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
+
+use extant_format::cast::u64_from;
 
 use super::cache::{PageCache, pages_of};
 use super::locked::LockedFolio;
-use super::shape::PAGE_BYTES;
+use super::shape::{FolioShape, PageIndex};
 use super::states::BlockFlags;
 
 impl PageCache {
     /// Drops `bytes`, dirty or not, after waiting for their writeback: whole folios leave the file, of others the bytes read as
     /// zeros and the blocks that lie within are discarded. Zeroing the rest of an edge block on the device is the caller's.
+    /// What is cut off folios that know of their blocks is `told`.
+    ///
+    /// A folio of several pages that loses a part and has nothing dirty forgets where its blocks are, and splits: so what
+    /// was dropped takes no memory.
     ///
     /// # Locks
     /// The caller holds `Inode::invalidate` for writing, so that nobody fills the range again meanwhile.
     /// # Source
-    /// Kernel `mm/truncate.c`, `truncate_inode_pages_range`. Differs: a partly dropped folio is not split; it gives back the
-    /// frames that are dropped whole.
-    pub(crate) fn invalidate(self: &Arc<Self>, bytes: Range<u64>) {
-        self.drop_range(bytes, LockedFolio::drop_part);
+    /// Kernel `mm/truncate.c`, `truncate_inode_pages_range`, `truncate_inode_partial_folio`.
+    pub(crate) fn invalidate(
+        self: &Arc<Self>,
+        bytes: Range<u64>,
+        mut told: impl FnMut(&FolioShape, Range<usize>),
+    ) {
+        let (mut at, to) = pages_of(&bytes);
+        while let Some(folio) = self.find_from(at, to) {
+            let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
+            let blocks = 0..folio.shape().blocks();
+            if locked.is_under_writeback(blocks.clone()) {
+                drop(locked);
+                folio.wait_writeback(blocks);
+                continue;
+            }
+            let shape = *folio.shape();
+            let part = shape.part_of(&bytes);
+            at = shape.end_index();
+            if locked.knows_blocks() {
+                told(&shape, part.clone());
+            }
+            if part.len() == shape.bytes() {
+                locked.remove();
+                continue;
+            }
+            locked.drop_part(&part);
+            if shape.order() > shape.min_order() && !locked.any(BlockFlags::DIRTY, blocks) {
+                locked.forget_places();
+                self.split(locked, &part);
+            }
+        }
     }
 
-    /// Drops `bytes`, whole blocks, dirty or not, after waiting for their writeback; who wants them reads them again.
-    ///
-    /// # Locks
-    /// As [`Self::invalidate`].
-    /// # Source
-    /// Kernel `invalidate_inode_pages2_range`, and `truncate_pagecache` where collapse and insert call it.
-    pub(crate) fn forget(self: &Arc<Self>, bytes: Range<u64>) {
-        self.drop_range(bytes, |folio, part| folio.forget(folio.shape().touched(part)));
-    }
-
-    /// Forgets those blocks in `bytes`, whole blocks, that are neither dirty nor being written: the device has newer ones.
+    /// Drops the folios that touch `bytes` and are clean: the device has newer ones. Of others the clean blocks within are
+    /// forgotten.
     ///
     /// Source: kernel `invalidate_inode_pages2_range`.
     pub(crate) fn forget_clean(self: &Arc<Self>, bytes: &Range<u64>) {
@@ -39,33 +64,35 @@ impl PageCache {
         while let Some(folio) = self.find_from(at, to) {
             let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
             at = folio.shape().end_index();
-            let blocks = folio.shape().touched(&folio.shape().part_of(bytes));
-            locked.forget_clean(blocks);
+            let all = 0..folio.shape().blocks();
+            let busy = BlockFlags::DIRTY | BlockFlags::WRITEBACK;
+            if busy.iter().any(|flag| locked.any(flag, all.clone())) {
+                locked.forget_clean(folio.shape().touched(&folio.shape().part_of(bytes)));
+            } else {
+                locked.remove();
+            }
         }
     }
 
-    fn drop_range(
-        self: &Arc<Self>,
-        bytes: Range<u64>,
-        drop_part: impl Fn(&LockedFolio, &Range<usize>),
-    ) {
-        let (mut at, to) = pages_of(&bytes);
-        while let Some(folio) = self.find_from(at, to) {
-            let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
-            let part = folio.shape().part_of(&bytes);
-            let blocks = folio.shape().touched(&part);
-            if locked.is_under_writeback(blocks.clone()) {
-                drop(locked);
-                folio.wait_writeback(blocks);
-                continue;
-            }
-            at = folio.shape().end_index();
-            if part.len() == folio.shape().bytes() {
-                locked.remove();
-            } else {
-                drop_part(&locked, &part);
-            }
+    /// Puts smaller folios in the place of a clean one, without those that lie in `dropped` as a whole: cut at the page where
+    /// that starts, and at the one where it ends, each in as few pieces as alignment allows.
+    ///
+    /// Source: kernel `mm/huge_memory.c`, `folio_split`.
+    fn split(self: &Arc<Self>, locked: LockedFolio, dropped: &Range<usize>) {
+        let shape = *locked.shape();
+        let page = |offset: usize| PageIndex::holding(shape.start() + u64_from(offset));
+        let mut pieces = Vec::new();
+        shape.cut_around(page(dropped.start), &mut pieces);
+        if dropped.end < shape.bytes()
+            && let Some(at) = pieces.iter().position(|piece| piece.holds(page(dropped.end)))
+        {
+            let piece = pieces.remove(at);
+            piece.cut_around(page(dropped.end), &mut pieces);
         }
+        let dropped =
+            shape.start() + u64_from(dropped.start)..shape.start() + u64_from(dropped.end);
+        pieces.retain(|piece| piece.part_of(&dropped).len() < piece.bytes());
+        self.replace(locked, &pieces);
     }
 
     /// Drops the folios that lie in `bytes` and are idle, used or not; the bytes freed.
@@ -83,22 +110,12 @@ impl PageCache {
 }
 
 impl LockedFolio {
-    /// Drops `bytes`, of which nothing is being written.
+    /// Zeroes `bytes`, of which nothing is being written, and discards the blocks that lie within.
     fn drop_part(&self, bytes: &Range<usize>) {
         self.discard(self.shape().covered(bytes));
-        // In pages that go as a whole nothing is known any more, as with the kernel, whose folios are split.
-        let pages = bytes.start.next_multiple_of(PAGE_BYTES)..bytes.end - bytes.end % PAGE_BYTES;
-        if !pages.is_empty() {
-            let blocks = self.shape().covered(&pages);
-            self.folio().inner().states.clear(BlockFlags::UPTODATE, blocks);
-        }
-        let frame_bytes = self.shape().frame_bytes();
         for (frame, place) in self.shape().pieces(bytes.clone()) {
-            if place.len() == frame_bytes {
-                let dropped = self.folio().inner().frames[frame].take();
-                dropped.into_iter().for_each(|frame| self.folio().account().recycle(frame));
-            } else if self.folio().inner().frames[frame].is_some() {
-                let start = frame * frame_bytes;
+            if self.folio().inner().frames[frame].is_some() {
+                let start = frame * self.shape().frame_bytes();
                 self.zero(start + place.start..start + place.end);
             }
         }

@@ -208,12 +208,6 @@ flag_sets! {
     }
 }
 
-impl FreeFlags {
-    /// How the blocks of an extent are given back: checked, and with the clusters at its ends kept for now.
-    pub(crate) const EXTENT: Self =
-        Self(Self::VALIDATED.0 | Self::FIRST_CLUSTER.0 | Self::LAST_CLUSTER.0);
-}
-
 /// Which search found a run; one past the last, when none did and the best run remembered was taken.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Criterion(pub u8);

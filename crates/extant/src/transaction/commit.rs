@@ -34,11 +34,6 @@ impl Transactions {
     pub(crate) fn commit(&self, tid: TransactionId) -> Result<(), Error> {
         let Some(state) = &self.journal else { return Ok(()) };
         let mut locked = state.state.lock();
-        if locked.journal.progress(tid) == Progress::Running {
-            drop(locked);
-            self.listeners().iter().for_each(|listener| listener.committing());
-            locked = state.state.lock();
-        }
         loop {
             if let Some(error) = locked.journal.aborted() {
                 return Err(self.refusal(error));

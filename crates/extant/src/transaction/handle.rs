@@ -33,13 +33,8 @@ pub(crate) trait OrderedData: Send + Sync {
 
 /// Who has to be told of commits.
 pub(crate) trait CommitListener: Send + Sync {
-    /// A transaction that still runs is about to be committed; called with no lock held, and may begin handles.
-    fn committing(&self) {}
-
     /// Transaction `tid` is on the device; called with no lock held.
-    fn committed(&self, tid: TransactionId) {
-        let _ = tid;
-    }
+    fn committed(&self, tid: TransactionId);
 }
 
 /// Blocks set aside for a handle that starts at the end of I/O; given back when dropped unused.

@@ -40,7 +40,7 @@ use crate::options::MountOptions;
 use crate::page_cache::CacheAccount;
 use crate::sync::{Mutex, Rank};
 use crate::trace::{Event, Task};
-use crate::transaction::{CommitListener, Transactions};
+use crate::transaction::Transactions;
 
 pub(crate) use ordered::OrderedFile;
 use queue::Queue;
@@ -59,6 +59,8 @@ fn is_open(inode: &Inode) -> bool {
 pub(crate) enum Purpose {
     /// To get it out of the way: what is being written already is left alone (`WB_SYNC_NONE`).
     Background,
+    /// Somebody wants it under way, and does not wait.
+    Start,
     /// Somebody waits for it to be on the device (`WB_SYNC_ALL`).
     Integrity,
     /// Somebody waits for all that is dirty. The kernel's flusher first writes everything without waiting, and then waits.
@@ -122,26 +124,21 @@ impl Writeback {
         }
     }
 
-    /// The file's data is to be on the device before the transaction that runs now commits: it replaces what that
-    /// transaction drops. Does no I/O.
+    /// Writes a file that replaces another, so that after a crash there is the old data or the new. Waits for the device to
+    /// take it, and for no flush.
     ///
     /// # Source
-    /// Kernel `ext4_alloc_da_blocks` (D24.1). Differs: the kernel starts the write here and does not wait for it; here
-    /// whoever commits writes it first, so that after a crash there is the old data or the new.
-    pub(crate) fn write_before_commit(&self, inode: &Arc<Inode>) {
+    /// Kernel `ext4_alloc_da_blocks` (D24.1).
+    pub(crate) fn write_replacement(&self, inode: &Arc<Inode>) {
         let promised = inode.reservations.lock().promise().clusters.get();
         self.transactions.tracer().emit(|| {
             let reserved_data_blocks = u32::try_from(promised).unwrap_or(u32::MAX);
             Event::AllocDaBlocks { ino: inode.number(), reserved_data_blocks }
         });
-        if inode.pages.dirty_blocks() > 0 {
-            self.queue.lock().urgent.push(Arc::clone(inode));
+        if promised > 0 {
+            // A failure is kept with the file, whose owner hears of it at the next fsync.
+            let _ = self.write_inode(inode, 0..u64::MAX, Purpose::Start);
         }
-    }
-
-    fn write_urgent(&self) {
-        let urgent = core::mem::take(&mut self.queue.lock().urgent);
-        self.write_in_background(urgent.into_iter());
     }
 
     /// Before a writer makes more data dirty: keeps dirty data and the cache within their limits, in the writer's own
@@ -167,7 +164,6 @@ impl Writeback {
 
     /// What is due by the clock: data older than its time, or more than the background limit.
     pub(crate) fn tick(&self) {
-        self.write_urgent();
         let now = self.transactions.clock().monotonic();
         self.write_in_background(core::iter::from_fn(|| {
             self.pop(|since| since + self.expire <= now)
@@ -263,11 +259,5 @@ impl Writeback {
         let (since, inode) = self.queue.lock().pop(due)?;
         inode.queued.store(false, Ordering::Release);
         Some((since, inode))
-    }
-}
-
-impl CommitListener for Writeback {
-    fn committing(&self) {
-        self.write_urgent();
     }
 }

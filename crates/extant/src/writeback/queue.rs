@@ -2,7 +2,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::inode::Inode;
@@ -12,8 +11,6 @@ use crate::inode::Inode;
 pub(super) struct Queue {
     inodes: BTreeMap<(Duration, u64), Arc<Inode>>,
     next: u64,
-    /// To be written before the transaction that runs commits.
-    pub(super) urgent: Vec<Arc<Inode>>,
 }
 
 impl Queue {

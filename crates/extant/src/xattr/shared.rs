@@ -133,12 +133,8 @@ impl Xattrs {
         if self.shared.leave(handle, &block)? {
             self.shift_references(handle, &old_values, &[])?;
             let range = PhysicalRange::single(block.number());
-            self.allocator.free(
-                handle,
-                inode.number(),
-                range,
-                FreeFlags::METADATA | FreeFlags::FORGET,
-            )?;
+            let flags = FreeFlags::METADATA | FreeFlags::FORGET;
+            self.allocator.free(handle, inode.number(), range, flags)?;
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ impl Volume {
     }
 
     fn free(&self, start: u64, len: u64, flags: FreeFlags) -> Result<(), Error> {
-        self.allocator.free(&mut self.begin(), FILE, range(start, len), flags)
+        self.allocator.free(&mut self.begin(), FILE, range(start, len), flags).map(drop)
     }
 
     fn free_in_buddies(&self) -> u64 {

@@ -466,7 +466,7 @@ fn a_full_transaction_refuses_and_changes_nothing() {
                 .map(drop),
         );
     }
-    is_full(allocator.free(&mut handle, FILE, range(start, len), FreeFlags::empty()));
+    is_full(allocator.free(&mut handle, FILE, range(start, len), FreeFlags::empty()).map(drop));
     let parent = Parent { inode: InodeNumber::ROOT, last_group: None, is_top: false };
     is_full(allocator.allocate_inode(&mut handle, parent, InodeKind::Other, None).map(drop));
     drop((handle, others));

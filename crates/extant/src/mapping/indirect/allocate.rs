@@ -8,7 +8,7 @@ use super::{Array, Chain, IndirectMap};
 use crate::Error;
 use crate::allocator::{Allocation, AllocationFlags, AllocationRequest, FreeFlags};
 use crate::extent_status::BlockState;
-use crate::extent_tree::{charge, file_hints, refund};
+use crate::extent_tree::{charge, file_hints, free_blocks};
 use crate::mapping::map::{Created, allocation_flags};
 use crate::mapping::{MapFlags, Mapped};
 use crate::sync::{Rank, assert_held};
@@ -53,13 +53,8 @@ impl IndirectMap<'_> {
             Ok(data) => data,
             Err(error) => {
                 let free = |array: Allocation| {
-                    refund(self.inode, self.mapper.geometry(), array.clusters.get());
-                    self.mapper.allocator.free(
-                        handle,
-                        self.inode.number(),
-                        array.blocks,
-                        FreeFlags::METADATA,
-                    )
+                    let (allocator, flags) = (&self.mapper.allocator, FreeFlags::METADATA);
+                    free_blocks(allocator, handle, self.inode, array.blocks, flags)
                 };
                 self.all_or_abort(arrays.into_iter().try_for_each(free))?;
                 return Err(error);

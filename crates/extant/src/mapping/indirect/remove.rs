@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{Array, Chain, IndirectMap};
 use crate::Error;
 use crate::allocator::FreeFlags;
-use crate::extent_tree::{TouchedGroups, refund};
+use crate::extent_tree::{TouchedGroups, free_blocks};
 use crate::mapping::DataKind;
 use crate::transaction::Handle;
 
@@ -153,8 +153,6 @@ impl IndirectMap<'_> {
         run: PhysicalRange,
         flags: FreeFlags,
     ) -> Result<(), Error> {
-        self.mapper.allocator.free(handle, self.inode.number(), run, flags)?;
-        refund(self.inode, self.mapper.geometry(), run.len());
-        Ok(())
+        free_blocks(&self.mapper.allocator, handle, self.inode, run, flags)
     }
 }
