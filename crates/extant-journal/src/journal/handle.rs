@@ -78,6 +78,8 @@ impl Ticket {
 #[must_use]
 pub struct Reservation {
     blocks: u32,
+    /// The transaction that waits for it.
+    pins: Option<TransactionId>,
 }
 
 impl Reservation {
@@ -156,8 +158,21 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         }
         self.reserved = reserved;
         let reservation =
-            (request.reserved > 0).then_some(Reservation { blocks: request.reserved });
+            (request.reserved > 0).then_some(Reservation { blocks: request.reserved, pins: None });
         Begin::Granted { ticket: self.join(request.blocks, request.revokes, now), reservation }
+    }
+
+    /// Keeps the transaction of `ticket` from committing until `reservation` is used or released: what the later handle
+    /// does belongs to it.
+    ///
+    /// # Source
+    /// None: jbd2 lets a transaction commit while handles that were reserved in it have not started.
+    pub fn pin(&mut self, ticket: &Ticket, reservation: &mut Reservation) {
+        let running = self.running.as_mut().filter(|running| running.tid == ticket.tid);
+        if let Some(running) = running.filter(|_| reservation.pins.is_none()) {
+            running.pins = running.pins.saturating_add(1);
+            reservation.pins = Some(running.tid);
+        }
     }
 
     /// Begins a handle on credits set aside earlier; joins even a locked transaction, and never waits.
@@ -178,6 +193,11 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
     /// Gives up credits set aside.
     pub fn release(&mut self, reservation: Reservation) {
         self.reserved = self.reserved.saturating_sub(reservation.blocks);
+        if let Some(running) = &mut self.running
+            && reservation.pins == Some(running.tid)
+        {
+            running.pins = running.pins.saturating_sub(1);
+        }
     }
 
     /// Adds credits to a handle, if its transaction still runs and has room.

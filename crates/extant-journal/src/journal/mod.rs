@@ -214,9 +214,10 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         }
     }
 
-    /// Whether a transaction is locked and its last handle has stopped.
+    /// Whether a transaction is locked and its last handle has stopped, those included that [`Self::pin`] has promised it.
     pub fn ready_to_switch(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.locked && running.updates == 0)
+        let done = |running: &Running| running.locked && running.updates == 0 && running.pins == 0;
+        self.running.as_ref().is_some_and(done)
     }
 
     /// The blocks of the running transaction, in the order in which `switch` seals them.

@@ -19,6 +19,8 @@ pub(crate) struct Running {
     pub(crate) updates: u32,
     /// Credits that those hold, revoke blocks included.
     pub(crate) open: u32,
+    /// Reservations that it waits for.
+    pub(crate) pins: u32,
     /// Blocks to log.
     pub(crate) dirty: BTreeSet<PhysicalBlock>,
     /// Blocks freed whose older versions must not go home once this transaction has committed.
@@ -35,6 +37,7 @@ impl Running {
             commit_wanted: false,
             started,
             updates: 0,
+            pins: 0,
             open: 0,
             dirty: BTreeSet::new(),
             forgotten: BTreeSet::new(),
@@ -45,6 +48,7 @@ impl Running {
     /// Whether no handle runs and none has left anything.
     pub(crate) fn is_unused(&self) -> bool {
         self.updates == 0
+            && self.pins == 0
             && self.dirty.is_empty()
             && self.revoked.is_empty()
             && self.forgotten.is_empty()

@@ -190,6 +190,39 @@ fn a_reserved_handle_joins_a_locked_transaction() {
 }
 
 #[test]
+fn a_transaction_waits_for_the_handles_that_were_pinned_to_it() {
+    let reserving = HandleRequest { blocks: 1, revokes: 0, reserved: 1 };
+    let mut journal = journal();
+    let (ticket, reservation) = begin(&mut journal, reserving);
+    let mut pinned = reservation.unwrap();
+    journal.pin(&ticket, &mut pinned);
+    journal.pin(&ticket, &mut pinned); // once is enough
+    let tid = ticket.tid();
+    let _ = journal.stop(ticket, [(block(3), BlockChange::Dirty)]);
+    assert_eq!(journal.lock(tid), Ok(Lock::Locked));
+    assert!(!journal.ready_to_switch());
+    assert!(matches!(
+        journal.switch(Duration::ZERO, seal(1)),
+        Err(JournalError::OutOfOrder("switch"))
+    ));
+    let late = journal.start_reserved(pinned, Duration::ZERO).unwrap();
+    assert_eq!(late.tid(), tid);
+    assert!(journal.stop(late, [(block(4), BlockChange::Dirty)]).ready_to_switch);
+    let plan = journal.switch(Duration::ZERO, seal(1)).unwrap();
+    let _ = journal.committed(plan, Duration::ZERO).unwrap();
+
+    // One that is given up is waited for no more, and in a later transaction nobody waits.
+    let (ticket, reservation) = begin(&mut journal, reserving);
+    let mut pinned = reservation.unwrap();
+    journal.pin(&ticket, &mut pinned);
+    let tid = ticket.tid();
+    let _ = journal.stop(ticket, [(block(3), BlockChange::Dirty)]);
+    assert_eq!(journal.lock(tid), Ok(Lock::Locked));
+    journal.release(pinned);
+    assert!(journal.ready_to_switch());
+}
+
+#[test]
 fn extending_needs_a_running_transaction_with_room() {
     let mut journal = journal();
     let limit = journal.parameters().user_maximum();

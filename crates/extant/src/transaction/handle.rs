@@ -156,6 +156,30 @@ impl<'t> Handle<'t> {
         self.sync = true;
     }
 
+    /// The kernel stops its handle here and begins another; this one goes on, so that both are in one transaction.
+    pub(crate) fn go_on_as(&mut self, credits: Credits) {
+        self.tell_stats();
+        self.kind = credits.kind;
+        let tracer = self.transactions.tracer();
+        self.transactions.tell_start(credits);
+        if self.ticket.is_some() {
+            let (tid, kind, requested_blocks) = (self.tid.get(), self.kind, credits.blocks);
+            tracer.emit(|| Event::HandleStart { tid, kind, requested_blocks });
+        }
+        if tracer.is_on() {
+            self.asked = (credits.blocks, self.transactions.clock().monotonic());
+        }
+    }
+
+    /// This transaction does not commit before the handle for which credits are set aside has stopped, or those were given
+    /// up. Whoever has them waits for nothing but the device until then.
+    pub(crate) fn pin_reserved(&mut self) {
+        let reserved = self.reserved.as_mut().and_then(|reserved| reserved.reservation.as_mut());
+        if let (Some(ticket), Some(reservation)) = (&self.ticket, reserved) {
+            self.transactions.pin(ticket, reservation);
+        }
+    }
+
     /// The credits set aside for the end of I/O, to be used by a later handle.
     pub(crate) fn take_reserved(&mut self) -> Option<ReservedCredits> {
         self.reserved.take()
@@ -297,19 +321,26 @@ impl<'t> Handle<'t> {
     }
 
     fn finish(&mut self) {
+        self.tell_stats();
         let changes = core::mem::take(&mut self.changes);
         if let Some(ticket) = self.ticket.take() {
-            self.transactions.tracer().emit(|| {
-                let (requested_blocks, start) = self.asked;
-                let time = self.transactions.clock().monotonic().saturating_sub(start);
-                let dirtied_blocks = u32::try_from(changes.blocks.len()).unwrap_or(u32::MAX);
-                let (tid, kind, sync) = (self.tid.get(), self.kind, self.sync);
-                let interval = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-                Event::HandleStats { tid, kind, interval, sync, requested_blocks, dirtied_blocks }
-            });
             self.transactions.stop(ticket, changes);
         }
         self.rank = None;
+    }
+
+    fn tell_stats(&self) {
+        if self.ticket.is_none() {
+            return;
+        }
+        self.transactions.tracer().emit(|| {
+            let (requested_blocks, start) = self.asked;
+            let time = self.transactions.clock().monotonic().saturating_sub(start);
+            let dirtied_blocks = u32::try_from(self.changes.blocks.len()).unwrap_or(u32::MAX);
+            let (tid, kind, sync) = (self.tid.get(), self.kind, self.sync);
+            let interval = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            Event::HandleStats { tid, kind, interval, sync, requested_blocks, dirtied_blocks }
+        });
     }
 }
 

@@ -100,6 +100,16 @@ impl Transactions {
         self.begin_again(credits)
     }
 
+    /// As [`Self::begin`], for what the kernel does in several handles, of which `first` is the one to tell of; see
+    /// [`Handle::go_on_as`].
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) fn begin_with(&self, first: Credits, all: Credits) -> Result<Handle<'_>, Error> {
+        self.tell_start(first);
+        self.begin_again(Credits { kind: first.kind, ..all })
+    }
+
     /// As [`Self::begin`], for a handle that goes on with what another has begun.
     pub(super) fn begin_again(&self, credits: Credits) -> Result<Handle<'_>, Error> {
         Ok(self.begin_or_wait(credits, true)?.expect("it waits until there is one"))
@@ -210,6 +220,13 @@ impl Transactions {
         state.changed.notify_all();
         let ticket = started.map_err(|error| self.refusal(error))?;
         Ok(Handle::new(self, ticket.tid(), Some(ticket), None, rank, kind))
+    }
+
+    /// Lets the transaction of a handle wait for a later one.
+    pub(super) fn pin(&self, ticket: &Ticket, reservation: &mut Reservation) {
+        if let Some(state) = &self.journal {
+            state.state.lock().journal.pin(ticket, reservation);
+        }
     }
 
     /// Adds credits to a running handle.
