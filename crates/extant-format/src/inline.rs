@@ -94,7 +94,7 @@ pub fn resize(
     at: Place,
     geometry: &Geometry,
 ) -> Result<bool, Corruption> {
-    if len > capacity(inode, extra_isize, at, geometry)? {
+    if extra_isize == 0 || !has_room(inode, extra_isize, len, at, geometry)? {
         return Ok(false);
     }
     let Some(mut area) = XattrMut::in_inode(inode, extra_isize, at, geometry)? else {
@@ -103,6 +103,17 @@ pub fn resize(
     let has = area.view().find(NameIndex::SYSTEM, NAME).is_some();
     let has = has || area.set(NameIndex::SYSTEM, NAME, NewValue::Here(&[]));
     Ok(has && area.resize_value(NameIndex::SYSTEM, NAME, len.saturating_sub(BLOCK_AREA_BYTES)))
+}
+
+fn has_room(
+    inode: &[u8],
+    extra_isize: u16,
+    len: usize,
+    at: Place,
+    geometry: &Geometry,
+) -> Result<bool, Corruption> {
+    let value = value_room(inode, extra_isize, at, geometry)?;
+    Ok(value.is_some_and(|value| len.saturating_sub(BLOCK_AREA_BYTES) <= value))
 }
 
 /// The part of the contents that lies in the attribute, to be changed.
@@ -121,31 +132,46 @@ pub fn tail_mut<'a>(
         .ok_or(at.breaks(Rule::InlineData))
 }
 
-/// Bytes of inline data that fit an inode: 0 if not even an empty attribute does.
+/// Bytes of inline data that an inode may be asked to hold: 0 if the attribute fits at best without a value, though then
+/// [`BLOCK_AREA_BYTES`] would fit, and may even be there.
 ///
 /// # Errors
 /// The area of attributes breaks a rule.
+/// # Source
+/// Kernel `ext4_get_max_inline_size`.
 pub fn capacity(
     inode: &[u8],
     extra_isize: u16,
     at: Place,
     geometry: &Geometry,
 ) -> Result<usize, Corruption> {
+    if extra_isize == 0 {
+        return Ok(0);
+    }
+    let value = value_room(inode, extra_isize, at, geometry)?.unwrap_or(0);
+    Ok(if value == 0 { 0 } else { value.saturating_add(BLOCK_AREA_BYTES) })
+}
+
+/// The longest value that the attribute could have; `None` if not even its entry fits.
+fn value_room(
+    inode: &[u8],
+    extra_isize: u16,
+    at: Place,
+    geometry: &Geometry,
+) -> Result<Option<usize>, Corruption> {
     let area = inode.len().saturating_sub(CORE_BYTES).saturating_sub(extra_isize.into());
     let (free, own) = match XattrView::in_inode(inode, extra_isize, at, geometry)? {
         None => (area.saturating_sub(AREA_OVERHEAD_BYTES), None),
         Some(view) => (view.free_bytes(), view.find(NameIndex::SYSTEM, NAME)),
     };
-    if extra_isize == 0 {
-        return Ok(0);
-    }
     let value = match own {
-        Some(entry) => Some(
-            free.saturating_add(xattr::padded(usize::try_from(entry.value.size()).unwrap_or(0))),
-        ),
+        Some(entry) => {
+            let size = usize::try_from(entry.value.size()).unwrap_or(0);
+            Some(free.saturating_add(xattr::padded(size)))
+        }
         None => free.checked_sub(xattr::entry_bytes(NAME.len())),
     };
-    Ok(value.map_or(0, |value| (value & !3).saturating_add(BLOCK_AREA_BYTES)))
+    Ok(value.map(|value| value & !3))
 }
 
 /// Makes a block area that of an empty inline directory in `parent`.
@@ -163,7 +189,8 @@ pub fn set_parent(head: &mut [u8; BLOCK_AREA_BYTES], parent: InodeNumber) {
 pub const PARENT_BYTES: usize = 4;
 /// The stored part of the attribute's name.
 pub const NAME: &[u8] = b"data";
-const BLOCK_AREA_AT: usize = 0x28;
+/// Where the block area starts in an inode.
+pub const BLOCK_AREA_AT: usize = 0x28;
 /// The magic number before the entries and the zeros after them.
 const AREA_OVERHEAD_BYTES: usize = 8;
 
@@ -191,6 +218,25 @@ mod tests {
         let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap();
         assert!(area.set(NameIndex::USER, b"abcd", NewValue::Here(b"12345")));
         assert_eq!(capacity(&inode, 32, AT, &geometry()), Ok(128 - 28));
+    }
+
+    #[test]
+    fn d6_an_attribute_without_room_for_a_value_is_no_capacity() {
+        let with_attribute = |value: &[u8]| {
+            let mut inode = vec![0; 256];
+            let mut area = XattrMut::in_inode(&mut inode, 32, AT, &geometry()).unwrap().unwrap();
+            assert!(area.set(NameIndex::USER, b"a", NewValue::Here(value)));
+            inode
+        };
+        assert_eq!(capacity(&with_attribute(&[b'v'; 44]), 32, AT, &geometry()), Ok(64));
+        let mut inode = with_attribute(&[b'v'; 48]);
+        assert_eq!(capacity(&inode, 32, AT, &geometry()), Ok(0));
+        // What was there before such an attribute came keeps its place all the same.
+        assert!(resize(&mut inode, 32, BLOCK_AREA_BYTES, AT, &geometry()).unwrap());
+        assert!(!resize(&mut inode, 32, BLOCK_AREA_BYTES + 1, AT, &geometry()).unwrap());
+        assert_eq!(capacity(&inode, 32, AT, &geometry()), Ok(0));
+        assert_eq!(InlineData::of(&inode, 32, AT, &geometry()).unwrap().len(), BLOCK_AREA_BYTES);
+        assert!(!resize(&mut with_attribute(&[b'v'; 52]), 32, 60, AT, &geometry()).unwrap());
     }
 
     #[test]

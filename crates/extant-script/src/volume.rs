@@ -274,7 +274,9 @@ impl Volume {
                 FileExtentState::Written => "written",
                 FileExtentState::Unwritten => "unwritten",
                 FileExtentState::Delayed => "delayed",
-                FileExtentState::Inline => "inline",
+                FileExtentState::Inline { at, bytes } => {
+                    return format!("[0+{bytes} at {at} inline]");
+                }
             };
             let place = extent.physical.map(|at| format!(" at {}", at * block)).unwrap_or_default();
             let (from, len) = (u64::from(extent.logical) * block, u64::from(extent.len) * block);

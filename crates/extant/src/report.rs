@@ -116,7 +116,12 @@ pub enum FileExtentState {
     /// In memory with space promised, no place yet.
     Delayed,
     /// In the inode itself, without a block of its own.
-    Inline,
+    Inline {
+        /// Where the first of its bytes lies on the device, in bytes.
+        at: u64,
+        /// How many there are.
+        bytes: u32,
+    },
 }
 
 /// What becomes of a range of a file's bytes.

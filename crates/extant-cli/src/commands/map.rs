@@ -62,7 +62,7 @@ fn state_name(state: FileExtentState) -> &'static str {
         FileExtentState::Written => "written",
         FileExtentState::Unwritten => "unwritten",
         FileExtentState::Delayed => "delayed",
-        FileExtentState::Inline => "inline",
+        FileExtentState::Inline { .. } => "inline",
     }
 }
 

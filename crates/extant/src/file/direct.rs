@@ -41,7 +41,11 @@ impl Files {
             return self.read(inode, open, offset, buffer);
         }
         let bytes = self.whole_sectors(offset, buffer.len())?;
-        let _content = inode.content.read();
+        let content = inode.content.read();
+        if inode.is_inline() {
+            drop(content);
+            return self.read(inode, open, offset, buffer);
+        }
         let bytes = bytes.start..bytes.end.min(inode.size());
         if bytes.is_empty() {
             return Ok(0);
@@ -109,7 +113,12 @@ impl Files {
             }
         }
         let (start, written_to, end) = {
-            let _content = inode.content.write();
+            let content = inode.content.write();
+            if inode.is_inline() {
+                drop(content);
+                return self.write(caller, inode, offset, bytes);
+            }
+            inode.set_may_inline(false);
             let start = offset.unwrap_or(inode.size());
             let range = self.whole_sectors(start, bytes.len())?;
             self.may_write(inode, start)?;
@@ -287,7 +296,7 @@ impl Files {
 
     /// Whether the kernel, too, goes through the cache for this file (D21.1).
     fn must_buffer(&self, inode: &Inode) -> bool {
-        inode.flags().contains(InodeFlags::INLINE_DATA) || self.mapper.journals_data(inode)
+        inode.is_inline() || self.mapper.journals_data(inode)
     }
 
     fn may_write(&self, inode: &Inode, start: u64) -> Result<(), Error> {

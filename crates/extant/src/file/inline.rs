@@ -1,67 +1,174 @@
-//! Files whose bytes live inside their inode: read there; moved into blocks before they change.
+//! Files whose bytes live inside their inode: written there as long as they fit, then moved out into blocks.
 //!
-//! Source: kernel `fs/ext4/inline.c`: `ext4_readpage_inline`, `ext4_convert_inline_data`, `ext4_inline_data_truncate` (D6).
-//! Differs: every change but a cut moves the bytes out first, in one transaction that orders them.
+//! A delayed write moves them out of memory's way only: the first block becomes delayed while the copy in the inode stays,
+//! and writeback drops that copy in the transaction that gives the block its place (`writeback`). Whoever needs blocks at
+//! once has the bytes moved at once.
+//!
+//! Source: kernel `fs/ext4/inline.c`: `ext4_generic_write_inline_data`, `ext4_write_inline_data_end`,
+//! `ext4_da_convert_inline_data_to_extent`, `ext4_convert_inline_data`, `ext4_inline_data_truncate` (D6).
+//! Differs: a block that the bytes are moved to at once is written from the start and ordered before the commit; the
+//! kernel puts it into the journal, or, for want of space, leaves it unwritten, and then a crash loses bytes that were
+//! synced. If no block is to be had, the bytes stay where they are; the kernel drops them.
 
 use alloc::sync::Arc;
+use alloc::vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use extant_format::cast::u64_from;
-use extant_format::{InodeFlags, LogicalRange};
+use extant_format::{LogicalBlock, LogicalRange};
 
 use super::Files;
+use super::write::{Delays, privilege};
 use crate::Error;
+use crate::caller::Caller;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
-use crate::page_cache::PageIndex;
+use crate::page_cache::{BlockFlags, LockedFolio, PageIndex};
 use crate::trace::HandleType;
-use crate::transaction::{Credits, Handle, credits};
-use crate::writeback::OrderedFile;
+use crate::transaction::Credits;
+use crate::writeback::{OrderedFile, Purpose};
 
 impl Files {
-    /// Copies bytes from `offset` on, which lies before the end of file.
-    pub(super) fn read_inline(
+    /// Writes `bytes` into the inode, if all of them fit. `None`: they belong into blocks, and what is in the inode does
+    /// not stand in the way any more (D6.1, D6.4).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if what has to make room finds none; nothing has changed then.
+    /// # Locks
+    /// The caller holds `content` for writing.
+    pub(super) fn write_in_inode(
         &self,
-        inode: &Inode,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize, Error> {
-        let data = self.xattrs.read_inline(inode)?;
-        let size = usize::try_from(inode.size()).unwrap_or(usize::MAX).min(data.len());
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
-        let count = (size - start).min(buffer.len());
-        buffer[..count].copy_from_slice(&data[start..start + count]);
-        Ok(count)
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        at: u64,
+        bytes: &[u8],
+        delays: Delays,
+    ) -> Result<Option<usize>, Error> {
+        let index = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
+        let end = index(at.saturating_add(u64_from(bytes.len())));
+        if delays == Delays::No && end > self.inodes.inline_capacity(inode)? {
+            return self.try_move_out(inode).map(|()| None);
+        }
+        let mut handle = self.begin_store(inode, 1)?;
+        if !self.inodes.make_inline(&mut handle, inode, end)? {
+            handle.stop()?;
+            match delays {
+                Delays::Yes => self.delay_contents(caller, inode)?,
+                Delays::No => self.try_move_out(inode)?,
+            }
+            return Ok(None);
+        }
+        let folio = first_folio(inode);
+        if !inode.keeps_contents() {
+            // A store through a mapping came in between.
+            drop(folio);
+            return handle.stop().map(|()| None);
+        }
+        self.fill_first_folio(inode, &folio)?;
+        let size = inode.size();
+        folio.write_bytes(index(at), bytes);
+        // What lies between is zeros in memory, whatever the inode holds behind the end of file.
+        let from = index(at.min(size));
+        let mut changed = vec![0; end - from];
+        folio.copy_to(from, &mut changed);
+        self.inodes.write_inline(&mut handle, inode, from, &changed)?;
+        if u64_from(end) > size {
+            inode.set_size(u64_from(end));
+            inode.core.lock().size = u64_from(end);
+        }
+        self.tell_written(inode, at, bytes.len(), delays == Delays::Yes);
+        drop(folio);
+        self.inodes.store_nested(&mut handle, inode)?;
+        inode.note_transaction(handle.transaction_id(), true);
+        handle.stop()?;
+        Ok(Some(bytes.len()))
     }
 
-    /// Moves the bytes of an inline file into its first block, which the commit waits for, so that they are in one
-    /// place or the other after a crash.
-    pub(super) fn leave_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
-        if !inode.flags().contains(InodeFlags::INLINE_DATA) {
+    /// Makes the contents delayed in the first block. Until that is written, the copy in the inode is what a crash leaves
+    /// (D6.2).
+    fn delay_contents(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
+        let folio = first_folio(inode);
+        let Some(room) = self.fill_first_folio(inode, &folio)? else {
+            inode.set_may_inline(false);
             return Ok(());
-        }
-        let room = self.xattrs.read_inline(inode)?;
-        let data = &room[..room.len().min(usize::try_from(inode.size()).unwrap_or(usize::MAX))];
-        let blocks = self.mapper.credits(inode, 1) + credits::XATTR + 2;
-        let mut handle = {
-            let credits = Credits::blocks(blocks, self.geometry());
-            self.transactions.begin(credits.of(HandleType::WritePage, inode.number()))?
         };
-        self.xattrs.drop_inline(&mut handle, inode)?;
-        if !data.is_empty() {
-            let folio = inode.pages.find_or_create(PageIndex::ZERO, data.len(), 0);
-            let bytes = 0..data.len();
-            let map =
-                |range: LogicalRange| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
-            if let Err(error) = self.prepare(inode, &folio, &bytes, map) {
-                drop(folio);
-                self.return_to_inode(handle, inode, &room)?;
-                return Err(error);
+        let part = 0..room;
+        self.prepare(inode, &folio, &part, |range| {
+            self.mapper.delay(inode, range, privilege(caller))
+        })?;
+        folio.commit_write(&part);
+        inode.set_may_inline(false);
+        drop(folio);
+        self.writeback.note_dirty(inode);
+        Ok(())
+    }
+
+    /// Sees to it that the bytes are in blocks, and stay there: for whoever changes blocks (D6.5).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], of the device; the bytes are where they were then.
+    /// # Locks
+    /// None may be held of rank 45 or more.
+    pub(super) fn leave_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        while inode.is_inline() {
+            if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
+                self.move_out(inode)?;
+            } else {
+                // They are on their way.
+                self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Everything)?;
             }
-            folio.write_bytes(0, data);
-            folio.commit_write(&bytes);
-            drop(folio);
-            handle.order(OrderedFile::new(self.writeback.own(), inode), 0..u64_from(data.len()));
         }
+        inode.set_may_inline(false);
+        Ok(())
+    }
+
+    /// Moves the bytes into the first block at once, unless somebody has begun to. The commit waits for the block, so that
+    /// they are in one place or the other after a crash.
+    fn move_out(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        let mut attempt = 0;
+        loop {
+            match self.try_move_out(inode) {
+                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_move_out(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        let credits = Credits::blocks(self.mapper.credits(inode, 1) + 1, self.geometry());
+        let credits = credits.of(HandleType::WritePage, inode.number());
+        let mut handle = self.transactions.begin(credits)?;
+        let folio = first_folio(inode);
+        let may_stay = inode.may_inline();
+        let is_delayed = folio.flags(0).contains(BlockFlags::DELAY);
+        if is_delayed || self.fill_first_folio(inode, &folio)?.is_none() {
+            inode.set_may_inline(false);
+            drop(folio);
+            return handle.stop();
+        }
+        let Some(copy) = self.inodes.drop_inline(&mut handle, inode)? else {
+            drop(folio);
+            return handle.stop();
+        };
+        // As the kernel, a whole block of the transaction's data.
+        let block = u64::from(self.geometry().block_size);
+        let part = 0..copy.len();
+        let map = |range| self.mapper.map(&mut handle, inode, range, MapFlags::CREATE);
+        if let Err(error) = self.prepare(inode, &folio, &part, map) {
+            let restored = self.inodes.restore_inline(&mut handle, inode, &copy);
+            inode.set_may_inline(may_stay);
+            return Err(match restored {
+                Ok(()) => handle.stop().err().unwrap_or(error),
+                Err(lost) => {
+                    self.transactions.abort(&lost, "inline data could not be put back");
+                    lost
+                }
+            });
+        }
+        folio.commit_write(&part);
+        drop(folio);
+        handle.order(OrderedFile::new(self.writeback.own(), inode), 0..block);
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
@@ -69,49 +176,84 @@ impl Files {
         Ok(())
     }
 
-    /// No block was to be had: the bytes go back to where they were.
-    ///
-    /// Source: kernel `ext4_restore_inline_data`.
-    fn return_to_inode(
-        &self,
-        mut handle: Handle<'_>,
-        inode: &Inode,
-        room: &[u8],
-    ) -> Result<(), Error> {
-        let returned = self.xattrs.make_inline(&mut handle, inode, room.len()).and_then(|fits| {
-            if fits { self.xattrs.write_inline(&mut handle, inode, 0, room) } else { Ok(()) }
-        });
-        returned.inspect_err(|error| {
-            self.transactions.abort(error, "inline data could not be put back");
-        })?;
-        handle.stop()
+    /// Makes the first folio valid with the contents of the inode, and says how many bytes these have room for; `None` if
+    /// the inode does not hold them.
+    fn fill_first_folio(&self, inode: &Inode, folio: &LockedFolio) -> Result<Option<usize>, Error> {
+        let Some(bytes) = self.inodes.find_inline(inode)? else { return Ok(None) };
+        let size = usize::try_from(inode.size()).unwrap_or(usize::MAX).min(bytes.len());
+        for run in folio.missing(&(0..folio.shape().bytes())) {
+            put(folio, run, &bytes[..size]);
+        }
+        Ok(Some(bytes.len()))
     }
 
-    /// Cuts an inline file, or moves it into blocks if it is to grow. `true`: it is done.
-    pub(super) fn truncate_inline(&self, inode: &Arc<Inode>, size: u64) -> Result<bool, Error> {
-        if size > inode.size() {
-            self.leave_inode(inode)?;
+    /// Makes the first folio valid if its bytes are in the inode, and says whether they are.
+    ///
+    /// # Errors
+    /// Of reading the inode.
+    pub(super) fn fill_from_inode(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+    ) -> Result<bool, Error> {
+        if folio.shape().index() != PageIndex::ZERO || !inode.is_inline() {
             return Ok(false);
         }
-        let data = self.xattrs.read_inline(inode)?;
-        let kept = usize::try_from(size).unwrap_or(usize::MAX).min(data.len());
-        let mut handle = self.transactions.begin(
-            Credits::blocks(2 + credits::XATTR, self.geometry())
-                .of(HandleType::Inode, inode.number()),
-        )?;
-        // What is cut off must read as zeros if the file grows again.
-        let cut = data.len() - kept;
-        self.xattrs.write_inline(&mut handle, inode, kept, &alloc::vec![0; cut])?;
-        inode.set_size(size);
+        self.fill_first_folio(inode, folio).map(|room| room.is_some())
+    }
+
+    /// Cuts what lies in the inode, and what memory has of its newer form, to the file's size (D6.6).
+    ///
+    /// # Errors
+    /// Of reading the inode; [`Error::Corrupt`].
+    /// # Locks
+    /// The caller holds `content` and `invalidate` for writing, and has cut the folios.
+    /// # Source
+    /// Kernel `ext4_inline_data_truncate`. Differs: if the contents are moving out, the promise for the blocks that stay
+    /// is kept, as their bytes are.
+    pub(super) fn cut_in_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        let credits = Credits::blocks(self.mapper.credits(inode, 1), self.geometry());
+        let mut handle = self.transactions.begin(credits.of(HandleType::Inode, inode.number()))?;
+        self.orphans.add(&mut handle, inode)?;
+        let size = inode.size();
+        if size == 0 {
+            inode.allocate_on_close.store(true, Ordering::Release);
+        }
+        self.inodes.cut_inline(&mut handle, inode, usize::try_from(size).unwrap_or(usize::MAX))?;
+        let block = u64::from(self.geometry().block_size);
+        let first = u32::try_from(size.div_ceil(block)).ok().and_then(LogicalBlock::new);
+        if let Some(first) = first.filter(|_| !inode.may_inline()) {
+            self.mapper.forget_delayed(inode, LogicalRange::from_block_on(first));
+        }
+        if inode.core.lock().links > 0 {
+            self.orphans.remove(&mut handle, inode)?;
+        }
         let now = self.transactions.clock().wall();
         {
             let mut core = inode.core.lock();
-            core.size = size;
             (core.mtime, core.ctime) = (now, now);
         }
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
-        handle.stop()?;
-        Ok(true)
+        handle.stop()
     }
+}
+
+/// The folio that contents of an inode are seen through.
+fn first_folio(inode: &Inode) -> LockedFolio {
+    inode.pages.find_or_create(PageIndex::ZERO, 1, 0)
+}
+
+/// Puts the part of `contents` that belongs there into blocks of the first folio, none of which was valid; zeros follow.
+fn put(folio: &LockedFolio, blocks: Range<usize>, contents: &[u8]) {
+    let mut rest = contents.get(folio.shape().bytes_of(&blocks).start..).unwrap_or_default();
+    let mut frames = folio.read_frames(&blocks);
+    for frame in &mut frames {
+        let room = frame.make_mut();
+        let (part, behind) = rest.split_at(rest.len().min(room.len()));
+        room[..part.len()].copy_from_slice(part);
+        room[part.len()..].fill(0);
+        rest = behind;
+    }
+    folio.read_done(blocks, frames);
 }

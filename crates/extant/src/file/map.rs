@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
+use extant_format::{LogicalBlock, LogicalRange};
 
 use super::Files;
 use crate::Error;
@@ -21,6 +21,9 @@ impl Files {
     /// Of reading the block map.
     /// # Locks
     /// Takes `content` for reading: a file whose blocks move shows them before or after.
+    /// # Source
+    /// Kernel `ext4_iomap_begin_report`, `ext4_inline_data_iomap`. Differs: a file whose contents are moving out of the inode
+    /// shows its delayed blocks; the kernel shows the old contents alone, and has no answer for what lies behind them.
     pub(crate) fn extents(
         &self,
         inode: &Arc<Inode>,
@@ -29,11 +32,13 @@ impl Files {
         let _content = inode.content.read();
         let mut extents: Vec<FileExtent> = Vec::new();
         let mut rest = self.blocks_touched(bytes);
-        if inode.flags().contains(InodeFlags::INLINE_DATA) {
-            let inline = FileExtentState::Inline;
-            let extent =
-                FileExtent { logical: 0, physical: None, len: 1, state: inline, last: true };
-            extents.extend(Some(extent).filter(|_| bytes.start < inode.size() && rest.is_some()));
+        if inode.keeps_contents()
+            && let Some((at, room)) = self.inodes.place_of_contents(inode)?
+        {
+            let len = inode.size().min(room);
+            let state = FileExtentState::Inline { at, bytes: u32::try_from(len).unwrap_or(0) };
+            let extent = FileExtent { logical: 0, physical: None, len: 1, state, last: true };
+            extents.extend(Some(extent).filter(|_| bytes.start < len && rest.is_some()));
             return Ok(extents);
         }
         while let Some(range) = rest {
@@ -80,7 +85,7 @@ impl Files {
         if offset >= size {
             return Ok(None);
         }
-        if inode.flags().contains(InodeFlags::INLINE_DATA) {
+        if inode.keeps_contents() {
             return Ok(Some(if data { offset } else { size }));
         }
         let bits = self.geometry().block_bits;

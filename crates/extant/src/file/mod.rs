@@ -36,7 +36,7 @@ mod write;
 
 use alloc::sync::Arc;
 
-use extant_format::{Geometry, InodeFlags};
+use extant_format::Geometry;
 
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
@@ -129,7 +129,7 @@ impl Files {
     ///
     /// Source: kernel `ext4_max_size`, `ext4_max_bitmap_size`.
     fn max_bytes(&self, inode: &Inode) -> u64 {
-        if inode.flags().intersects(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA) {
+        if self.mapper.has_extents(inode) {
             self.geometry().max_extent_file_bytes()
         } else {
             self.geometry().max_indirect_file_bytes()

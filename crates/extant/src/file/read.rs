@@ -6,7 +6,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::InodeFlags;
 use extant_format::cast::u64_from;
 
 use super::{Files, OpenFile};
@@ -34,9 +33,6 @@ impl Files {
         let end = inode.size().min(offset.saturating_add(u64_from(buffer.len())));
         if offset >= end {
             return Ok(0);
-        }
-        if inode.flags().contains(InodeFlags::INLINE_DATA) {
-            return self.read_inline(inode, offset, buffer);
         }
         let ahead = open.readahead.lock().next(offset, end - offset);
         let fetch_to = ahead.map_or(end, |range| range.end.max(end)).min(inode.size());
@@ -81,6 +77,7 @@ impl Files {
             let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, MAX_ORDER);
             let part = folio.shape().part_of(&(at..bytes.end));
             at = folio.shape().end();
+            outcome = self.fill_from_inode(inode, &folio).map(drop);
             for run in folio.missing(&part) {
                 let look_up = |range| self.mapper.look_up(inode, range);
                 outcome = outcome.and_then(|()| self.plan_reads(&folio, run, &mut reads, look_up));

@@ -37,10 +37,7 @@ impl Files {
             return Err(Error::NotPermitted);
         }
         self.note_modified(inode, caller)?;
-        if inode.flags().contains(InodeFlags::INLINE_DATA) {
-            let _content = inode.content.write();
-            self.leave_inode(inode)?;
-        }
+        self.leave_inode_of_store(inode)?;
         self.writeback.balance();
         let mut attempt = 0;
         loop {
@@ -57,6 +54,12 @@ impl Files {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Moves contents out of the inode, unless they are being cut.
+    fn leave_inode_of_store(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        let _invalidate = inode.invalidate.read();
+        self.leave_inode(inode)
     }
 
     /// Promises space for what has none (D19.3). `None`: some of the folio has to be read first.
@@ -108,13 +111,12 @@ impl Files {
         inode: &Arc<Inode>,
         offset: u64,
     ) -> Result<Option<(LockedFolio, Range<usize>)>, Error> {
-        let Some(folio) = inode.pages.get_locked(PageIndex::holding(offset)) else {
-            return Ok(None);
-        };
+        let folio = inode.pages.get_locked(PageIndex::holding(offset));
         let size = inode.size();
         if offset >= size {
             return Err(Error::Invalid("a store behind the end of file"));
         }
+        let Some(folio) = folio else { return Ok(None) };
         let part = 0..folio.shape().part_of(&(0..size)).end;
         for run in folio.missing(&part) {
             self.read_blocks(inode, &folio, run)?;

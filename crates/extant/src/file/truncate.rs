@@ -31,8 +31,9 @@ impl Files {
         if size > self.max_bytes(inode) {
             return Err(Error::TooLarge);
         }
-        if inode.flags().contains(InodeFlags::INLINE_DATA) && self.truncate_inline(inode, size)? {
-            return Ok(());
+        let room = self.inodes.find_inline(inode)?.map(|bytes| u64_from(bytes.len()));
+        if room.is_some_and(|room| size > room) {
+            self.leave_inode(inode)?;
         }
         let old = inode.size();
         if size < old {
@@ -102,6 +103,9 @@ impl Files {
     /// Frees every block behind the end of file, and takes the inode off the orphan list if it has names (D22.4).
     pub(super) fn cut_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         self.tell_truncate(inode, true);
+        if inode.is_inline() {
+            self.cut_in_inode(inode)?;
+        }
         if self.has_blocks(inode) {
             let mut handle = self.begin_truncate(inode)?;
             self.cut_blocks_under(&mut handle, inode)?;

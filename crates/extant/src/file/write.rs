@@ -13,6 +13,7 @@ use super::Files;
 use crate::Error;
 use crate::caller::Caller;
 use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
+use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::{MapFlags, Mapped};
 use crate::page_cache::{BlockFlags, LockedFolio, MAX_ORDER, PageIndex};
@@ -62,7 +63,6 @@ impl Files {
         }
         let bytes = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
         self.note_modified(inode, caller)?;
-        self.leave_inode(inode)?;
         let mut done = 0;
         while done < bytes.len() {
             self.writeback.balance();
@@ -87,13 +87,31 @@ impl Files {
         self.tell_write(inode, at, bytes.len(), delays == Delays::Yes);
         let mut attempt = 0;
         loop {
-            let written = match delays {
-                Delays::Yes => self.write_delayed(caller, inode, at, bytes),
-                Delays::No => self.write_placed(caller, inode, at, bytes),
-            };
-            match written {
+            match self.try_write_chunk(caller, inode, at, bytes, delays) {
                 Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
                 other => return other,
+            }
+        }
+    }
+
+    fn try_write_chunk(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        at: u64,
+        bytes: &[u8],
+        delays: Delays,
+    ) -> Result<usize, Error> {
+        if inode.may_inline()
+            && let Some(written) = self.write_in_inode(caller, inode, at, bytes, delays)?
+        {
+            return Ok(written);
+        }
+        match delays {
+            Delays::Yes => self.write_delayed(caller, inode, at, bytes),
+            Delays::No => {
+                self.leave_inode(inode)?;
+                self.write_placed(caller, inode, at, bytes)
             }
         }
     }
@@ -141,7 +159,7 @@ impl Files {
     }
 
     /// It leaves the folio.
-    fn tell_written(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
+    pub(super) fn tell_written(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
         self.transactions.tracer().emit(|| {
             let (ino, len) = (inode.number(), u32::try_from(len).unwrap_or(u32::MAX));
             if delays {
@@ -350,9 +368,11 @@ impl Files {
         folio.note_blocks();
         let flags = folio.flags(block);
         if !flags.contains(BlockFlags::MAPPED) {
-            let mapped =
-                self.mapper.look_up(inode, folio.shape().file_blocks(&(block..block + 1)))?;
-            if !matches!(mapped.state, crate::extent_status::BlockState::Written(_)) {
+            let range = folio.shape().file_blocks(&(block..block + 1));
+            let is_written = |state| matches!(state, BlockState::Written(_));
+            let has_block =
+                !inode.keeps_contents() && is_written(self.mapper.look_up(inode, range)?.state);
+            if !has_block {
                 if flags.contains(BlockFlags::UPTODATE) {
                     folio.zero(part);
                 }

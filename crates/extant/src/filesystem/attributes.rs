@@ -85,7 +85,7 @@ impl Volume {
             gid: core.gid,
             links: core.links.into(),
             size: inode.size(),
-            blocks: core.blocks + promised_sectors + inline_sectors(&core),
+            blocks: core.blocks + promised_sectors + inline_sectors(&core, inode.size()),
             device: matches!(
                 core.file_type(),
                 Some(FileType::CharacterDevice | FileType::BlockDevice)
@@ -114,9 +114,10 @@ fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<
     Err(Error::NotPermitted)
 }
 
-/// Inline data counts as space, as `ext4_file_getattr` has it.
-fn inline_sectors(core: &InodeRecord) -> u64 {
-    if core.flags.contains(InodeFlags::INLINE_DATA) { core.size.div_ceil(512) } else { 0 }
+/// A file's inline data counts as space, as `ext4_file_getattr` has it.
+fn inline_sectors(core: &InodeRecord, size: u64) -> u64 {
+    let is_file = core.file_type() == Some(FileType::Regular);
+    if is_file && core.flags.contains(InodeFlags::INLINE_DATA) { size.div_ceil(512) } else { 0 }
 }
 
 /// The flags that `chattr` may change.

@@ -3,6 +3,10 @@
 //! # Invariants
 //! `core.size` (the size to store, `i_disksize`) is at most [`Inode::size`] while `content` is held. `core.block` (the
 //! 60 bytes of `i_block`) changes only with `map` held for writing. The copy in the inode table follows by `inode_table::store` in the handle that made the change.
+//!
+//! Contents in the inode ([`Inode::is_inline`]): while they may stay there ([`Inode::may_inline`]), no block is dirty, and
+//! what memory has of the first folio is the same. When they may not, they are moving out: either they are in dirty,
+//! delayed blocks from the first on, and the copy in the inode is what a crash leaves, or that copy is of no byte.
 //! # Locking
 //! `content` (30) > `invalidate` (40) > folio (60) > `attributes_lock` (65) > `map` (70) > leaves: `core`, `status`.
 //! # Not here
@@ -60,6 +64,8 @@ pub(crate) struct Inode {
     pub(crate) linkable: AtomicBool,
     /// Of a directory: the group that its last new inode went to, or `u32::MAX` (`i_last_alloc_group`).
     pub(crate) last_group: AtomicU32,
+    /// Contents that fit are kept in the inode (`EXT4_STATE_MAY_INLINE_DATA`).
+    may_inline: AtomicBool,
     /// The page at which the last writeback of the whole file ended.
     pub(crate) writeback_index: AtomicU64,
     /// In the queue of those with dirty data.
@@ -104,6 +110,7 @@ impl Inode {
             orphan: AtomicBool::new(false),
             linkable: AtomicBool::new(false),
             last_group: AtomicU32::new(u32::MAX),
+            may_inline: AtomicBool::new(false),
             writeback_index: AtomicU64::new(0),
             queued: AtomicBool::new(false),
             life: Mutex::new(Rank::Leaf, Life::default()),
@@ -133,6 +140,26 @@ impl Inode {
     /// The inode's flags.
     pub(crate) fn flags(&self) -> InodeFlags {
         self.core.lock().flags
+    }
+
+    /// Whether the inode holds its contents, or did, and a crash now would find them there (D6.3).
+    pub(crate) fn is_inline(&self) -> bool {
+        self.flags().contains(InodeFlags::INLINE_DATA)
+    }
+
+    /// Whether the inode may hold its contents: if it [does](Self::is_inline), there is no newer copy of them.
+    pub(crate) fn may_inline(&self) -> bool {
+        self.may_inline.load(Ordering::Acquire)
+    }
+
+    /// Whether the inode holds its contents, and memory has nothing newer.
+    pub(crate) fn keeps_contents(&self) -> bool {
+        self.may_inline() && self.is_inline()
+    }
+
+    /// Decides whether the inode may hold its contents; the caller has the first folio locked, or is alone.
+    pub(crate) fn set_may_inline(&self, may: bool) {
+        self.may_inline.store(may, Ordering::Release);
     }
 
     /// The size that users see, in bytes.

@@ -1,4 +1,4 @@
-//! Inodes in and out of their table blocks, and the table of those in memory.
+//! Inodes in and out of their table blocks, and the table of those in memory; `inline.rs`: contents that lie in the inode.
 //!
 //! # Invariants
 //! At most one [`Inode`] a number is in memory. What is stored is what `Inode::core` holds, so a handle that changed
@@ -8,7 +8,9 @@
 //! # Not here
 //! Which number a new inode gets (`allocator`); what happens to the blocks of one that goes (`file`).
 //! # Source
-//! Kernel `fs/ext4/inode.c`: `__ext4_iget`, `ext4_do_update_inode`, `ext4_mark_iloc_dirty`.
+//! Kernel `fs/ext4/inode.c`: `__ext4_iget`, `ext4_do_update_inode`, `ext4_mark_iloc_dirty`; `inline.c`.
+
+mod inline;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -17,8 +19,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
-use extant_format::inode::{self, InodeRecord};
-use extant_format::{Geometry, InodeNumber, PhysicalBlock};
+use extant_format::inode::{self, InodeFlags, InodeRecord};
+use extant_format::{Geometry, Incompat, InodeNumber, PhysicalBlock};
 
 use crate::Error;
 use crate::extent_status::{ExtentStatusTree, StatusAccount, StatusCounts};
@@ -150,7 +152,10 @@ impl InodeTable {
             BlockSize::new(self.geometry().block_bits).expect("a checked superblock has no other");
         let pages = PageCache::new(Arc::clone(&self.account), block_size);
         let status = ExtentStatusTree::of(number, Arc::clone(&self.status));
-        Inode::new(number, seed, record, pages, status)
+        let is_inline = record.flags.contains(InodeFlags::INLINE_DATA);
+        let inode = Inode::new(number, seed, record, pages, status);
+        inode.set_may_inline(is_inline);
+        inode
     }
 
     /// Puts a new inode into memory and into its table. If it `is_alone` in its table block, the block is not read.
@@ -167,7 +172,10 @@ impl InodeTable {
         is_alone: impl FnOnce() -> Result<bool, Error>,
     ) -> Result<Arc<Inode>, Error> {
         let seed = inode::inode_seed(self.geometry().csum_seed, number, record.generation);
+        let may_inline = self.geometry().incompat.contains(Incompat::INLINE_DATA)
+            && !record.flags.contains(InodeFlags::EA_INODE);
         let fresh = Arc::new(self.new_inode(number, seed, record));
+        fresh.set_may_inline(may_inline);
         let (block, offset) = self.location(number)?;
         let block = self.transactions.read_unless(block, BlockKind::InodeTable, is_alone)?;
         let inode_size = usize_from(self.geometry().inode_size);
@@ -189,6 +197,16 @@ impl InodeTable {
     /// Kernel `ext4_mark_inode_dirty`.
     pub(crate) fn store(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
         self.transactions.tracer().emit(|| Event::MarkInodeDirty { ino: inode.number() });
+        self.store_quietly(handle, inode)
+    }
+
+    /// As [`Self::store`], where the kernel has the table block at hand and tells nothing.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    /// # Source
+    /// Kernel `ext4_mark_iloc_dirty`.
+    fn store_quietly(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
         let (block, offset) = self.place(inode.number())?;
         let geometry = self.geometry();
         let inode_size = usize_from(geometry.inode_size);
@@ -205,17 +223,14 @@ impl InodeTable {
         encoded.map_err(|_| Error::TooLarge)
     }
 
-    /// Stores the inode after its count of blocks has changed, for which the kernel takes a handle within the handle.
+    /// Stores the inode after a change that the kernel tells the VFS of, which takes a handle within the handle: of the
+    /// count of blocks, or of the size of inline contents.
     ///
     /// # Errors
     /// As [`Self::store`].
     /// # Source
-    /// Kernel `ext4_dirty_inode`, by way of quota's `mark_inode_dirty_sync`.
-    pub(crate) fn store_charged(
-        &self,
-        handle: &mut Handle<'_>,
-        inode: &Inode,
-    ) -> Result<(), Error> {
+    /// Kernel `ext4_dirty_inode`, by way of `mark_inode_dirty`.
+    pub(crate) fn store_nested(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
         handle.nest(Credits::blocks(2, self.geometry()).of(HandleType::Inode, inode.number()));
         self.store(handle, inode)
     }

@@ -1,7 +1,5 @@
 //! How many metadata blocks mapping can change.
 
-use extant_format::inode::InodeFlags;
-
 use super::Mapper;
 use crate::inode::Inode;
 use crate::transaction::credits;
@@ -13,7 +11,7 @@ impl Mapper {
     /// Kernel `ext4_chunk_trans_blocks`, `ext4_index_trans_blocks`, `ext4_ind_trans_blocks` (D15.1).
     pub(crate) fn credits(&self, inode: &Inode, blocks: u32) -> u32 {
         let geometry = self.geometry();
-        if inode.flags().contains(InodeFlags::EXTENTS) {
+        if self.has_extents(inode) {
             return credits::one_extent(geometry);
         }
         // The pointer blocks of a contiguous range, one more at its end, and the chain above them.

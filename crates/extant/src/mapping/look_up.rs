@@ -120,7 +120,8 @@ impl Mapper {
         let flags = inode.flags();
         if flags.contains(InodeFlags::INLINE_DATA) {
             // On its way out of the inode: nothing is mapped yet, and nothing to be noted (D9.6).
-            return Ok(Mapped { blocks: range, state: BlockState::Hole, new: false });
+            let nothing = Mapped { blocks: range, state: BlockState::Hole, new: false };
+            return Ok(before_delayed(inode, nothing));
         }
         let asked = match noting {
             Noting::Leaf => MapFlags::empty(),
@@ -192,7 +193,8 @@ fn note_hole(inode: &Inode, gap: LogicalRange, range: LogicalRange) -> Mapped {
     Mapped { blocks, state, new: false }
 }
 
-/// A hole in a map of indirect blocks, which nobody notes, up to the first delayed block in it; or those delayed blocks.
+/// A hole that nobody notes, in a map of indirect blocks or where there is no map yet, up to the first delayed block in it;
+/// or those delayed blocks.
 fn before_delayed(inode: &Inode, found: Mapped) -> Mapped {
     if found.state != BlockState::Hole {
         return found;

@@ -135,7 +135,7 @@ impl Mapper {
         }
         if owed > ClusterCount::ZERO {
             charge(inode, self.geometry(), owed.get());
-            self.inodes.store_charged(handle, inode)?;
+            self.inodes.store_nested(handle, inode)?;
         }
         Ok(())
     }

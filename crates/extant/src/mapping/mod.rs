@@ -49,7 +49,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use extant_format::cast::u64_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::inode::{FileType, InodeFlags};
-use extant_format::{ClusterRatio, Geometry, PhysicalRange};
+use extant_format::{ClusterRatio, Geometry, Incompat, PhysicalRange};
 
 use crate::Error;
 use crate::allocator::Allocator;
@@ -139,6 +139,14 @@ impl Mapper {
 
     fn tree<'a>(&'a self, inode: &'a Inode) -> ExtentTree<'a> {
         ExtentTree::new(&self.transactions, &self.allocator, &self.inodes, inode)
+    }
+
+    /// Whether the inode's blocks are found by extents, or will be once its contents have moved out of it.
+    pub(crate) fn has_extents(&self, inode: &Inode) -> bool {
+        let flags = inode.flags();
+        flags.contains(InodeFlags::EXTENTS)
+            || flags.contains(InodeFlags::INLINE_DATA)
+                && self.geometry().incompat.contains(Incompat::EXTENTS)
     }
 
     /// Whether the inode may own these device blocks: they are blocks of the file system, and not its metadata.

@@ -19,7 +19,7 @@ impl Mapper {
         blocks: LogicalRange,
         clusters: ClusterCount,
     ) -> Promise {
-        if !inode.flags().contains(InodeFlags::EXTENTS) {
+        if !self.has_extents(inode) {
             return Promise { clusters, metadata: self.new_arrays(inode, blocks) };
         }
         let held = inode.reservations.lock().promise();
@@ -36,7 +36,7 @@ impl Mapper {
         }
         let bound = if promise.clusters == ClusterCount::ZERO && self.delayed_runs(inode) == 0 {
             ClusterCount::ZERO
-        } else if inode.flags().contains(InodeFlags::EXTENTS) {
+        } else if self.has_extents(inode) {
             self.tree_nodes(inode, promise.clusters)
         } else {
             return; // which arrays the rest shares with what has gone, nobody knows
@@ -55,7 +55,9 @@ impl Mapper {
         // In a cluster of many blocks there may be many runs of delayed blocks, and each may become an extent.
         let runs = if self.ratio().blocks() == 1 { 0 } else { self.delayed_runs(inode) + 1 };
         let core = inode.core.lock();
-        let root = NodeView::trusted(&core.block);
+        // Contents that move out of the inode leave an empty root.
+        let has_root = core.flags.contains(InodeFlags::EXTENTS);
+        let root = NodeView::trusted(&core.block).filter(|_| has_root);
         let (depth, used) = root.map_or((0, 0), |root| (u32::from(root.depth()), root.len()));
         let root_free = u32::try_from(ROOT_CAPACITY.saturating_sub(used)).unwrap_or(0);
         let per_block = (self.geometry().block_size - 12) / 12;

@@ -2,6 +2,7 @@
 //!
 //! Source: kernel `fs/ext4/namei.c`, `ext4_append`, `__ext4_read_dirblock`.
 
+use alloc::vec;
 use core::cell::Cell;
 
 use extant_device::Frame;
@@ -162,10 +163,10 @@ impl Namespace {
     }
 
     fn inline(&self, inode: &Inode) -> Result<Option<InlineDirectory>, Error> {
-        if !inode.flags().contains(InodeFlags::INLINE_DATA) {
+        if !inode.is_inline() {
             return Ok(None);
         }
-        let bytes = self.xattrs.read_inline(inode)?;
+        let bytes = self.inodes.read_inline(inode)?;
         InlineDirectory::new(bytes, inode.number(), self.shape(inode)).map(Some)
     }
 
@@ -211,15 +212,11 @@ impl Namespace {
         parent: InodeNumber,
     ) -> Result<(), Error> {
         let shape = self.shape(dir);
-        let may_inline = self.geometry().incompat.contains(Incompat::INLINE_DATA);
-        if may_inline && self.xattrs.make_inline(handle, dir, InlineDirectory::EMPTY_BYTES)? {
-            self.set_size(dir, u64_from(InlineDirectory::EMPTY_BYTES));
-            return self.xattrs.write_inline(
-                handle,
-                dir,
-                0,
-                &InlineDirectory::empty(parent, shape),
-            );
+        let len = InlineDirectory::EMPTY_BYTES;
+        if dir.may_inline() && self.inodes.make_inline(handle, dir, len)? {
+            self.set_size(dir, u64_from(len));
+            let empty = InlineDirectory::empty(parent, shape);
+            return self.inodes.write_inline(handle, dir, 0, &empty);
         }
         let layout = shape.layout;
         let number = dir.number();
@@ -243,42 +240,44 @@ impl Namespace {
         let new = NewEntry { name, inode, file_type, hash: (0, 0) };
         if let Some(mut inline) = self.inline(dir)? {
             if inline.insert(&new)? {
-                return self.xattrs.write_inline(handle, dir, 0, inline.bytes());
+                return self.inodes.write_inline(handle, dir, 0, inline.bytes());
             }
-            let capacity = self.xattrs.inline_capacity(dir)?;
+            let capacity = self.inodes.inline_capacity(dir)?;
             if inline.grow(capacity)
                 && inline.insert(&new)?
-                && self.xattrs.make_inline(handle, dir, capacity)?
+                && self.inodes.make_inline(handle, dir, capacity)?
             {
                 self.set_size(dir, u64_from(capacity));
-                return self.xattrs.write_inline(handle, dir, 0, inline.bytes());
+                return self.inodes.write_inline(handle, dir, 0, inline.bytes());
             }
-            self.move_out(handle, dir)?;
+            self.move_out(handle, dir, &inline)?;
         }
         self.on_disk_mut(handle, dir).insert(&new)
     }
 
     /// Moves the entries of a directory inside its inode to a block.
     ///
-    /// Source: kernel `ext4_convert_inline_data_nolock`, `ext4_finish_convert_inline_dir`.
-    fn move_out(&self, handle: &mut Handle<'_>, dir: &Inode) -> Result<(), Error> {
-        let Some(inline) = self.inline(dir)? else { return Ok(()) };
-        let (size, layout) = (dir.size(), self.shape(dir).layout);
-        self.xattrs.drop_inline(handle, dir)?;
+    /// Source: kernel `ext4_convert_inline_data_nolock`.
+    fn move_out(
+        &self,
+        handle: &mut Handle<'_>,
+        dir: &Inode,
+        entries: &InlineDirectory,
+    ) -> Result<(), Error> {
+        let size = dir.size();
+        let mut block = vec![0; self.geometry().block_len()];
+        entries.write_block(&mut block, self.shape(dir).layout)?;
+        let Some(copy) = self.inodes.drop_inline(handle, dir)? else { return Ok(()) };
         self.set_size(dir, 0);
         let mut blocks = self.on_disk_mut(handle, dir).blocks;
-        let moved = blocks.append(|bytes| inline.write_block(bytes, layout));
-        match moved {
-            Ok((result, _)) => result,
-            Err(error) => {
-                // No block to be had: the entries go back to where they were.
-                if self.xattrs.make_inline(handle, dir, inline.bytes().len())? {
-                    self.set_size(dir, size);
-                    self.xattrs.write_inline(handle, dir, 0, inline.bytes())?;
-                }
-                Err(error)
-            }
+        if let Err(error) = blocks.append(|bytes| bytes.copy_from_slice(&block)) {
+            // No block to be had: the entries go back to where they were.
+            self.set_size(dir, size);
+            self.inodes.restore_inline(handle, dir, &copy)?;
+            dir.set_may_inline(true);
+            return Err(error);
         }
+        Ok(())
     }
 
     /// Removes the entry that [`Self::find_entry`] has found; nothing was changed since.
@@ -292,7 +291,7 @@ impl Namespace {
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.remove(at)?;
-                self.xattrs.write_inline(handle, dir, 0, inline.bytes())
+                self.inodes.write_inline(handle, dir, 0, inline.bytes())
             }
             None => self.on_disk_mut(handle, dir).remove(at),
         }
@@ -311,7 +310,7 @@ impl Namespace {
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.set_inode(at, inode, file_type);
-                self.xattrs.write_inline(handle, dir, 0, inline.bytes())
+                self.inodes.write_inline(handle, dir, 0, inline.bytes())
             }
             None => self.on_disk_mut(handle, dir).set_inode(at, inode, file_type),
         }
@@ -328,7 +327,7 @@ impl Namespace {
         match self.inline(dir)? {
             Some(mut inline) => {
                 inline.set_parent(parent);
-                self.xattrs.write_inline(handle, dir, 0, inline.bytes())
+                self.inodes.write_inline(handle, dir, 0, inline.bytes())
             }
             None => {
                 let mut disk = self.on_disk_mut(handle, dir);

@@ -1,18 +1,20 @@
 //! A directory inside its inode: the parent's number, then two runs of entries, one in `i_block` and one in `system.data`.
 //!
-//! Source: kernel `fs/ext4/inline.c`: `ext4_try_add_inline_entry`, `ext4_update_inline_dir`, `ext4_inlinedir_to_tree`.
+//! Source: kernel `fs/ext4/inline.c`: `ext4_try_add_inline_entry`, `ext4_update_inline_dir`, `ext4_inlinedir_to_tree`,
+//! `ext4_read_inline_dir`, `ext4_finish_convert_inline_dir`.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_format::InodeNumber;
+use extant_format::cast::u64_from;
 use extant_format::corruption::Rule;
 use extant_format::directory::{self, DirEntries, DirLayout, NewEntry};
 use extant_format::inline::{PARENT_BYTES, init_directory};
 use extant_format::inode::{BLOCK_AREA_BYTES, FileType};
 
 use super::directory::{EntryPlace, Found, Shape};
-use super::read_dir::{DirCursor, Sink, gather, hand_on, list_dots};
+use super::read_dir::{DirCursor, Listed, Sink, gather, hand_on, list_dots};
 use crate::Error;
 
 /// The entries of a directory inside its inode, as a copy.
@@ -102,8 +104,11 @@ impl InlineDirectory {
         Ok(true)
     }
 
-    /// Lists names from `cursor` on, in the order that they will have when they have moved out.
+    /// Lists names from `cursor` on, in the order and at the positions that they will have when they have moved out.
     pub(super) fn list(&self, mut cursor: DirCursor, sink: Sink<'_>) -> Result<(), Error> {
+        if !self.shape.may_index {
+            return self.list_by_place(cursor, sink);
+        }
         if list_dots([self.own, self.parent], &mut cursor, sink).is_break() {
             return Ok(());
         }
@@ -114,6 +119,32 @@ impl InlineDirectory {
             gather(entries, &hasher, &mut pending)?;
         }
         _ = hand_on(pending, &mut cursor, sink);
+        Ok(())
+    }
+
+    fn list_by_place(&self, cursor: DirCursor, sink: Sink<'_>) -> Result<(), Error> {
+        let mut tell = |start: usize, listed: Listed<'_>| {
+            u64_from(start) < cursor.position || sink(listed).is_continue()
+        };
+        let file_type = Some(FileType::Directory);
+        for (start, name, inode) in [(0, b".".as_slice(), self.own), (12, b"..", self.parent)] {
+            let next = DirCursor::at(u64_from(start + 12));
+            if !tell(start, Listed { name, inode, file_type, next }) {
+                return Ok(());
+            }
+        }
+        for (run, entries) in self.runs().into_iter().zip(self.entries()) {
+            for entry in entries.1 {
+                let entry = entry?;
+                let start = run.start + entry.offset - PARENT_BYTES + DOTS_BYTES;
+                let next = DirCursor::at(u64_from(start + entry.len));
+                let (name, file_type) = (entry.name, entry.file_type);
+                let Some(inode) = entry.inode else { continue };
+                if !tell(start, Listed { name, inode, file_type, next }) {
+                    return Ok(());
+                }
+            }
+        }
         Ok(())
     }
 
@@ -128,24 +159,16 @@ impl InlineDirectory {
         Ok(false)
     }
 
-    /// Lets the second run reach up to `capacity` bytes; `false`, and nothing changed, if that is no gain.
+    /// Makes a second run up to `capacity` bytes; `false`, and nothing changed, if there is one, or it would be too short.
     pub(super) fn grow(&mut self, capacity: usize) -> bool {
-        let (layout, old) = (self.shape.layout, self.bytes.len());
-        if capacity < old + layout.entry_bytes(1) {
-            return false;
+        let grows = self.bytes.len() == BLOCK_AREA_BYTES
+            && capacity > BLOCK_AREA_BYTES + SHORTEST_ENTRY_BYTES;
+        if grows {
+            self.bytes.resize(capacity, 0);
+            let layout = self.shape.layout;
+            directory::init(self.run_mut(1), layout);
         }
-        self.bytes.resize(capacity, 0);
-        let last = DirEntries::new(&self.bytes[BLOCK_AREA_BYTES..old], layout, self.shape.place)
-            .flatten()
-            .last();
-        let (offset, len) = last.map_or((0, 0), |last| (last.offset, last.len));
-        let run = self.run_mut(1);
-        if len == 0 {
-            directory::init(run, layout);
-        } else {
-            directory::set_len(run, layout, offset, run.len() - offset);
-        }
-        true
+        grows
     }
 
     /// Removes the entry at a place that [`Self::find`] has named.
@@ -166,18 +189,30 @@ impl InlineDirectory {
         self.bytes[..PARENT_BYTES].copy_from_slice(&parent.get().to_le_bytes());
     }
 
-    /// Makes a block that holds the same names.
+    /// Makes a block that holds the same names, each as far behind the dots as it lies here behind the parent's number: so
+    /// a position in a listing stays good.
+    ///
+    /// # Errors
+    /// The rule that an entry breaks, or that the block is too short.
     pub(super) fn write_block(&self, block: &mut [u8], layout: DirLayout) -> Result<(), Error> {
-        directory::init_with_dots(block, layout, self.own, self.parent);
-        for (_, entries) in self.entries() {
+        let mut last = SHORTEST_ENTRY_BYTES; // the second dot
+        for (run, (_, entries)) in self.runs().into_iter().zip(self.entries()) {
             for entry in entries {
-                let entry = entry?;
-                let Some(inode) = entry.inode else { continue };
-                let file_type = entry.file_type.unwrap_or(FileType::Regular);
-                let new = NewEntry { name: entry.name, inode, file_type, hash: (0, 0) };
-                directory::insert(block, layout, self.shape.place, &new)?;
+                last = run.start + entry?.offset - PARENT_BYTES + DOTS_BYTES;
             }
         }
+        directory::init_with_dots(block, layout, self.own, self.parent);
+        directory::set_len(block, layout, SHORTEST_ENTRY_BYTES, SHORTEST_ENTRY_BYTES);
+        let (end, moved) = (layout.end_of(block.len()), &self.bytes[PARENT_BYTES..]);
+        let room = block[..end].get_mut(DOTS_BYTES..).and_then(|room| room.get_mut(..moved.len()));
+        let room = room.ok_or_else(|| self.shape.place.breaks(Rule::InlineData))?;
+        room.copy_from_slice(moved);
+        directory::set_len(block, layout, last, end - last);
         Ok(())
     }
 }
+
+/// Bytes that the two dots take in a block.
+const DOTS_BYTES: usize = 2 * SHORTEST_ENTRY_BYTES;
+/// Bytes of an entry with the shortest name; a dot has no longer one.
+const SHORTEST_ENTRY_BYTES: usize = 12;

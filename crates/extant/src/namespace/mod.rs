@@ -205,7 +205,7 @@ impl Namespace {
         let mut target = if record.is_fast_symlink(self.geometry()) {
             record.block.to_vec()
         } else if record.flags.contains(InodeFlags::INLINE_DATA) {
-            self.xattrs.read_inline(inode)?
+            self.inodes.read_inline(inode)?
         } else {
             self.link_block(inode)?
         };

@@ -5,6 +5,7 @@
 //! | `queue.rs` | inodes with dirty data, oldest first |
 //! | `pass.rs` | one pass over a file: gather, place, submit |
 //! | `submit.rs` | the I/O of a pass and what follows it |
+//! | `moving.rs` | contents that leave their inode |
 //! | `ordered.rs` | data that a commit waits for |
 //! | `events.rs` | what tracepoints are told |
 //!
@@ -22,6 +23,7 @@
 //! `mm/page-writeback.c`. Differs: writers help with writeback instead of sleeping (no thread of our own).
 
 mod events;
+mod moving;
 mod ordered;
 mod pass;
 mod queue;

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
+use extant_format::{LogicalBlock, LogicalRange};
 
 use super::events::{self, Told};
 use super::submit::{Batch, Submission};
@@ -91,8 +91,10 @@ impl Writeback {
         may_place: bool,
         batch: &mut Batch,
     ) -> Result<(), Error> {
+        // Contents that move out of the inode begin with the first block, and are dropped there with it (D15.5).
+        let first = if inode.is_inline() || inode.may_inline() { 0 } else { bytes.start };
         let (at, to) =
-            (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
+            (PageIndex::holding(first), PageIndex::holding(bytes.end.saturating_add(4095)));
         let mut tag = Tag::Dirty;
         if purpose != Purpose::Background {
             inode.pages.tag_for_write(at..to);
@@ -122,12 +124,13 @@ impl Writeback {
         loop {
             // Whether places are needed is known only with the folios locked, and a handle comes before folios.
             let unplaced = if may_place { self.needs_place(inode, at..to, tag) } else { None };
+            let (moves_out, credits) = (inode.is_inline(), self.pass_credits(inode));
             let mut handle = match unplaced {
-                Some(folio) => {
-                    let handle = self.begin_pass(inode, batch)?;
-                    told.round(folio);
-                    Some(handle)
+                Some(_) if moves_out => {
+                    outcome = outcome.and(self.submit(batch));
+                    Some(self.begin_moving_out(inode, credits)?)
                 }
+                Some(_) => Some(self.begin_pass(credits, batch)?),
                 None => None,
             };
             let gathered = self.gather(inode, at..to, tag, handle.is_some());
@@ -137,10 +140,22 @@ impl Writeback {
                 folio.wait_writeback(0..folio.shape().blocks());
                 continue;
             }
+            let mut contents = None;
+            if let (Some(handle), Some(folio)) = (&mut handle, unplaced) {
+                if moves_out {
+                    contents = self.take_contents(handle, inode, credits)?;
+                } else if inode.is_inline() {
+                    continue; // since just now
+                }
+                told.round(folio);
+            }
             let (next, done, looked_at) = (gathered.next, gathered.done, gathered.looked_at);
             let folios = events::span(&gathered.folios, at);
             let mut submission = Submission::default();
             let placed = self.place_all(inode, handle.as_mut(), gathered, &mut submission);
+            if let (Some(contents), Some(handle)) = (contents, &mut handle) {
+                self.see_contents_through(handle, inode, &contents, !submission.is_empty())?;
+            }
             let reserved = handle.as_mut().and_then(Handle::take_reserved);
             let has_handle = handle.is_some();
             let stopped = handle.map_or(Ok(()), Handle::stop);
@@ -175,15 +190,7 @@ impl Writeback {
         }
     }
 
-    fn begin_pass(&self, inode: &Inode, batch: &mut Batch) -> Result<Handle<'_>, Error> {
-        let geometry = self.transactions.geometry();
-        let per_extent = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
-        let per_folio = ((4096 << MAX_ORDER) >> geometry.block_bits).max(1);
-        let blocks = self.mapper.credits(inode, per_extent);
-        let converts = self.is_unwritten_until_done(inode);
-        let reserved = if converts { credits::conversion(geometry, per_folio) } else { 0 };
-        let wanted = Credits::blocks(blocks, geometry).with_reserved(reserved);
-        let wanted = wanted.of(HandleType::WritePage, inode.number());
+    fn begin_pass(&self, wanted: Credits, batch: &mut Batch) -> Result<Handle<'_>, Error> {
         if !batch.is_empty() {
             if let Some(handle) = self.transactions.try_begin(wanted)? {
                 return Ok(handle);
@@ -194,9 +201,21 @@ impl Writeback {
         self.transactions.begin(wanted)
     }
 
+    /// What one extent takes, and the end of its I/O.
+    fn pass_credits(&self, inode: &Inode) -> Credits {
+        let geometry = self.transactions.geometry();
+        let per_extent = u32::try_from(MAX_EXTENT_BLOCKS).expect("a small constant");
+        let per_folio = ((4096 << MAX_ORDER) >> geometry.block_bits).max(1);
+        let blocks = self.mapper.credits(inode, per_extent);
+        let converts = self.is_unwritten_until_done(inode);
+        let reserved = if converts { credits::conversion(geometry, per_folio) } else { 0 };
+        let wanted = Credits::blocks(blocks, geometry).with_reserved(reserved);
+        wanted.of(HandleType::WritePage, inode.number())
+    }
+
     /// Whether fresh blocks of the file stay unwritten until their data is there: maps of indirect blocks cannot say so.
-    fn is_unwritten_until_done(&self, inode: &Inode) -> bool {
-        self.unwritten_until_done && inode.flags().contains(InodeFlags::EXTENTS)
+    pub(super) fn is_unwritten_until_done(&self, inode: &Inode) -> bool {
+        self.unwritten_until_done && self.mapper.has_extents(inode)
     }
 
     /// The bytes of the next dirty folio, if it has blocks without a place.
@@ -390,9 +409,13 @@ impl Writeback {
         grows
     }
 
-    /// Data that cannot get a place is lost, and its promise given back (D15.13).
-    fn give_up(&self, inode: &Arc<Inode>, pages: Range<PageIndex>, error: &Error) {
+    /// Data that cannot get a place is lost, and its promise given back (D15.13). Of contents that were to move out of the
+    /// inode all that is new is lost.
+    fn give_up(&self, inode: &Arc<Inode>, mut pages: Range<PageIndex>, error: &Error) {
         inode.pages.record_error(error.clone());
+        if inode.is_inline() {
+            pages = PageIndex::ZERO..PageIndex::holding(u64::MAX);
+        }
         let mut at = pages.start;
         while let Some(folio) = inode.pages.next_dirty(at, pages.end, Tag::Dirty) {
             at = folio.shape().end_index();
@@ -402,6 +425,7 @@ impl Writeback {
             locked.forget(blocks);
             self.mapper.forget_delayed(inode, range);
         }
+        inode.set_may_inline(inode.is_inline());
     }
 }
 

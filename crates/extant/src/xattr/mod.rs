@@ -1,5 +1,5 @@
 //! Extended attributes: in the inode's tail, in a block that inodes with the same attributes share, or, for large values,
-//! in inodes of their own; and what is built on them: access control lists, inline data.
+//! in inodes of their own; and what is built on them: access control lists.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -8,7 +8,6 @@
 //! | `shared.rs` | attribute blocks: copy on write, reference counts, sharing by hash |
 //! | `value_inode.rs` | values in inodes of their own, with reference counts |
 //! | `acl.rs`, `access.rs` | access control lists; who may do what |
-//! | `inline.rs` | the bytes of small files and directories in `system.data` |
 //!
 //! # Invariants
 //! A name is in one home at most. The reference count of a value's inode is the number of areas that name it: inodes'
@@ -17,15 +16,14 @@
 //! `Inode::attributes_lock` (65) around every look and change; then `map` of the same inode for a new block, or of a
 //! value's inode; `Orphans` (72); the table of shared blocks is a leaf.
 //! # Not here
-//! Bytes of entries (`extant_format::xattr`). Freeing inodes whose last reference is gone (`file`): they are on the orphan
-//! list, and [`Orphans::take_unused`] names them.
+//! Bytes of entries (`extant_format::xattr`); contents in `system.data` (`inode_table`). Freeing inodes whose last
+//! reference is gone (`file`): they are on the orphan list, and [`Orphans::take_unused`] names them.
 //! # Source
-//! Kernel `fs/ext4/xattr.c`, `acl.c`, `inline.c`.
+//! Kernel `fs/ext4/xattr.c`, `acl.c`.
 
 mod access;
 mod acl;
 mod calls;
-mod inline;
 mod shared;
 mod store;
 mod value_inode;

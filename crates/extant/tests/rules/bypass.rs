@@ -111,6 +111,7 @@ fn d19_3_a_store_reserves_the_folio_up_to_the_end_of_file() {
         assert_eq!(runs(&file)[0].2, if delays { Delayed } else { Written });
         assert_eq!(file.metadata().unwrap().size, 6500);
         assert_eq!(file.store_at(b"x", 6500).unwrap_err().errno(), Errno::INVAL);
+        assert_eq!(file.store_at(b"x", 1 << 30).unwrap_err().errno(), Errno::INVAL);
         drop(file);
         let mut expected = vec![0; 4000];
         expected.extend([7; 2500]);

@@ -6,6 +6,7 @@ mod clockwork;
 mod crash;
 mod durability;
 mod faults;
+mod inline;
 mod mounting;
 mod ranges;
 mod space;

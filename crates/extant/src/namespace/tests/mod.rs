@@ -1,5 +1,6 @@
 mod attributes;
 mod directory;
+mod inline;
 mod operations;
 mod rules;
 mod volume;
