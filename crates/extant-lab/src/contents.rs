@@ -29,12 +29,12 @@ pub struct Kind {
     /// What ranges that move have to be whole of.
     cluster: u64,
     options: &'static [&'static str],
-    /// Whether blocks of small files lie in the inode, so that holes are not compared.
+    /// Whether small files lie in the inode, and operations are to make many of them.
     inline: bool,
 }
 
 /// Every kind, in an order that never changes; new ones come last.
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 13] = [
     kind("1k", 32, 1024, &["-b", "1024"]),
     kind("2k", 32, 2048, &["-b", "2048"]),
     kind("4k", 48, 4096, &["-b", "4096"]),
@@ -53,6 +53,10 @@ pub const KINDS: [Kind; 12] = [
     Kind { inline: true, ..kind("4k-inline", 48, 4096, &["-b", "4096", "-O", "inline_data"]) },
     kind("4k-no-journal", 48, 4096, &["-b", "4096", "-O", "^has_journal"]),
     Kind { inline: true, ..kind("1k-inline", 32, 1024, &["-b", "1024", "-O", "inline_data"]) },
+    Kind {
+        inline: true,
+        ..kind("2k-inline", 32, 2048, &["-b", "2048", "-I", "1024", "-O", "inline_data"])
+    },
 ];
 
 const fn kind(
@@ -160,6 +164,8 @@ struct State<'a> {
 }
 
 const FILES: usize = 4;
+/// Near the most that an inode holds, in bytes.
+const MOST_INLINE: u64 = 200;
 /// The longest that a file gets, in blocks, and in bytes.
 const MOST_BLOCKS: u64 = 600;
 const MOST_BYTES: u64 = 2 << 20;
@@ -194,6 +200,7 @@ impl<'a> State<'a> {
             _ => match self.volume.try_apply(&operation) {
                 Ok(_) => self.apply(number, &operation),
                 Err(Error::NotSupported(_)) if may_be_refused(&operation) => {}
+                Err(Error::NoAttribute) => {}
                 Err(error) => return Err(told(&error)),
             },
         }
@@ -214,6 +221,9 @@ impl<'a> State<'a> {
         let offset = self.offset(size, random);
         let len = self.length(random).min(self.most().saturating_sub(offset)).max(1);
         let (unit, tag) = (self.kind.cluster, self.tag);
+        if self.kind.inline && random.below(8) == 0 {
+            return around_contents(path, size, random);
+        }
         match random.below(24) {
             0..6 => Operation::Write { path, offset, len: short(len), tag },
             6..9 if size + len <= self.most() => Operation::Append { path, len: short(len), tag },
@@ -257,6 +267,9 @@ impl<'a> State<'a> {
 
     /// Near an edge that matters, more often than not.
     fn offset(&self, size: u64, random: &mut Random) -> u64 {
+        if self.kind.inline && random.below(3) > 0 {
+            return random.below(MOST_INLINE);
+        }
         let edge = match random.below(6) {
             0 => 0,
             1 => size,
@@ -276,6 +289,9 @@ impl<'a> State<'a> {
 
     fn length(&self, random: &mut Random) -> u64 {
         let block = self.kind.block;
+        if self.kind.inline && random.below(3) > 0 {
+            return 1 + random.below(MOST_INLINE);
+        }
         match random.below(5) {
             0 => 1 + random.below(block),
             1 => block * (1 + random.below(4)),
@@ -301,6 +317,7 @@ impl<'a> State<'a> {
                 file.write(u64_from(file.bytes.len()), *len, *tag, block);
             }
             Operation::Truncate { size, .. } => file.truncate(*size, block),
+            Operation::Store { offset, .. } => file.store(*offset, block),
             Operation::Allocate { offset, len, mode, .. } => {
                 file.allocate(*offset, *len, *mode, block);
             }
@@ -344,15 +361,14 @@ impl<'a> State<'a> {
         if let Some(at) = bytes.iter().zip(&wanted.bytes).position(|(is, to_be)| is != to_be) {
             return Err(format!("byte {at} is {}, to be {}", bytes[at], wanted.bytes[at]));
         }
-        if self.kind.inline {
-            return Ok(());
-        }
         let extents = file.extents().map_err(told)?;
         let held: BTreeSet<u64> = extents
             .iter()
             .flat_map(|extent| (0..extent.len).map(|n| u64::from(extent.logical) + u64::from(n)))
             .collect();
-        match held.symmetric_difference(&wanted.held).next() {
+        // What lies in the inode shows as the first block, and leaves one behind when it is moved out.
+        let known = |block: &&u64| !self.kind.inline || **block > 0;
+        match held.symmetric_difference(&wanted.held).find(known) {
             Some(block) if held.contains(block) => Err(format!("block {block} has a place")),
             Some(block) => Err(format!("block {block} has no place")),
             None => Ok(()),
@@ -379,6 +395,12 @@ impl Plain {
             self.held.retain(|number| *number < size.div_ceil(block));
         }
         self.bytes.resize(short(size), 0);
+    }
+
+    /// A store into a small file, all of which is in one folio.
+    fn store(&mut self, offset: u64, block: u64) {
+        self.bytes[short(offset)] = b'Z';
+        self.hold(0, u64_from(self.bytes.len()), block);
     }
 
     fn zero(&mut self, offset: u64, len: u64) {
@@ -412,12 +434,9 @@ impl Plain {
             Allocation::Punch => {
                 self.zero(offset, len);
                 let size = u64_from(self.bytes.len());
-                // The block with the end of the file goes when all of it up to the end is cut out.
-                let end = if end >= size && offset < size {
-                    end.max(size.div_ceil(block) * block)
-                } else {
-                    end
-                };
+                // Beyond the file it reaches to the end of the page that has the file's end, and no further.
+                let page = block.max(4096);
+                let end = if end > size { size.next_multiple_of(page) } else { end };
                 let inside = offset.div_ceil(block)..end / block;
                 if offset < size {
                     self.held.retain(|number| !inside.contains(number));
@@ -443,6 +462,20 @@ impl Plain {
                     .collect();
             }
         }
+    }
+}
+
+/// What makes room in an inode, takes it away, or moves contents out.
+fn around_contents(path: Vec<u8>, size: u64, random: &mut Random) -> Operation {
+    let name = ["user.a", "user.bc"][index(random, 2)].to_owned();
+    match random.below(6) {
+        0..3 => {
+            let value = vec![b'v'; index(random, 120)];
+            Operation::SetXattr { path, name, value }
+        }
+        3 | 4 => Operation::RemoveXattr { path, name },
+        _ if (1..=4096).contains(&size) => Operation::Store { path, offset: random.below(size) },
+        _ => Operation::Fsync { path },
     }
 }
 

@@ -109,7 +109,7 @@ fn mount_options(seed: u64) -> MountOptions {
 }
 
 /// Kinds of volumes: name, options of mkfs.ext4.
-const KINDS: [(&str, &[&str]); 7] = [
+const KINDS: [(&str, &[&str]); 8] = [
     ("4k", &["-b", "4096"]),
     ("1k", &["-b", "1024"]),
     ("no checksums", &["-b", "4096", "-O", "^metadata_csum"]),
@@ -117,6 +117,10 @@ const KINDS: [(&str, &[&str]); 7] = [
     ("inline data", &["-b", "4096", "-O", "inline_data"]),
     ("1k, small inodes", &["-b", "1024", "-I", "128"]),
     ("orphan file", &["-b", "1024", "-O", "orphan_file"]),
+    (
+        "inline data, large inodes",
+        &["-b", "1024", "-I", "1024", "-O", "inline_data,^metadata_csum"],
+    ),
 ];
 
 /// A fresh volume of 16 mebibytes; `None`, after a skip, where there is no mkfs.ext4. It is made once a run.

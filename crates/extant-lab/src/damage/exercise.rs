@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use extant::{Error, Filesystem, MountOptions, OpenOptions, SetAttributes};
+use extant::{Error, Filesystem, MountOptions, OpenOptions, RangeChange, SetAttributes};
 use extant_device::MemoryDevice;
 use extant_format::cast::u64_from;
 use extant_format::{FileType, Timestamp};
@@ -145,7 +145,39 @@ fn change(volume: &Volume, found: &Found, random: &mut Random, watch: &Watch) {
             watch.step("write through one handle", || append(&volume.filesystem, &path)).ok();
         }
     }
+    change_small(&volume.filesystem, found, watch);
     watch.step("sync", || volume.filesystem.sync_all()).ok();
+}
+
+/// What moves contents of small files and directories into their inode, within it, and out of it.
+fn change_small(fs: &Filesystem, found: &Found, watch: &Watch) {
+    type Step = fn(&extant::File, u64) -> Result<(), Error>;
+    const STEPS: [(&str, Step); 6] = [
+        ("write within a small file", |file, size| file.write_at(&[1; 5], size / 2).map(drop)),
+        ("append to a small file", |file, size| file.write_at(&[2; 20], size).map(drop)),
+        ("cut a small file", |file, size| file.set_len(size / 2)),
+        ("extend a small file", |file, size| file.set_len(size + 61)),
+        ("store into a small file", |file, size| file.store_at(&[3], size / 2).map(drop)),
+        ("punch a small file", |file, size| {
+            file.change_range(RangeChange::PunchHole, size / 2, size + 1)
+        }),
+    ];
+    for (number, path) in found.files.iter().take(MOST_SMALL).enumerate() {
+        let open = || fs.open_with(path, OpenOptions::new().read(true).write(true));
+        let Ok(file) = watch.step("open", open) else { continue };
+        let size = watch.step("metadata", || file.metadata()).map_or(0, |metadata| metadata.size);
+        if size <= SMALL_BYTES {
+            for (name, step) in STEPS.iter().cycle().skip(number).take(2) {
+                watch.step(name, || step(&file, size)).ok();
+            }
+        }
+    }
+    for path in found.directories.iter().take(MOST_SMALL) {
+        for n in 0..6 {
+            let name = [path, format!("/small name {n}").as_bytes()].concat();
+            watch.step("create in a directory", || fs.create(&name)).ok();
+        }
+    }
 }
 
 fn operation(
@@ -204,6 +236,8 @@ fn usize_below(random: &mut Random, limit: usize) -> usize {
 }
 
 const CHANGES: u32 = 60;
+const MOST_SMALL: usize = 24;
+const SMALL_BYTES: u64 = 900;
 const MOST_ENTRIES: usize = 5000;
 const MOST_PATH_BYTES: usize = 4000;
 const MOST_FILE_BYTES: u64 = 2 << 20;

@@ -5,7 +5,7 @@ use extant_script::{Allocation, Operation, Script, Settings, Step};
 use extant_testkit::Random;
 
 /// Kinds of images and mounts, each with how many bytes a block has.
-const KINDS: [(&str, &str, u64); 7] = [
+const KINDS: [(&str, &str, u64); 9] = [
     ("-b 4096", "", 4096),
     ("-b 1024", "", 1024),
     ("-b 4096 -O bigalloc -C 65536", "", 4096),
@@ -13,7 +13,11 @@ const KINDS: [(&str, &str, u64); 7] = [
     ("-b 4096 -O ^extent,^64bit", "", 4096),
     ("-b 1024 -O ^extent,^64bit", "", 1024),
     ("-b 4096", "dioread_lock", 4096),
+    ("-b 4096 -O inline_data", "", 4096),
+    ("-b 1024 -I 512 -O inline_data", "", 1024),
 ];
+/// How the options of kinds end that keep small files in their inode.
+const INLINE: &str = "inline_data";
 const IMAGE_BYTES: u64 = 64 << 20;
 const FILES: [&str; 3] = ["a", "b", "c"];
 
@@ -34,7 +38,11 @@ pub fn script(seed: u64, len: usize) -> Script {
         push(&mut script, Operation::Open { path: file.into(), flags });
     }
     while script.steps.len() < len {
-        let operation = operation(&mut random, block, script.steps.len());
+        let place = script.steps.len();
+        let operation = match mkfs.ends_with(INLINE) && random.coin() {
+            true => small_operation(&mut random, place),
+            false => operation(&mut random, block, place),
+        };
         push(&mut script, operation);
     }
     script
@@ -43,6 +51,20 @@ pub fn script(seed: u64, len: usize) -> Script {
 fn push(script: &mut Script, operation: Operation) {
     let line = script.steps.len() + 1;
     script.steps.push(Step { line, operation });
+}
+
+/// An operation on what fits an inode, or nearly does.
+fn small_operation(random: &mut Random, place: usize) -> Operation {
+    let path: Vec<u8> = FILES[index(random, FILES.len())].into();
+    let tag = u32::try_from(place).unwrap_or(u32::MAX);
+    let (offset, len) = (random.below(150), 1 + index(random, 150));
+    match random.below(8) {
+        0..3 => Operation::Write { path, offset, len, tag },
+        3 | 4 => Operation::Append { path, len, tag },
+        5 => Operation::Truncate { path, size: offset },
+        6 => Operation::Fsync { path },
+        _ => Operation::Stat { path },
+    }
 }
 
 fn operation(random: &mut Random, block: u64, place: usize) -> Operation {

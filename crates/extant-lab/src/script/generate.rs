@@ -118,7 +118,7 @@ pub fn known_scripts() -> Vec<(&'static str, Vec<Operation>)> {
     KNOWN.iter().map(|(name, text)| (*name, parse(text))).collect()
 }
 
-const KNOWN: [(&str, &str); 14] = [
+const KNOWN: [(&str, &str); 19] = [
     ("synced", "create a, write a 0 10000, fsync a"),
     (
         "replaced by rename",
@@ -175,6 +175,33 @@ const KNOWN: [(&str, &str); 14] = [
         "what was cut off does not come back",
         "create a, write a 0 30000, create b, sync, truncate a 1001, write b 0 10, fsync b, \
          truncate a 20000, write b 10 10, fsync b, write b 20 10, fsync b",
+    ),
+    (
+        "grown out of the inode",
+        "create a, write a 0 100, fsync a, write a 100 5000, tick 40, tick 6, create b, write b 0 60, sync, \
+         write b 60 20000, fsync b, write a 0 50, fsync a",
+    ),
+    (
+        "written and cut in the inode",
+        "create a, write a 0 100, fsync a, write a 20 50, fsync a, truncate a 30, fsync a, truncate a 55, \
+         write a 90 30, fsync a, truncate a 0, write a 0 10, sync",
+    ),
+    (
+        "moved out of the inode at once",
+        "create a, write a 0 100, fsync a, truncate a 5000, fsync a, write a 50 10, create b, write b 0 60, \
+         fsync b, xattr b user.one 400, truncate b 61, sync",
+    ),
+    (
+        "cut on the way out of the inode",
+        "create a, write a 0 100, fsync a, write a 100 9000, truncate a 40, fsync a, create b, write b 0 90, sync, \
+         write b 0 5000, truncate b 0, write b 0 20, fsync b, create c, write c 0 60, fsync c, \
+         write c 8000 100, unlink c, sync",
+    ),
+    (
+        "names that grow out of their inode",
+        "mkdir d, create d/a, create d/b, fsync d, create d/c, create d/d, create d/e, fsync d, unlink d/a, create d/f, \
+         create d/name1, create d/name2, fsync d, create d/name3, create d/name4, create d/name5, mkdir e, \
+         rename e d/g, sync, unlink d/name2, rmdir d/g, sync",
     ),
     (
         "directory moved and synced",
