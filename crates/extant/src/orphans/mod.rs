@@ -43,7 +43,7 @@ struct State {
     list: Vec<InodeNumber>,
     slots: BTreeMap<InodeNumber, Slot>,
     file: Option<OrphanFile>,
-    unused: Vec<InodeNumber>,
+    unused: BTreeSet<InodeNumber>,
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl Orphans {
         };
         let mut all: Vec<_> = list.iter().rev().copied().collect();
         all.extend(slots.keys().filter(|&&number| !list.contains(&number) && self.may_be(number)));
-        *self.state.lock() = State { list, slots, file, unused: Vec::new() };
+        *self.state.lock() = State { list, slots, file, unused: BTreeSet::new() };
         Ok(all)
     }
 
@@ -96,11 +96,11 @@ impl Orphans {
 
     /// Notes that nobody uses an inode that has lost its last link otherwise than by a name: somebody has to free it.
     pub(crate) fn note_unused(&self, inode: InodeNumber) {
-        self.state.lock().unused.push(inode);
+        self.state.lock().unused.insert(inode);
     }
 
-    /// Those that [`Self::note_unused`] has named since the last call.
-    pub(crate) fn take_unused(&self) -> Vec<InodeNumber> {
+    /// Those that [`Self::note_unused`] has named since the last call, each once however often it was named.
+    pub(crate) fn take_unused(&self) -> BTreeSet<InodeNumber> {
         core::mem::take(&mut self.state.lock().unused)
     }
 

@@ -275,6 +275,18 @@ fn what_debugfs_sets_is_read() {
     volume.check();
 }
 
+#[test]
+fn a_value_that_is_looked_at_while_it_waits_to_be_freed_is_freed_once() {
+    let Some(volume) = Volume::new(8 << 20, LARGE) else { return };
+    let file = volume.make_file(&volume.root(), "a");
+    set(&volume, &file, "user.first", &[7; 5000]).unwrap();
+    remove(&volume, &file, "user.first").unwrap();
+    set(&volume, &file, "user.second", &[7; 5000]).unwrap();
+    let is_value = |inode: &Inode| inode.flags().contains(InodeFlags::EA_INODE);
+    assert_eq!(volume.inodes.in_memory().iter().filter(|inode| is_value(inode)).count(), 2);
+    volume.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
