@@ -29,7 +29,10 @@ pub(super) fn lock_exclusive(
     // Record locks, as emulators take them, do not collide with ours.
     let identity = Identity::of(metadata);
     match listed_locks().iter().any(|lock| lock.kind != "FLOCK" && lock.is_on(identity)) {
-        true => Err(OpenError::Locked { path: path.into(), holder: identity.lock_holder(file) }),
+        true => {
+            let holder = identity.lock_holder(file);
+            Err(OpenError::Locked { path: path.into(), holder, reads: false })
+        }
         false => Ok(()),
     }
 }
@@ -37,6 +40,14 @@ pub(super) fn lock_exclusive(
 /// Takes a lock that keeps out writers.
 pub(super) fn lock_shared(file: &File, metadata: &Metadata, path: &Path) -> Result<(), OpenError> {
     lock(file, metadata, path, FlockOperation::NonBlockingLockShared)
+}
+
+/// Who may write while somebody reads: the kernel by a mount, or whoever keeps the shared lock away.
+pub(super) fn writer(file: &File, metadata: &Metadata, path: &Path) -> Option<OpenError> {
+    let locked = lock_shared(file, metadata, path).err();
+    let identity = Identity::of(metadata);
+    // Its server holds a lock; its mount says more.
+    mounted(identity, |mount| mount.writable, path).or(locked)
 }
 
 /// Gives up the lock, if any.
@@ -53,10 +64,11 @@ fn lock(
 ) -> Result<(), OpenError> {
     match retry_on_intr(|| flock(file, operation)) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked {
-            path: path.into(),
-            holder: Identity::of(metadata).lock_holder(file),
-        }),
+        Err(Errno::WOULDBLOCK) => {
+            let identity = Identity::of(metadata);
+            let holder = identity.lock_holder(file);
+            Err(OpenError::Locked { path: path.into(), holder, reads: identity.is_only_read() })
+        }
         // A file system without locks: refusing would make its images unusable.
         Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(errno) => Err(OpenError::system(path)(errno.into())),
@@ -66,22 +78,32 @@ fn lock(
 /// Refuses an image that is mounted, or attached to a loop device.
 pub(super) fn check(metadata: &Metadata, path: &Path) -> Result<(), OpenError> {
     let identity = Identity::of(metadata);
-    let mounts = mounts();
-    let mounted_at = |identity: Identity| mounts.iter().find(|mount| mount.uses(identity));
-    let attached = loop_devices().into_iter().find(|attached| attached.has(identity));
-    let by_loop = || mounted_at(Identity::Device(attached.as_ref()?.number?));
-    if let Some(mount) = mounted_at(identity).or_else(by_loop) {
-        return Err(OpenError::Mounted {
-            path: path.into(),
-            mount_point: mount.mount_point.clone(),
-        });
+    if let Some(mounted) = mounted(identity, |_| true, path) {
+        return Err(mounted);
     }
-    match attached {
+    match loop_devices().into_iter().find(|attached| attached.has(identity)) {
         Some(attached) => {
             Err(OpenError::Attached { path: path.into(), loop_device: attached.path })
         }
         None => Ok(()),
     }
+}
+
+/// The mount of this storage that `counts`, also by way of a loop device.
+fn mounted(identity: Identity, counts: impl Fn(&Mount) -> bool, path: &Path) -> Option<OpenError> {
+    let mounts: Vec<_> = mounts().into_iter().filter(counts).collect();
+    let at = |identity: Identity| mounts.iter().find(|mount| mount.uses(identity));
+    let by_loop = || {
+        // Only devices that are mounted are worth asking for what is behind them.
+        let devices = loop_devices().into_iter();
+        let mut mounted = devices.filter_map(|found| {
+            let number = Identity::Device(found.number?);
+            Some((at(number)?, found))
+        });
+        mounted.find(|(_, found)| found.has(identity)).map(|(mount, _)| mount)
+    };
+    let mount_point = at(identity).or_else(by_loop)?.mount_point.clone();
+    Some(OpenError::Mounted { path: path.into(), mount_point })
 }
 
 /// What makes two paths the same storage.
@@ -104,6 +126,13 @@ impl Identity {
 
     fn is_at(self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == self)
+    }
+
+    /// Whether the locks on it that are known are all of readers.
+    fn is_only_read(self) -> bool {
+        let locks = listed_locks();
+        let mut ours = locks.iter().filter(|lock| lock.is_on(self)).peekable();
+        ours.peek().is_some() && ours.all(|lock| !lock.writes)
     }
 
     /// A process that has this open with a lock on it, else one that the list of locks names. `own` is the caller's
@@ -134,6 +163,7 @@ impl Identity {
 /// A line of `/proc/locks`.
 struct ListedLock {
     kind: String,
+    writes: bool,
     pid: Option<u32>,
     place: String, // device and inode
 }
@@ -153,8 +183,9 @@ fn listed_locks() -> Vec<ListedLock> {
     let parse = |line: &str| {
         let mut fields = line.split_ascii_whitespace().skip(1).filter(|field| *field != "->");
         let kind = fields.next()?.to_owned();
-        let pid = fields.nth(2)?.parse().ok().filter(|pid| *pid > 0);
-        Some(ListedLock { kind, pid, place: fields.next()?.to_owned() })
+        let writes = fields.nth(1)? != "READ";
+        let pid = fields.next()?.parse().ok().filter(|pid| *pid > 0);
+        Some(ListedLock { kind, writes, pid, place: fields.next()?.to_owned() })
     };
     fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter_map(parse).collect()
 }
@@ -164,6 +195,7 @@ struct Mount {
     device: u64,
     mount_point: PathBuf,
     source: PathBuf,
+    writable: bool,
 }
 
 impl Mount {
@@ -179,8 +211,12 @@ fn mounts() -> Vec<Mount> {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = parse_device(str::from_utf8(fields.nth(2)?).ok()?)?;
         let mount_point = unescape(fields.nth(1)?);
-        let source = unescape(fields.skip_while(|field| *field != b"-").nth(2)?);
-        Some(Mount { device, mount_point, source })
+        let mut of_file_system = fields.skip_while(|field| *field != b"-").skip(2);
+        let source = unescape(of_file_system.next()?);
+        // The file system's own options: a read-only view of one that is written is written all the same.
+        let options = of_file_system.next().unwrap_or_default();
+        let writable = options.split(|byte| *byte == b',').any(|word| word == b"rw");
+        Some(Mount { device, mount_point, source, writable })
     };
     let list = fs::read("/proc/self/mountinfo").unwrap_or_default();
     list.split(|byte| *byte == b'\n').filter_map(parse).collect()

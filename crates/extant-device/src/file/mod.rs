@@ -60,6 +60,28 @@ impl FileDevice {
         Self::open_as(path.as_ref(), Access::Read)
     }
 
+    /// Opens for reading, whoever else uses the image: keeps out [`FileDevice`]s that write, unless there is a writer
+    /// already, who is returned then; the bytes may change under the reader in that case.
+    ///
+    /// # Errors
+    /// As [`Self::open_read_only`].
+    pub fn open_beside(path: impl AsRef<Path>) -> Result<(Self, Option<OpenError>), OpenError> {
+        let path = path.as_ref();
+        let device = Self::open_as(path, Access::Read)?;
+        let writer = device.writer()?;
+        Ok((device, writer))
+    }
+
+    /// Who may write to what is open for reading: somebody with a lock, or the kernel by a mount. Takes the readers' lock if
+    /// nobody holds the writers'.
+    ///
+    /// # Errors
+    /// [`OpenError::System`].
+    pub fn writer(&self) -> Result<Option<OpenError>, OpenError> {
+        let metadata = self.file.metadata().map_err(OpenError::system(&self.path))?;
+        Ok(in_use::writer(&self.file, &metadata, &self.path))
+    }
+
     /// Opens for reading and keeps out [`FileDevice`]s that write.
     ///
     /// # Errors

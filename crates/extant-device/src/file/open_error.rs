@@ -25,12 +25,19 @@ pub enum OpenError {
         wanted: &'static str,
     },
     /// Somebody holds a lock on it.
-    #[error("{} is in use by {}; stop that first", path.display(), HolderText(holder.as_ref()))]
+    #[error(
+        "{} is {} by {}; stop that first",
+        path.display(),
+        if *reads { "being read" } else { "in use" },
+        HolderText(holder.as_ref())
+    )]
     Locked {
         /// The image.
         path: PathBuf,
         /// Who, if that can be known.
         holder: Option<LockHolder>,
+        /// Nobody but readers, who are soon done.
+        reads: bool,
     },
     /// It is mounted.
     #[error("{path} is mounted at {at}; run `umount {at}` first", path = path.display(), at = mount_point.display())]

@@ -160,8 +160,25 @@ fn a_second_writer_is_refused_in_the_same_process() {
         FileDevice::open_read_locked(&path).unwrap(),
         FileDevice::open_read_locked(&path).unwrap(),
     ];
-    assert!(matches!(FileDevice::open(&path), Err(OpenError::Locked { .. })));
+    let refused = FileDevice::open(&path).unwrap_err();
+    assert!(matches!(refused, OpenError::Locked { reads: true, .. }), "{refused}");
+    assert!(refused.to_string().contains("is being read by this very process"), "{refused}");
     drop(readers);
+    FileDevice::open(&path).unwrap();
+}
+
+#[test]
+fn a_reader_keeps_writers_out_unless_there_is_one() {
+    let (_directory, path) = scratch();
+    let writer = FileDevice::create(&path, MIB).unwrap();
+    let (beside, found) = FileDevice::open_beside(&path).unwrap();
+    assert!(matches!(found, Some(OpenError::Locked { reads: false, .. })), "{found:?}");
+    drop(writer);
+    assert!(beside.writer().unwrap().is_none()); // and has the lock now
+    assert!(matches!(FileDevice::open(&path), Err(OpenError::Locked { reads: true, .. })));
+    let (other, found) = FileDevice::open_beside(&path).unwrap();
+    assert!(found.is_none());
+    drop((beside, other));
     FileDevice::open(&path).unwrap();
 }
 
