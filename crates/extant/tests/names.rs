@@ -18,12 +18,85 @@ fn volume(options: &[&str]) -> Option<(Arc<MemoryDevice>, oracle::Scratch)> {
     ))
 }
 
-fn check(device: &MemoryDevice, scratch: &oracle::Scratch) {
+fn check_image(device: &MemoryDevice, scratch: &oracle::Scratch) {
     let image = scratch.path("now");
     std::fs::write(&image, device.to_vec()).expect("the folder is there");
     if let Err(findings) = oracle::e2fsck(&image) {
         panic!("{findings}");
     }
+}
+
+#[test]
+fn a_slash_at_the_end_of_a_name_asks_for_a_directory() {
+    use extant::{Errno, Error, OpenOptions};
+    let Some((device, scratch)) = volume(&[]) else { return };
+    let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+    fs.create_dir("/d").unwrap();
+    fs.create("/f").unwrap();
+    fs.symlink("d", "/l").unwrap();
+    let create =
+        |path: &str| fs.open_with(path, OpenOptions::new().write(true).create(true)).map(drop);
+    // Each errno is the one that the system call gives.
+    let check = |done: Result<(), Error>, errno: Errno, what: &str| {
+        assert_eq!(done.map_err(|error| error.errno()), Err(errno), "{what}");
+    };
+    check(create("/new/"), Errno::ISDIR, "open new/");
+    check(create("/f/"), Errno::ISDIR, "open f/");
+    check(fs.symlink("x", "/new/"), Errno::NOENT, "symlink new/");
+    check(fs.symlink("x", "/d/"), Errno::EXIST, "symlink d/");
+    check(fs.hard_link("/f", "/new/"), Errno::NOENT, "link new/");
+    check(fs.mknod("/new/", extant::namespace::NodeKind::Fifo, 0o600), Errno::NOENT, "mknod new/");
+    check(fs.remove_file("/f/"), Errno::NOTDIR, "unlink f/");
+    check(fs.remove_file("/l/"), Errno::NOTDIR, "unlink l/");
+    check(fs.remove_file("/d/"), Errno::ISDIR, "unlink d/");
+    check(fs.remove_dir("/l/"), Errno::NOTDIR, "rmdir l/");
+    check(fs.rename("/l/", "/x"), Errno::NOTDIR, "rename l/");
+    check(fs.rename("/f", "/new/"), Errno::NOTDIR, "rename f new/");
+    check(fs.rename("/f/", "/new"), Errno::NOTDIR, "rename f/ new");
+    check(fs.rename("/d", "/l/"), Errno::NOTDIR, "rename d l/");
+    check(fs.create_dir("/f/"), Errno::EXIST, "mkdir f/");
+    check(fs.create_dir("/"), Errno::EXIST, "mkdir /");
+    fs.rename("/d/", "/e/").unwrap();
+    fs.create_dir("/d/").unwrap();
+    fs.remove_dir("/e/").unwrap();
+    fs.unmount().unwrap();
+    check_image(&device, &scratch);
+}
+
+#[test]
+fn a_file_is_made_where_a_link_leads() {
+    let Some((device, scratch)) = volume(&[]) else { return };
+    let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+    fs.create_dir("/d").unwrap();
+    fs.symlink("../d/two", "/d/one").unwrap();
+    fs.symlink("/d/three", "/d/two").unwrap();
+    fs.symlink("self", "/self").unwrap();
+    fs.symlink("/no/where", "/lost").unwrap();
+    drop(fs.create("/d/one").unwrap());
+    assert!(fs.symlink_metadata("/d/three").unwrap().is_file());
+    assert!(matches!(fs.create("/self"), Err(extant::Error::LinkLoop)));
+    assert!(matches!(fs.create("/lost"), Err(extant::Error::NotFound)));
+    fs.unmount().unwrap();
+    check_image(&device, &scratch);
+}
+
+#[test]
+fn an_inode_is_found_by_its_number_while_it_is_the_same() {
+    use extant::Error;
+    let Some((device, _scratch)) = volume(&[]) else { return };
+    let fs = MountOptions::new().mount(device).unwrap();
+    drop(fs.create("/f").unwrap());
+    let found = fs.metadata("/f").unwrap();
+    let again = fs.inode_numbered(found.inode, found.generation).unwrap();
+    assert_eq!(again.number(), found.inode);
+    drop(again);
+    let other = found.generation.wrapping_add(1);
+    assert!(matches!(fs.inode_numbered(found.inode, other), Err(Error::Stale(_))));
+    fs.remove_file("/f").unwrap();
+    assert!(matches!(fs.inode_numbered(found.inode, found.generation), Err(Error::Stale(_))));
+    let journal = extant::InodeNumber::new(8).unwrap();
+    assert!(matches!(fs.inode_numbered(journal, 0), Err(Error::Stale(_))));
+    fs.unmount().unwrap();
 }
 
 #[test]
@@ -53,7 +126,7 @@ fn a_removed_file_that_was_open_at_a_power_cut_is_freed_by_the_next_mount() {
         assert_eq!(fs.statfs().free_inodes, before.free_inodes);
         assert_eq!(fs.statfs().free_blocks, before.free_blocks);
         fs.unmount().unwrap();
-        check(&cut, &scratch);
+        check_image(&cut, &scratch);
     }
 }
 
@@ -69,7 +142,7 @@ fn a_list_of_orphans_that_leads_nowhere_ends_there() {
         let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
         fs.create_dir("/dir").unwrap();
         fs.unmount().unwrap();
-        check(&device, &scratch);
+        check_image(&device, &scratch);
     }
 }
 
@@ -133,7 +206,7 @@ fn every_operation_on_names_is_whole_or_not_there_after_a_power_cut() {
             );
             fs.unmount().unwrap();
             if crash.number % 5 == 0 {
-                check(&image, &scratch);
+                check_image(&image, &scratch);
             }
         }
     }

@@ -24,6 +24,21 @@ impl Volume {
         self.inodes.get(InodeNumber::ROOT)
     }
 
+    /// An inode by its number, which a user can have been given.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if no file has this number.
+    /// # Source
+    /// Kernel `fs/ext4/inode.c`, `__ext4_iget` with `EXT4_IGET_HANDLE`.
+    pub(crate) fn inode_numbered(&self, number: InodeNumber) -> Result<Arc<Inode>, Error> {
+        let geometry = self.transactions.geometry();
+        let is_reserved = number.get() < geometry.first_inode && number != InodeNumber::ROOT;
+        if is_reserved || number.get() > geometry.inodes_count {
+            return Err(Error::Stale(number));
+        }
+        self.inodes.get(number)
+    }
+
     /// Opens a file; `writes` counts it among its writers.
     pub(crate) fn open_file(&self, inode: &Arc<Inode>, writes: bool) -> Result<OpenFile, Error> {
         if writes {

@@ -1,5 +1,6 @@
 //! An open file.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -126,17 +127,29 @@ impl File {
         path: &[u8],
         options: OpenOptions,
     ) -> Result<(InodeHandle, bool), Error> {
-        let existing = || Ok((filesystem.resolve(path, path::Last::Follow)?, false));
         if !options.create && !options.create_new {
-            return existing();
+            return Ok((filesystem.resolve(path, path::Last::Follow)?, false));
         }
-        let made = filesystem.make(path, |parent, name| {
-            filesystem.volume.create_file(&Caller::ROOT, parent, name, options.mode)
-        });
-        match made {
-            Err(Error::Exists) if !options.create_new => existing(),
-            made => Ok((made?, true)),
+        if path.ends_with(b"/") {
+            return Err(Error::IsDirectory);
         }
+        let mut path = Cow::Borrowed(path);
+        for _ in 0..path::MAX_LINKS {
+            let made = filesystem.make(&path, |parent, name| {
+                filesystem.volume.create_file(&Caller::ROOT, parent, name, options.mode)
+            });
+            match made {
+                Err(Error::Exists) if !options.create_new => {}
+                made => return Ok((made?, true)),
+            }
+            // A link that leads nowhere says where the file is made.
+            match filesystem.resolve(&path, path::Last::Follow) {
+                Err(Error::NotFound) => {}
+                found => return Ok((found?, false)),
+            }
+            path = Cow::Owned(filesystem.behind_link(&path)?);
+        }
+        Err(Error::LinkLoop)
     }
 
     /// The inode behind it.

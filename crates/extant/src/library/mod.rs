@@ -112,7 +112,11 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotFound`], [`Error::IsDirectory`].
     pub fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        let (parent, name) = self.parent_of(path.as_ref())?;
+        let path = path.as_ref();
+        let (parent, name) = self.parent_of(path)?;
+        if path.ends_with(b"/") && !parent.lookup(name)?.is_dir() {
+            return Err(Error::NotDirectory);
+        }
         self.volume.unlink(&Caller::ROOT, &parent.inode, name)
     }
 
@@ -158,8 +162,14 @@ impl Filesystem {
     /// # Errors
     /// Those of rename(2).
     pub fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<(), Error> {
-        let (from_parent, from_name) = self.parent_of(from.as_ref())?;
-        let (to_parent, to_name) = self.parent_of(to.as_ref())?;
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let (from_parent, from_name) = self.parent_of(from)?;
+        let (to_parent, to_name) = self.parent_of(to)?;
+        // A slash asks for a directory, and no link is followed to one.
+        if (from.ends_with(b"/") || to.ends_with(b"/")) && !from_parent.lookup(from_name)?.is_dir()
+        {
+            return Err(Error::NotDirectory);
+        }
         let flags = RenameFlags::default();
         self.volume.rename(
             &Caller::ROOT,
@@ -179,7 +189,7 @@ impl Filesystem {
         link: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
         let target = self.symlink_inode(original)?;
-        let (parent, name) = self.parent_of(link.as_ref())?;
+        let (parent, name) = self.place_of(link.as_ref())?;
         self.volume.link(&Caller::ROOT, &target.inode, &parent.inode, name)
     }
 
@@ -188,11 +198,8 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Exists`], [`Error::NameTooLong`].
     pub fn symlink(&self, target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Error> {
-        let target = target.as_ref();
-        self.make(link.as_ref(), |parent, name| {
-            self.volume.make_symlink(&Caller::ROOT, parent, name, target)
-        })
-        .map(drop)
+        let (parent, name) = self.place_of(link.as_ref())?;
+        parent.symlink(target, name).map(drop)
     }
 
     /// Where a symbolic link leads.
@@ -208,10 +215,8 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Exists`], [`Error::NotFound`] for the parent, ...
     pub fn mknod(&self, path: impl AsRef<[u8]>, kind: NodeKind, mode: u16) -> Result<(), Error> {
-        self.make(path.as_ref(), |parent, name| {
-            self.volume.make_node(&Caller::ROOT, parent, name, kind, mode)
-        })
-        .map(drop)
+        let (parent, name) = self.place_of(path.as_ref())?;
+        parent.mknod(name, kind, mode).map(drop)
     }
 
     /// Attributes of the file at `path`; a symbolic link is followed.

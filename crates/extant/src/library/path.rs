@@ -3,7 +3,10 @@
 use super::{Filesystem, InodeHandle};
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
+
+use extant_format::InodeNumber;
 
 use crate::Error;
 use crate::caller::Caller;
@@ -12,7 +15,7 @@ use crate::inode::Inode;
 /// Symbolic links that one path may lead through.
 ///
 /// Source: kernel `include/linux/namei.h`, `MAXSYMLINKS`.
-const MAX_LINKS: u32 = 40;
+pub(super) const MAX_LINKS: u32 = 40;
 
 /// What to do with a symbolic link at the path's end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,6 +75,24 @@ impl Filesystem {
         self.resolve(path.as_ref(), Last::Keep)
     }
 
+    /// The inode with this number, whatever its names are, if it is still the one of this generation: what a program keeps
+    /// of a file instead of a handle.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is gone, or another one has its number.
+    pub fn inode_numbered(
+        &self,
+        number: InodeNumber,
+        generation: u32,
+    ) -> Result<InodeHandle, Error> {
+        let inode = self.volume.inode_numbered(number)?;
+        let handle = InodeHandle::new(&self.volume, inode).map_err(|_| Error::Stale(number))?;
+        match handle.metadata()?.generation == generation {
+            true => Ok(handle),
+            false => Err(Error::Stale(number)),
+        }
+    }
+
     /// The inode that a path leads to.
     pub(super) fn resolve(&self, path: &[u8], last: Last) -> Result<InodeHandle, Error> {
         let root = self.root()?;
@@ -125,13 +146,53 @@ impl Filesystem {
         Ok((parent, &path[start..]))
     }
 
+    /// Where the symbolic link at `path` leads, as a path from the root.
+    pub(super) fn behind_link(&self, path: &[u8]) -> Result<Vec<u8>, Error> {
+        let (parent, name) = self.parent_of(path)?;
+        let target =
+            self.volume.read_link(&self.volume.lookup(&Caller::ROOT, &parent.inode, name)?)?;
+        if target.starts_with(b"/") {
+            return Ok(target);
+        }
+        let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+        let mut whole = path[..end - name.len()].to_vec();
+        whole.extend_from_slice(&target);
+        Ok(whole)
+    }
+
+    /// What a slash behind the last name asks of a name that no directory is to have: that there be nothing, or none.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if something has the name, else [`Error::NotFound`].
+    fn refuse_slash(&self, path: &[u8], parent: &InodeHandle, name: &[u8]) -> Result<(), Error> {
+        if !path.ends_with(b"/") {
+            return Ok(());
+        }
+        self.volume.lookup(&Caller::ROOT, &parent.inode, name)?;
+        Err(Error::Exists)
+    }
+
+    /// The directory and the name of something new that is no directory.
+    ///
+    /// # Errors
+    /// As [`Self::parent_of`], and for a slash at the end.
+    pub(super) fn place_of<'p>(&self, path: &'p [u8]) -> Result<(InodeHandle, &'p [u8]), Error> {
+        let (parent, name) = self.parent_of(path)?;
+        self.refuse_slash(path, &parent, name)?;
+        Ok((parent, name))
+    }
+
     /// Makes something new at `path`.
     pub(super) fn make(
         &self,
         path: &[u8],
         make: impl FnOnce(&Arc<Inode>, &[u8]) -> Result<Arc<Inode>, Error>,
     ) -> Result<InodeHandle, Error> {
-        let (parent, name) = self.parent_of(path)?;
+        let (parent, name) = match self.parent_of(path) {
+            // The root is there.
+            Err(Error::Invalid(_)) => return Err(Error::Exists),
+            found => found?,
+        };
         InodeHandle::new(&self.volume, make(&parent.inode, name)?)
     }
 }
