@@ -9,7 +9,8 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 Addresses:
   IMAGE:/path   a file inside an image, which is a file or a block device; the first `:/` divides
-  path          a file of this machine; one with `:/` in its name is written `file:PATH`";
+  path          a file of this machine; `file:PATH` is one too, whatever its name
+  A colon before a slash that is part of a name is written twice: `a::/disk.img:/etc` is /etc in the image `a:/disk.img`.";
 
 /// A file, in an image or on this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,8 +37,8 @@ impl Address {
             return Self::Local(PathBuf::from(OsStr::from_bytes(local)));
         }
         match divide(&text) {
-            Some(inside) => Self::Image(inside),
-            None => Self::Local(PathBuf::from(text)),
+            Divided::Inside(inside) => Self::Image(inside),
+            Divided::Whole(path) => Self::Local(path),
         }
     }
 }
@@ -54,17 +55,31 @@ impl ImagePath {
     /// # Errors
     /// One line that says how addresses are written.
     pub fn parse(text: OsString) -> Result<Self, String> {
-        divide(&text).ok_or_else(|| {
-            format!("`{}` names no file inside an image; write IMAGE:/path", text.to_string_lossy())
-        })
+        match divide(&text) {
+            Divided::Inside(inside) => Ok(inside),
+            Divided::Whole(_) => Err(format!(
+                "`{}` names no file inside an image; write IMAGE:/path",
+                text.to_string_lossy()
+            )),
+        }
     }
 
     /// The same, but an image alone means its root directory.
     pub fn parse_or_root(text: OsString) -> Self {
-        divide(&text).unwrap_or_else(|| {
-            let image = text.as_bytes().strip_suffix(b":").unwrap_or(text.as_bytes()).to_vec();
-            Self { image: PathBuf::from(OsString::from_vec(image)), path: b"/".to_vec() }
-        })
+        let root = |image| Self { image, path: b"/".to_vec() };
+        match divide(&text) {
+            Divided::Inside(inside) => inside,
+            Divided::Whole(image) if text.as_bytes().ends_with(b":") => {
+                // A colon at the end divides too, with nothing behind it.
+                let mut whole = text;
+                whole.push("/");
+                match divide(&whole) {
+                    Divided::Inside(inside) => inside,
+                    Divided::Whole(_) => root(image),
+                }
+            }
+            Divided::Whole(image) => root(image),
+        }
     }
 
     /// An image, also when written as the address of its root.
@@ -97,7 +112,8 @@ impl ImagePath {
 
 impl fmt::Display for ImagePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.image.display(), String::from_utf8_lossy(&self.path))
+        let image = doubled(self.image.as_os_str().as_bytes());
+        write!(f, "{}:{}", String::from_utf8_lossy(&image), String::from_utf8_lossy(&self.path))
     }
 }
 
@@ -116,12 +132,70 @@ pub fn last_name(path: &[u8]) -> Option<&[u8]> {
     (!matches!(name, b"." | b"..")).then_some(name)
 }
 
-/// Divides at the first `:/`, if something stands before it.
-fn divide(text: &OsStr) -> Option<ImagePath> {
+/// The path of a name itself, where a slash behind it would follow a link.
+pub fn without_slash(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    if end == 0 { path } else { &path[..end] }
+}
+
+/// The path of the directory that a path's last name is in, with a slash at its end.
+pub fn parent(path: &[u8]) -> &[u8] {
+    let path = without_slash(path);
+    match path.iter().rposition(|byte| *byte == b'/') {
+        None => b"",
+        Some(slash) => &path[..=slash],
+    }
+}
+
+/// What a text names.
+enum Divided {
+    Inside(ImagePath),
+    /// Nothing inside an image: the text itself, with doubled colons made single.
+    Whole(PathBuf),
+}
+
+/// Divides at the first `:/` that something stands before. Of the colons that stand right before a slash each pair is one
+/// of the name's own.
+fn divide(text: &OsStr) -> Divided {
     let bytes = text.as_bytes();
-    let at = bytes.windows(2).position(|pair| pair == b":/").filter(|at| *at > 0)?;
-    let (image, path) = (bytes[..at].to_vec(), bytes[at + 1..].to_vec());
-    Some(ImagePath { image: PathBuf::from(OsString::from_vec(image)), path })
+    let mut name = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let colons = bytes[at..].iter().take_while(|byte| **byte == b':').count();
+        let next = at + colons;
+        if colons == 0 || bytes.get(next) != Some(&b'/') {
+            name.extend_from_slice(&bytes[at..next.max(at + 1)]);
+            at = next.max(at + 1);
+            continue;
+        }
+        name.extend(std::iter::repeat_n(b':', colons / 2));
+        if colons % 2 == 1 && !name.is_empty() {
+            let image = PathBuf::from(OsString::from_vec(name));
+            return Divided::Inside(ImagePath { image, path: bytes[next..].to_vec() });
+        }
+        name.extend(std::iter::repeat_n(b':', colons % 2));
+        at = next;
+    }
+    Divided::Whole(PathBuf::from(OsString::from_vec(name)))
+}
+
+/// An image's name as it stands in an address: colons before a slash, or at the end, twice.
+fn doubled(name: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(name.len());
+    let mut colons = 0;
+    for byte in name.iter().chain([&b'/']) {
+        match byte {
+            b':' => colons += 1,
+            _ => {
+                let written = if *byte == b'/' { 2 * colons } else { colons };
+                text.extend(std::iter::repeat_n(b':', written));
+                text.push(*byte);
+                colons = 0;
+            }
+        }
+    }
+    text.pop();
+    text
 }
 
 #[cfg(test)]
@@ -145,6 +219,21 @@ mod tests {
         check("plain/path", None, "plain/path");
         check("with:colon", None, "with:colon");
         check(":/x", None, ":/x");
+    }
+
+    #[test]
+    fn colons_of_a_name_are_written_twice() {
+        check("a::/disk.img:/etc", Some("a:/disk.img"), "/etc");
+        check("a::/disk.img", None, "a:/disk.img");
+        check("a:::/x", Some("a:"), "/x");
+        check("a:b::/c:/x", Some("a:b:/c"), "/x");
+        check("::/x", None, ":/x");
+        for text in ["a::/disk.img:/etc", "a:::/x", "a:b::/c:/x", "a:b:/x:/y"] {
+            let Address::Image(inside) = Address::parse(text.into()) else { panic!("{text}") };
+            assert_eq!(inside.to_string(), text);
+        }
+        assert_eq!(ImagePath::parse_image("a::/b".into()), Ok("a:/b".into()));
+        assert_eq!(ImagePath::parse_image("a:::".into()), Ok("a:".into()));
     }
 
     #[test]
@@ -173,5 +262,15 @@ mod tests {
         assert_eq!(root.join(b"a").name(), Some(&b"a"[..]));
         assert_eq!(last_name(b"a/b/."), None);
         assert_eq!(last_name(b"a/b/"), Some(&b"b"[..]));
+        for (path, expected) in [
+            ("/a", "/"),
+            ("/a/b", "/a/"),
+            ("/a/b/", "/a/"),
+            ("/a//b", "/a//"),
+            ("a/b", "a/"),
+            ("a", ""),
+        ] {
+            assert_eq!(parent(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
     }
 }

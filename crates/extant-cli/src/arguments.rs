@@ -1,16 +1,59 @@
 //! The command line's grammar.
 
-use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::commands::{cat, change, df, info, list, map, mkfs, stat, trace, tree, xattr};
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::commands::{
+    cat, chmod, chown, df, info, link, list, map, mkdir, mkfs, remove, rename, stat, touch, trace,
+    tree, xattr,
+};
 use crate::{address, copy, failure};
 
 /// Look into, fill, edit and explain ext4 images, without root and without the kernel's driver
 #[derive(Debug, Parser)]
-#[command(name = "extant", version, after_help = AFTER_HELP.as_str())]
+#[command(name = "extant", bin_name = "extant", version, after_help = AFTER_HELP.as_str())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Wait for an image that somebody else has open, at most so many seconds if a number is given
+    #[arg(
+        long, global = true, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+        default_missing_value = "4294967295"
+    )]
+    wait: Option<u32>,
+}
+
+impl Cli {
+    /// How long to wait for an image that somebody else has open.
+    pub fn patience(&self) -> Option<Duration> {
+        self.wait.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+/// Prints what `error` says: help where that was asked for, else what is wrong with the command line.
+pub fn tell(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Whoever asked for it may have gone away.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // That a word could be meant for a file is seldom what went wrong.
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("tip: to pass '"));
+    let mut shown = String::new();
+    for line in lines {
+        if !(line.is_empty() && shown.ends_with("\n\n")) {
+            shown.push_str(line);
+            shown.push('\n');
+        }
+    }
+    let _ = write!(std::io::stderr(), "extant: {shown}");
+    ExitCode::from(2)
 }
 
 /// What to do.
@@ -22,13 +65,13 @@ pub enum Command {
     Stat(stat::StatArgs),
     Tree(tree::TreeArgs),
     Cp(copy::CpArgs),
-    Mv(change::MvArgs),
-    Rm(change::RmArgs),
-    Mkdir(change::MkdirArgs),
-    Ln(change::LnArgs),
-    Chmod(change::ChmodArgs),
-    Chown(change::ChownArgs),
-    Touch(change::TouchArgs),
+    Mv(rename::MvArgs),
+    Rm(remove::RmArgs),
+    Mkdir(mkdir::MkdirArgs),
+    Ln(link::LnArgs),
+    Chmod(chmod::ChmodArgs),
+    Chown(chown::ChownArgs),
+    Touch(touch::TouchArgs),
     Xattr(xattr::XattrArgs),
     Df(df::DfArgs),
     Map(map::MapArgs),
@@ -56,7 +99,7 @@ mod tests {
         assert!(Cli::try_parse_from(["extant", "rm", "disk.img"]).is_err());
         assert!(Cli::try_parse_from(["extant", "rm", "disk.img:/file"]).is_ok());
         assert!(Cli::try_parse_from(["extant", "ls", "disk.img"]).is_ok());
-        assert!(Cli::try_parse_from(["extant", "cp", "file"]).is_err());
+        assert!(Cli::try_parse_from(["extant", "cp"]).is_err());
         assert!(Cli::try_parse_from(["extant", "cp", "-a", "folder", "disk.img:/"]).is_ok());
     }
 }

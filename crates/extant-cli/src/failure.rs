@@ -6,6 +6,10 @@ use std::io::Write;
 use extant_device::OpenError;
 use extant_format::{Corruption, FormatError, Place, Rule};
 
+use crate::interrupt::Interrupted;
+use crate::output::count;
+use crate::volume::Changed;
+
 /// What the exit codes mean; part of `extant --help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -38,21 +42,12 @@ pub struct OnlyReadable(pub String);
 /// Does `work` for each item; what fails is told, and the others go on.
 pub fn each<T>(
     items: impl IntoIterator<Item = T>,
-    work: impl FnMut(T) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    each_until(is_broken_pipe, items, work)
-}
-
-/// The same, but after an error that `stops` the others are left.
-pub fn each_until<T>(
-    stops: impl Fn(&anyhow::Error) -> bool,
-    items: impl IntoIterator<Item = T>,
     mut work: impl FnMut(T) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut worst = 0;
     for item in items {
         match work(item) {
-            Err(error) if stops(&error) => return Err(error),
+            Err(error) if is_broken_pipe(&error) || error.is::<Interrupted>() => return Err(error),
             Err(error) => worst = tell(&error).max(worst),
             Ok(()) => {}
         }
@@ -74,13 +69,27 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "extant: {line}");
 }
 
+/// Asks on standard error; only an answer on standard input that begins with `y` means yes.
+pub fn ask(question: &str) -> std::io::Result<bool> {
+    write!(std::io::stderr(), "extant: {}? ", question.replace(char::is_control, "?"))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim_start().starts_with(['y', 'Y']))
+}
+
 /// The exit code that `error` stands for.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let code = error.chain().find_map(|cause| {
         if cause.is::<Usage>() {
             return Some(2);
         }
+        if cause.is::<Interrupted>() {
+            return Some(130);
+        }
         if cause.is::<OpenError>() || cause.is::<OnlyReadable>() || cause.is::<NoExt4>() {
+            return Some(3);
+        }
+        if cause.is::<Changed>() {
             return Some(3);
         }
         if is_unsupported(cause) {
@@ -95,7 +104,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let next = without_number(&cause.to_string());
+        let next = words(cause);
         // Some errors show their cause themselves.
         if !text.ends_with(&next) {
             text = if text.is_empty() { next } else { format!("{text}: {next}") };
@@ -108,9 +117,42 @@ pub fn line(error: &anyhow::Error) -> String {
     text.replace(char::is_control, "?")
 }
 
-/// The text of a system's error without the number that the standard library adds.
-fn without_number(text: &str) -> String {
-    text.split(" (os error ").next().unwrap_or(text).to_owned()
+/// What one error says, in the way of all others.
+fn words(cause: &(dyn StdError + 'static)) -> String {
+    if let Some(extant::Error::NoSpace { wanted, free }) = cause.downcast_ref() {
+        let wanted = count(wanted.get(), "more block");
+        return match free.get() {
+            0 => format!(
+                "no space: none is free but what the file system keeps for itself, and {wanted} would be needed"
+            ),
+            free => format!(
+                "no space: {free} free beside what the file system keeps for itself, and {wanted} would be needed"
+            ),
+        };
+    }
+    let text = cause.to_string();
+    let system = cause.is::<std::io::Error>() || cause.is::<rustix::io::Errno>();
+    let of_source = cause.source().filter(|source| source.is::<std::io::Error>());
+    let own = match (system, of_source) {
+        (true, _) => 0,
+        (false, Some(source)) => text.len().saturating_sub(source.to_string().len()),
+        (false, None) => text.len(),
+    };
+    let (own, reason) = text.split_at_checked(own).unwrap_or((&text, ""));
+    format!("{own}{}", in_our_way(reason))
+}
+
+/// A system's text begins with a small letter, and without the number that the standard library adds.
+fn in_our_way(text: &str) -> String {
+    let text = text.split(" (os error ").next().unwrap_or(text);
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        // A word that is all capitals is a name.
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn is_unsupported(cause: &(dyn StdError + 'static)) -> bool {
@@ -118,7 +160,8 @@ fn is_unsupported(cause: &(dyn StdError + 'static)) -> bool {
         || matches!(cause.downcast_ref(), Some(FormatError::Unsupported(_)))
 }
 
-fn corruption<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Corruption> {
+/// What `cause` says is damaged.
+pub fn corruption<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Corruption> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(extant::Error::Corrupt(corruption)), _)
         | (_, Some(FormatError::Corrupt(corruption))) => Some(corruption),
@@ -146,6 +189,7 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             extant::Error::NoInodes => {
                 Some("remove some files, or use an image with more inodes (`mkfs -i`)")
             }
+            extant::Error::Range => Some("the name of an attribute has up to 255 bytes"),
             extant::Error::Aborted { .. } => {
                 Some("nothing was changed after that; run the command again")
             }
@@ -167,6 +211,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
+    use extant_format::ClusterCount;
 
     use super::*;
 
@@ -205,7 +250,16 @@ mod tests {
             "disk.img:/file: superblock: checksum does not match; let `e2fsck -f` repair it before it is changed",
         );
         let missing = std::io::Error::from_raw_os_error(2);
-        check(missing, 1, "disk.img:/file: No such file or directory");
+        check(missing, 1, "disk.img:/file: no such file or directory");
+        let no_space = extant::Error::NoSpace { wanted: ClusterCount(1), free: ClusterCount::ZERO };
+        check(
+            no_space,
+            1,
+            "disk.img:/file: no space: none is free but what the file system keeps for itself, and 1 more block would be needed; remove something, or use a larger image",
+        );
+        let missing = std::io::Error::from_raw_os_error(2);
+        let open = OpenError::System { path: "disk.img".into(), source: missing };
+        check(open, 3, "disk.img:/file: cannot open disk.img: no such file or directory");
     }
 
     #[test]

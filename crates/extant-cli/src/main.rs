@@ -9,11 +9,14 @@ mod commands;
 mod copy;
 mod failure;
 mod foreign;
+mod interrupt;
+mod names;
 mod output;
 mod progress;
+mod values;
 mod volume;
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,8 +24,14 @@ use clap::Parser;
 use arguments::Cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return arguments::tell(&error),
+    };
+    if let Some(patience) = cli.patience() {
+        volume::wait_for_others(patience);
+    }
+    let mut out = StandardOutput(BufWriter::with_capacity(1 << 16, io::stdout().lock()));
     let outcome = commands::run(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,7 +39,30 @@ fn main() -> ExitCode {
         Err(error) => {
             // Lines that were printed before belong before the reason why no more came.
             let _ = out.flush();
-            ExitCode::from(failure::tell(&error))
+            let code = failure::tell(&error);
+            interrupt::die();
+            ExitCode::from(code)
         }
     }
 }
+
+/// Names itself when it fails.
+struct StandardOutput<W>(W);
+
+impl<W: Write> Write for StandardOutput<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), OutputFailed(error))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("standard output")]
+struct OutputFailed(#[source] io::Error);

@@ -151,6 +151,28 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// A size as `ls -h` shows it: rounded up, with one digit after the point below ten.
+pub fn short_size(bytes: u64) -> String {
+    let (mut unit, mut scale) = (0, 1_u128);
+    while u128::from(bytes) >= scale * 1024 && unit < UNIT_LETTERS.len() {
+        (unit, scale) = (unit + 1, scale * 1024);
+    }
+    let Some(letter) = unit.checked_sub(1).map(|place| UNIT_LETTERS[place]) else {
+        return bytes.to_string();
+    };
+    let tenths = (u128::from(bytes) * 10).div_ceil(scale);
+    let whole = u128::from(bytes).div_ceil(scale);
+    if tenths < 100 {
+        return format!("{}.{}{letter}", tenths / 10, tenths % 10);
+    }
+    match UNIT_LETTERS.get(unit) {
+        Some(next) if whole == 1024 => format!("1.0{next}"),
+        _ => format!("{whole}{letter}"),
+    }
+}
+
+const UNIT_LETTERS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
+
 /// Everything that an inode tells.
 pub fn json_metadata(metadata: &Metadata) -> Value {
     let moment =
@@ -220,6 +242,23 @@ mod tests {
             (u64::MAX, "15.9 EiB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn short_sizes_are_as_in_ls() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (1025, "1.1K"),
+            (10240, "10K"),
+            (10241, "11K"),
+            ((1 << 20) - 1, "1.0M"),
+            (1536 << 20, "1.5G"),
+            (u64::MAX, "16E"),
+        ] {
+            assert_eq!(short_size(bytes), text);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -18,8 +18,10 @@ pub struct Progress {
     start: Instant,
     next_line: Mutex<Instant>,
     files: AtomicU64,
+    directories: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
+    worst_code: AtomicU8,
 }
 
 /// How much is said.
@@ -27,9 +29,9 @@ pub struct Progress {
 pub enum Words {
     /// Only what went wrong.
     Quiet,
-    /// How far it is.
+    /// On a terminal, how far it is.
     Usual,
-    /// The name of each file too.
+    /// The name of each file too, and how far it is wherever the words go.
     EachFile,
 }
 
@@ -52,9 +54,16 @@ impl Progress {
             start: Instant::now(),
             next_line: Mutex::new(Instant::now() + BETWEEN_LINES),
             files: AtomicU64::new(0),
+            directories: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            worst_code: AtomicU8::new(0),
         }
+    }
+
+    /// One more directory is done.
+    pub fn directory_done(&self) {
+        self.directories.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One more file is done.
@@ -78,7 +87,7 @@ impl Progress {
     /// What is being done, shown before the bar.
     pub fn say(&self, what: &str) {
         self.bar.set_message(what.to_owned());
-        if !self.is_terminal && self.words != Words::Quiet {
+        if !self.is_terminal && self.words == Words::EachFile {
             let _ = writeln!(std::io::stderr(), "{what}");
         }
     }
@@ -92,15 +101,41 @@ impl Progress {
         }
     }
 
-    /// One file could not be done, for this reason; the others go on.
-    pub fn failed(&self, line: &str) {
+    /// One file could not be done, for this reason and with this exit code; the others go on.
+    pub fn failed(&self, line: &str, code: u8) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        self.worst_code.fetch_max(code, Ordering::Relaxed);
         self.bar.suspend(|| crate::failure::say(line));
+    }
+
+    /// One file was left out together with the directory that it is in.
+    pub fn left_out(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something that the user should know of.
+    pub fn warn(&self, line: &str) {
+        self.bar.suspend(|| crate::failure::say(&format!("warning: {line}")));
+    }
+
+    /// Asks whether to do something; only an answer that begins with `y` means yes.
+    pub fn ask(&self, question: &str) -> std::io::Result<bool> {
+        self.bar.suspend(|| crate::failure::ask(question))
     }
 
     /// Files done.
     pub fn files(&self) -> u64 {
         self.files.load(Ordering::Relaxed)
+    }
+
+    /// Directories done.
+    pub fn directories(&self) -> u64 {
+        self.directories.load(Ordering::Relaxed)
+    }
+
+    /// The largest exit code of what failed; zero if nothing did.
+    pub fn worst_code(&self) -> u8 {
+        self.worst_code.load(Ordering::Relaxed)
     }
 
     /// Bytes done.
@@ -116,13 +151,20 @@ impl Progress {
     /// Takes the bar away; the last line says how much was done.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
-        if self.words != Words::Quiet {
-            let _ = writeln!(
-                std::io::stderr(),
-                "{} in {:.1} s",
-                self.summary(),
-                self.start.elapsed().as_secs_f64()
-            );
+        let elapsed = self.start.elapsed();
+        let is_told = match self.words {
+            Words::Quiet => false,
+            // What was done at once needs no words.
+            Words::Usual => self.is_terminal && elapsed >= BEFORE_A_SUMMARY,
+            Words::EachFile => true,
+        };
+        if is_told {
+            let mut line = format!("{} in {:.1} s", self.summary(), elapsed.as_secs_f64());
+            if self.failures() > 0 {
+                line =
+                    format!("{line}; {} could not be done", output::count(self.failures(), "file"));
+            }
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 
@@ -132,7 +174,7 @@ impl Progress {
     }
 
     fn line_if_due(&self) {
-        if self.is_terminal || self.words == Words::Quiet {
+        if self.is_terminal || self.words != Words::EachFile {
             return;
         }
         let Ok(mut next) = self.next_line.try_lock() else { return };
@@ -142,8 +184,18 @@ impl Progress {
         }
     }
 
-    fn summary(&self) -> String {
-        format!("{}, {}", output::count(self.files(), "file"), HumanBytes(self.bytes()))
+    /// How much was done.
+    pub fn summary(&self) -> String {
+        let directories = match self.directories() {
+            0 => String::new(),
+            1 => ", 1 directory".to_owned(),
+            directories => format!(", {directories} directories"),
+        };
+        format!(
+            "{}{directories}, {}",
+            output::count(self.files(), "file"),
+            HumanBytes(self.bytes())
+        )
     }
 }
 
@@ -151,4 +203,5 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is a constant")
 }
 
+const BEFORE_A_SUMMARY: Duration = Duration::from_secs(1);
 const BETWEEN_LINES: Duration = Duration::from_secs(5);

@@ -1,19 +1,134 @@
 //! Images, opened for a command: the one place that mounts.
+//!
+//! Who reads keeps writers out, but nobody keeps readers out: if the image is written by somebody else, a reader says so and
+//! reads on, and takes what does not fit together for what it is then, no damage.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use extant::{Filesystem, MountOptions};
-use extant_device::FileDevice;
+use extant_device::{BlockDevice, BlockDeviceExt, FileDevice, OpenError};
 use extant_format::Superblock;
 
-use crate::failure::{self, NoExt4, OnlyReadable};
-use crate::foreign;
+use crate::address::ImagePath;
+use crate::failure::{self, NoExt4, OnlyReadable, say};
+use crate::{foreign, interrupt};
 
-/// Opens an image to read; it is never written, not even to recover its journal.
-pub fn open(image: &Path) -> anyhow::Result<Filesystem> {
-    let device = FileDevice::open_read_only(image)?;
-    MountOptions::read_only().mount(device).map_err(|error| unusable(image, error.into()))
+/// An image that is open to be read; it is never written, not even to recover its journal.
+#[derive(Debug)]
+pub struct Reading {
+    filesystem: Filesystem,
+    watch: Rc<Watch>,
+}
+
+/// Tells damage from change: whether an image is as it was when it was opened.
+#[derive(Debug)]
+pub struct Watch {
+    device: Arc<FileDevice>,
+    superblock: Vec<u8>,
+    writer: Option<String>,
+}
+
+/// The image changed under a reader.
+#[derive(Debug, thiserror::Error)]
+#[error("changed while it was read{0}; read it again when nobody writes to it")]
+pub struct Changed(String);
+
+impl Reading {
+    /// Opens `image`; a writer that is there already gets a line.
+    pub fn open(image: &Path) -> anyhow::Result<Self> {
+        let (device, watch) = Watch::open(image)?;
+        let mounted = MountOptions::read_only().cache_bytes(READ_CACHE_BYTES).mount(device);
+        match mounted {
+            Ok(filesystem) => Ok(Self { filesystem, watch: Rc::new(watch) }),
+            Err(error) => Err(unusable(image, watch.explain(error.into()))),
+        }
+    }
+
+    /// What is in it.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    /// Tells of one file that cannot be read where others can, and returns the exit code.
+    ///
+    /// # Errors
+    /// `error`, if the image changed meanwhile: then nothing that follows would be worth more.
+    pub fn tell(&self, error: anyhow::Error) -> anyhow::Result<u8> {
+        let error = self.watch.explain(error);
+        if has_changed(&error) { Err(error) } else { Ok(failure::tell(&error)) }
+    }
+
+    /// What watches over it.
+    pub fn watch(&self) -> Rc<Watch> {
+        Rc::clone(&self.watch)
+    }
+}
+
+impl Watch {
+    /// A device to read, and what watches over it.
+    pub fn open(image: &Path) -> anyhow::Result<(Arc<FileDevice>, Self)> {
+        let waiting = Waiting::new();
+        let (device, writer) = loop {
+            match FileDevice::open_beside(image)? {
+                // Who is willing to wait gets an image that stands still.
+                (_, Some(writer)) if waiting.is_worth_it(&writer, Duration::ZERO) => {}
+                opened => break opened,
+            }
+        };
+        let writer = writer.as_ref().map(fact);
+        if let Some(writer) = &writer {
+            say(&format!("warning: {writer}; what is read may be old, or not fit together"));
+        }
+        let device = Arc::new(device);
+        let superblock = superblock_bytes(&*device);
+        Ok((Arc::clone(&device), Self { device, superblock, writer }))
+    }
+
+    /// `error`, unless the image only looks damaged because it was changed meanwhile.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let is_damage = error.chain().any(|cause| failure::corruption(cause).is_some());
+        if !is_damage || failure::is_no_ext4(&error) {
+            return error;
+        }
+        let now = || Some(fact(self.device.writer().ok().flatten().as_ref()?));
+        match self.writer.clone().or_else(now) {
+            Some(writer) => Changed(format!(" ({writer})")).into(),
+            None if superblock_bytes(&*self.device) != self.superblock => {
+                Changed(String::new()).into()
+            }
+            None => error,
+        }
+    }
+}
+
+/// Who has an image open, without what to do about it.
+fn fact(error: &OpenError) -> String {
+    let line = error.to_string();
+    line.rsplit_once("; ").map_or(line.as_str(), |(fact, _)| fact).to_owned()
+}
+
+/// The bytes that every mount, and every unmount, changes; empty if they cannot be read.
+fn superblock_bytes(device: &dyn BlockDevice) -> Vec<u8> {
+    device.read_vec(Superblock::OFFSET_BYTES, 1024).unwrap_or_default()
+}
+
+/// Whether an error says that an image changed under a reader.
+pub fn has_changed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Changed>())
+}
+
+/// Does `work` on an image that is open to be read.
+pub fn read<T>(
+    image: &Path,
+    work: impl FnOnce(&Filesystem) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let reading = Reading::open(image)?;
+    work(&reading.filesystem).map_err(|error| reading.watch.explain(error))
 }
 
 /// Why an image cannot be used: it is damaged, or none at all.
@@ -27,14 +142,26 @@ pub fn unusable(image: &Path, error: anyhow::Error) -> anyhow::Error {
     error.context(image.display().to_string())
 }
 
+/// Opens an image to write to it, waiting for others as long as the user wants, and a moment for readers.
+pub fn open_device(image: &Path) -> Result<FileDevice, OpenError> {
+    let waiting = Waiting::new();
+    loop {
+        match FileDevice::open(image) {
+            Err(error) if waiting.is_worth_it(&error, FOR_READERS) => {}
+            opened => return opened,
+        }
+    }
+}
+
 /// Does `work` on an image that is open for writing, and leaves it unmounted, durable and clean, whether it succeeds or
-/// not.
+/// not. A signal to end only ends it between two steps, where `work` asks [`interrupt::check`].
 pub fn change<T>(
     image: &Path,
     work: impl FnOnce(&Filesystem) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let device = FileDevice::open(image)?;
+    let device = open_device(image)?;
     let name = || image.display().to_string();
+    interrupt::watch();
     let mounted = MountOptions::new().cache_bytes(CACHE_BYTES).mount(device);
     let filesystem = mounted.map_err(|error| unusable(image, error.into()))?;
     let outcome = match filesystem.read_only_because() {
@@ -48,15 +175,79 @@ pub fn change<T>(
 
 /// Does `work` on each image once, with all of its paths; what fails is told, and the others go on.
 pub fn change_each(
-    paths: &[crate::address::ImagePath],
-    mut work: impl FnMut(&Filesystem, &[u8]) -> anyhow::Result<()>,
+    paths: &[ImagePath],
+    mut work: impl FnMut(&Filesystem, &ImagePath) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     failure::each(paths.chunk_by(|one, next| one.image == next.image), |run| {
         change(&run[0].image, |filesystem| {
-            failure::each(run, |at| work(filesystem, &at.path).with_context(|| at.to_string()))
+            failure::each(run, |at| {
+                interrupt::check()?;
+                work(filesystem, at).with_context(|| at.to_string())
+            })
         })
     })
 }
 
+/// Sets how long to wait for an image that somebody else has open; not at all unless this is called.
+pub fn wait_for_others(how_long: Duration) {
+    // Only the first call counts, and there is one.
+    let _ = PATIENCE.set(how_long);
+}
+
+static PATIENCE: OnceLock<Duration> = OnceLock::new();
+
+/// Waits for somebody else's lock, if that is wanted.
+struct Waiting {
+    start: Instant,
+    told: Cell<bool>,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { start: Instant::now(), told: Cell::new(false) }
+    }
+
+    /// Sleeps a little if `error` may be over soon, and returns true; `for_readers` is waited for them in any case.
+    fn is_worth_it(&self, error: &OpenError, for_readers: Duration) -> bool {
+        let OpenError::Locked { reads, .. } = error else { return false };
+        let wanted = PATIENCE.get().copied().unwrap_or(Duration::ZERO);
+        let patience = if *reads { wanted.max(for_readers) } else { wanted };
+        let waited = self.start.elapsed();
+        if waited >= patience {
+            return false;
+        }
+        if waited >= BEFORE_A_WORD && wanted > FOR_READERS && !self.told.replace(true) {
+            say(&format!("waiting: {error}"));
+        }
+        std::thread::sleep((waited / 8).clamp(BETWEEN_TRIES, MOST_BETWEEN_TRIES));
+        true
+    }
+}
+
+/// The images of a command, each with the name by which it was opened.
+#[derive(Debug, Default)]
+pub struct Readings(Vec<(PathBuf, Reading)>);
+
+impl Readings {
+    /// The image, opened now or before, and its place among those that were.
+    pub fn open(&mut self, image: &Path) -> anyhow::Result<(usize, &Reading)> {
+        let place = match self.0.iter().position(|(path, _)| path == image) {
+            Some(place) => place,
+            None => {
+                self.0.push((image.to_owned(), Reading::open(image)?));
+                self.0.len() - 1
+            }
+        };
+        Ok((place, &self.0[place].1))
+    }
+}
+
 /// A command writes each file once and looks back at nothing, so more would only take memory from others.
 const CACHE_BYTES: u64 = 128 << 20;
+/// Files are read from front to back.
+const READ_CACHE_BYTES: u64 = 64 << 20;
+/// Readers are soon done, and nobody should have to know of them.
+const FOR_READERS: Duration = Duration::from_secs(2);
+const BEFORE_A_WORD: Duration = Duration::from_secs(1);
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+const MOST_BETWEEN_TRIES: Duration = Duration::from_millis(200);

@@ -2,9 +2,11 @@
 
 use std::io::Write;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use extant_format::cast::u64_from;
 
 use crate::address::ImagePath;
+use crate::output::type_name;
 use crate::{failure, volume};
 
 /// Print files
@@ -19,20 +21,21 @@ pub fn run(args: &CatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     failure::each(&args.files, |file| {
         let at = || file.to_string();
-        let filesystem = volume::open(&file.image)?;
-        let opened = filesystem.open(&file.path).with_context(at)?;
-        if opened.inode().is_dir() {
-            return Err(extant::Error::IsDirectory).with_context(at);
-        }
-        let mut offset = 0;
-        loop {
-            let count = opened.read_at(&mut buffer, offset).with_context(at)?;
-            if count == 0 {
-                break;
+        volume::read(&file.image, |filesystem| {
+            let opened = filesystem.open(&file.path).with_context(at)?;
+            let found = opened.metadata().with_context(at)?;
+            if !found.is_file() {
+                bail!("{file}: is a {}", type_name(found.file_type()));
             }
-            out.write_all(&buffer[..count])?;
-            offset += extant_format::cast::u64_from(count);
-        }
-        Ok(())
+            let mut offset = 0;
+            loop {
+                let count = opened.read_at(&mut buffer, offset).with_context(at)?;
+                if count == 0 {
+                    return Ok(());
+                }
+                out.write_all(&buffer[..count])?;
+                offset += u64_from(count);
+            }
+        })
     })
 }

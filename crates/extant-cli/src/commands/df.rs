@@ -10,6 +10,7 @@ use crate::{failure, volume};
 
 /// Show how full images are
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct DfArgs {
     /// Image files or block devices
     #[arg(required = true, value_parser = super::image())]
@@ -17,16 +18,22 @@ pub struct DfArgs {
     /// Inodes instead of bytes
     #[arg(short, long)]
     inodes: bool,
+    /// Sizes with a unit, which is how they are anyway
+    #[arg(short, long)]
+    human_readable: bool,
     /// For a program to read
     #[arg(long)]
     json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut values = Vec::new();
     let mut has_title = args.json;
-    failure::each(&args.images, |image| {
-        let found = volume::open(image)?.statfs();
+    let outcome = failure::each(&args.images, |image| {
+        let found = volume::read(image, |filesystem| Ok(filesystem.statfs()))?;
         if !has_title {
             let unit = if args.inodes { "inodes" } else { "size" };
             writeln!(out, "{:>12} {:>12} {:>12} {:>5}  image", unit, "used", "available", "use%")?;
@@ -60,6 +67,9 @@ pub fn run(args: &DfArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             image.display()
         )?;
         Ok(())
-    })?;
-    if args.json { print_json(out, &json!(values)) } else { Ok(()) }
+    });
+    if args.json {
+        print_json(out, &json!(values))?;
+    }
+    outcome
 }

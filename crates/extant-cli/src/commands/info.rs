@@ -4,22 +4,23 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use extant_device::{BlockDevice, BlockDeviceExt, FileDevice};
+use extant_device::{BlockDevice, BlockDeviceExt};
 use extant_format::cast::usize_from;
 use extant_format::descriptor::{GroupDescriptor, GroupFlags};
 use extant_format::superblock::State;
 use extant_format::{BlockGroup, Superblock, Timestamp};
 use serde_json::{Value, json};
 
+use crate::failure;
 use crate::output::{json_name, print_json, size, time, uuid};
-use crate::volume;
+use crate::volume::{self, Watch};
 
 /// Show what an image says of itself: sizes, features, groups
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
-    /// Image file or block device
-    #[arg(value_parser = super::image())]
-    image: PathBuf,
+    /// Image files or block devices
+    #[arg(required = true, value_parser = super::image())]
+    images: Vec<PathBuf>,
     /// Every group too
     #[arg(short, long)]
     groups: bool,
@@ -29,27 +30,48 @@ pub struct InfoArgs {
 }
 
 pub fn run(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let device = FileDevice::open_read_only(&args.image)?;
-    let name = || args.image.display().to_string();
-    let superblock =
-        read_superblock(&device).map_err(|error| volume::unusable(&args.image, error))?;
-    let groups = match args.groups {
-        true => read_groups(&device, &superblock).with_context(name)?,
-        false => Vec::new(),
-    };
-    if args.json {
-        let mut value = json_superblock(&superblock);
-        if args.groups {
-            value["groups"] =
-                groups.iter().map(|(group, found)| json_group(*group, found)).collect();
+    let mut values = Vec::new();
+    let several = args.images.len() > 1;
+    let mut is_first = true;
+    let outcome = failure::each(&args.images, |image| {
+        let (device, watch) = Watch::open(image)?;
+        let name = || image.display().to_string();
+        let superblock =
+            read_superblock(&*device).map_err(|error| volume::unusable(image, error))?;
+        let groups = match args.groups {
+            true => read_groups(&*device, &superblock)
+                .map_err(|error| watch.explain(error))
+                .with_context(name)?,
+            false => Vec::new(),
+        };
+        if args.json {
+            let mut value = json_superblock(&superblock);
+            if several {
+                value["image"] = json!(name());
+            }
+            if args.groups {
+                value["groups"] =
+                    groups.iter().map(|(group, found)| json_group(*group, found)).collect();
+            }
+            values.push(value);
+            return Ok(());
         }
-        return print_json(out, &value);
+        if several {
+            writeln!(out, "{}{}:", if is_first { "" } else { "\n" }, name())?;
+        }
+        is_first = false;
+        print_superblock(&superblock, device.geometry().len_bytes, out)?;
+        groups.iter().try_for_each(|(group, found)| print_group(*group, found, out))
+    });
+    match (args.json, several, values.pop()) {
+        (true, false, Some(value)) => print_json(out, &value)?,
+        (true, true, last) => {
+            values.extend(last);
+            print_json(out, &json!(values))?;
+        }
+        _ => {}
     }
-    print_superblock(&superblock, device.geometry().len_bytes, out)?;
-    for (group, found) in &groups {
-        print_group(*group, found, out)?;
-    }
-    Ok(())
+    outcome
 }
 
 /// The superblock of whatever lies on `device`.
@@ -93,14 +115,24 @@ fn features(superblock: &Superblock) -> String {
 
 fn state(superblock: &Superblock) -> String {
     let state = superblock.state();
-    let mut words = vec![if state.contains(State::VALID) { "clean" } else { "not clean" }];
+    // Whoever mounts with a journal leaves the mark of a clean one, and relies on recovery.
+    let needs_recovery = superblock.geometry().incompat.contains(extant_format::Incompat::RECOVER);
+    let mut words = vec![match (needs_recovery, state.contains(State::VALID)) {
+        (true, _) => "in use, or not unmounted: the journal needs recovery",
+        (false, true) => "clean",
+        (false, false) => "not clean",
+    }];
     if state.contains(State::ERRORS) {
         words.push("with errors");
     }
-    if superblock.geometry().incompat.contains(extant_format::Incompat::RECOVER) {
-        words.push("journal needs recovery");
-    }
     words.join(", ")
+}
+
+fn label(superblock: &Superblock) -> String {
+    match superblock.label() {
+        [] => "<none>".to_owned(),
+        label => String::from_utf8_lossy(label).into_owned(),
+    }
 }
 
 fn moment(seconds: u64) -> String {
@@ -128,7 +160,7 @@ fn print_superblock(
         None => "none".to_owned(),
     };
     let lines = [
-        ("label", String::from_utf8_lossy(superblock.label()).into_owned()),
+        ("label", label(superblock)),
         ("uuid", uuid(&raw.uuid)),
         ("state", state(superblock)),
         ("features", features(superblock)),

@@ -4,22 +4,23 @@ use std::io::Write;
 
 use anyhow::Context;
 use extant::{FileExtent, FileExtentState};
-use extant_device::{BlockDeviceExt, FileDevice};
+use extant_device::BlockDeviceExt;
 use extant_format::bitmap;
 use extant_format::cast::u64_from;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::info;
 use crate::address::ImagePath;
-use crate::output::{self, print_json, size};
-use crate::volume;
+use crate::failure;
+use crate::output::{self, json_name, print_json, size};
+use crate::volume::{self, Watch};
 
 /// Show where a file's blocks lie, or draw how full an image is
 #[derive(Debug, clap::Args)]
 pub struct MapArgs {
-    /// A file as IMAGE:/path, or an image
-    #[arg(value_parser = super::inside_or_root())]
-    at: ImagePath,
+    /// Files as IMAGE:/path, or images
+    #[arg(required = true, value_parser = super::inside_or_root())]
+    paths: Vec<ImagePath>,
     /// Characters in a line of the drawing
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
     width: u32,
@@ -29,16 +30,41 @@ pub struct MapArgs {
 }
 
 pub fn run(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    match args.at.name() {
-        Some(_) => map_file(args, out),
-        None => map_image(args, out),
+    let several = args.paths.len() > 1;
+    let mut is_first = true;
+    let mut values = Vec::new();
+    let outcome = failure::each(&args.paths, |at| {
+        if several && !args.json {
+            writeln!(out, "{}{at}:", if is_first { "" } else { "\n" })?;
+        }
+        is_first = false;
+        let value = match at.name() {
+            Some(_) => map_file(args, at, out),
+            None => map_image(args, at, out),
+        }?;
+        values.extend(value.map(|value| match several {
+            true => json!({ "image": at.image.display().to_string(), "path": json_name(&at.path), "map": value }),
+            false => value,
+        }));
+        Ok(())
+    });
+    match (args.json, several, values.pop()) {
+        (true, false, Some(value)) => print_json(out, &value)?,
+        (true, true, last) => {
+            values.extend(last);
+            print_json(out, &json!(values))?;
+        }
+        _ => {}
     }
+    outcome
 }
 
-fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let filesystem = volume::open(&args.at.image)?;
-    let found = filesystem.inode(&args.at.path).and_then(|found| found.extents());
-    let extents = found.with_context(|| args.at.to_string())?;
+/// Prints where a file lies, or returns it for a program.
+fn map_file(args: &MapArgs, at: &ImagePath, out: &mut dyn Write) -> anyhow::Result<Option<Value>> {
+    let extents = volume::read(&at.image, |filesystem| {
+        let found = filesystem.inode(&at.path).and_then(|found| found.extents());
+        found.with_context(|| at.to_string())
+    })?;
     if args.json {
         let values = extents.iter().map(|extent| {
             json!({
@@ -46,7 +72,7 @@ fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
                 "state": state_name(extent.state),
             })
         });
-        return print_json(out, &values.collect());
+        return Ok(Some(values.collect()));
     }
     writeln!(out, "{:>12} {:>12} {:>12}  state", "file block", "on device", "blocks")?;
     for FileExtent { logical, physical, len, state, .. } in &extents {
@@ -54,7 +80,7 @@ fn map_file(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(out, "{logical:>12} {physical:>12} {len:>12}  {}", state_name(*state))?;
     }
     writeln!(out, "{}", output::count(u64_from(extents.len()), "extent"))?;
-    Ok(())
+    Ok(None)
 }
 
 fn state_name(state: FileExtentState) -> &'static str {
@@ -67,17 +93,17 @@ fn state_name(state: FileExtentState) -> &'static str {
 }
 
 /// One line a group; each character stands for an equal share of its clusters.
-fn map_image(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let device = FileDevice::open_read_only(&args.at.image)?;
+fn map_image(args: &MapArgs, at: &ImagePath, out: &mut dyn Write) -> anyhow::Result<Option<Value>> {
+    let (device, watch) = Watch::open(&at.image)?;
     let superblock =
-        info::read_superblock(&device).map_err(|error| volume::unusable(&args.at.image, error))?;
+        info::read_superblock(&*device).map_err(|error| volume::unusable(&at.image, error))?;
     let geometry = superblock.geometry();
-    let groups = info::read_groups(&device, &superblock)?;
+    let groups = info::read_groups(&*device, &superblock).map_err(|error| watch.explain(error))?;
     if args.json {
         let values = groups.iter().map(|(group, found)| {
             json!({ "group": group.get(), "clusters": geometry.clusters_in(*group), "free": found.free_clusters })
         });
-        return print_json(out, &values.collect());
+        return Ok(Some(values.collect()));
     }
     let share = u64::from(geometry.clusters_per_group.div_ceil(args.width))
         << geometry.cluster_bits
@@ -102,7 +128,7 @@ fn map_image(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             percent(found.free_clusters, clusters)
         )?;
     }
-    Ok(())
+    Ok(None)
 }
 
 fn percent(part: u32, all: u32) -> u64 {

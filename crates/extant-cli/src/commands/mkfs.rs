@@ -8,9 +8,10 @@ use extant::time::{Entropy, SystemEntropy};
 use extant_device::{BlockDevice, BlockDeviceExt, FileDevice};
 use extant_image::{MkfsOptions, mkfs};
 
-use super::{change, info};
+use super::info;
 use crate::failure::Usage;
 use crate::output::{self, size};
+use crate::{values, volume};
 
 /// Make an image with an empty ext4 file system, or put one on a device
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub struct MkfsArgs {
     #[arg(value_parser = super::image())]
     image: PathBuf,
     /// How large, such as 512M or 4G; all of what exists by default
-    #[arg(value_parser = parse_size)]
+    #[arg(value_parser = values::size)]
     size: Option<u64>,
     /// Bytes in a block
     #[arg(short = 'b', value_name = "BYTES", default_value_t = 4096)]
@@ -59,7 +60,7 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         label: args.label.clone().into_bytes(),
         uuid: args.uuid.unwrap_or_else(random_uuid),
         hash_seed: random_uuid(),
-        time_seconds: u32::try_from(change::now().seconds).unwrap_or(u32::MAX),
+        time_seconds: u32::try_from(values::now().seconds).unwrap_or(u32::MAX),
         journal_blocks: args.journal_blocks,
         ..MkfsOptions::default()
     };
@@ -96,7 +97,7 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
         }
         (false, Some(bytes)) => Ok(FileDevice::create(&args.image, bytes)?),
         (true, bytes) => {
-            let mut device = FileDevice::open(&args.image)?;
+            let mut device = volume::open_device(&args.image)?;
             if !args.force {
                 check_empty(&device).with_context(name)?;
             }
@@ -134,23 +135,6 @@ pub fn random_uuid() -> [u8; 16] {
     uuid
 }
 
-/// Bytes, with a binary unit if it has a letter at its end.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("`{text}` is no size; write a number of bytes, or one such as 512M or 4G");
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib") {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
 /// Thirty-two hexadecimal digits, with dashes anywhere.
 fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
     let digits: String = text.chars().filter(|letter| *letter != '-').collect();
@@ -161,17 +145,6 @@ fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_may_have_a_unit() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("64k"), Ok(64 << 10));
-        assert_eq!(parse_size("4G"), Ok(4 << 30));
-        assert_eq!(parse_size("1TiB"), Ok(1 << 40));
-        assert!(parse_size("").is_err());
-        assert!(parse_size("4X").is_err());
-        assert!(parse_size("99999999999T").is_err());
-    }
 
     #[test]
     fn uuids_have_32_digits() {

@@ -4,21 +4,23 @@ use std::io::Write;
 
 use anyhow::Context;
 use extant::InodeHandle;
+use extant_format::cast::usize_from;
 use serde_json::{Value, json};
 
 use crate::address::ImagePath;
+use crate::failure::{self, Told};
 use crate::output::{self, json_metadata, json_name, print_json};
-use crate::volume;
+use crate::volume::Reading;
 
 /// Draw a directory and everything below it
 #[derive(Debug, clap::Args)]
 pub struct TreeArgs {
-    /// A directory, as IMAGE:/path; an image alone means its root
-    #[arg(value_parser = super::inside_or_root())]
-    path: ImagePath,
-    /// No deeper than this
-    #[arg(short = 'L', long)]
-    level: Option<usize>,
+    /// Directories, as IMAGE:/path; an image alone means its root
+    #[arg(required = true, value_parser = super::inside_or_root())]
+    paths: Vec<ImagePath>,
+    /// No deeper than this, from 1 on
+    #[arg(short = 'L', long, value_parser = clap::value_parser!(u32).range(1..))]
+    level: Option<u32>,
     /// Names that begin with a dot too
     #[arg(short, long)]
     all: bool,
@@ -36,13 +38,38 @@ struct Open {
 }
 
 pub fn run(args: &TreeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let filesystem = volume::open(&args.path.image)?;
     let mut values = Vec::new();
-    let root = filesystem.inode(&args.path.path).with_context(|| args.path.to_string())?;
-    if !args.json {
-        writeln!(out, "{}", args.path)?;
+    let outcome = failure::each(&args.paths, |path| {
+        let reading = Reading::open(&path.image)?;
+        draw(args, path, &reading, &mut values, out)
+    });
+    if args.json {
+        print_json(out, &json!(values))?;
     }
-    let mut stack = vec![open(args, root, args.path.path.clone(), String::new())?];
+    outcome
+}
+
+/// Draws one tree; what cannot be read in it is told, and the rest goes on.
+fn draw(
+    args: &TreeArgs,
+    root: &ImagePath,
+    reading: &Reading,
+    values: &mut Vec<Value>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let address = |path: &[u8]| ImagePath { path: path.to_vec(), ..root.clone() }.to_string();
+    let deepest = args.level.map_or(usize::MAX, usize_from);
+    let top = reading.filesystem().inode(&root.path).map_err(anyhow::Error::from);
+    let top = top.and_then(|top| open(args, top, root.path.clone(), String::new()));
+    let mut stack = vec![top.with_context(|| root.to_string())?];
+    if !args.json {
+        writeln!(out, "{root}")?;
+    }
+    let mut worst = 0;
+    let mut fail = |error: anyhow::Error, path: &[u8]| {
+        worst = reading.tell(error.context(address(path)))?.max(worst);
+        anyhow::Ok(())
+    };
     while let Some(top) = stack.last_mut() {
         let Some(name) = top.left.next() else {
             stack.pop();
@@ -52,20 +79,27 @@ pub fn run(args: &TreeArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut path = top.path.clone();
         path.extend_from_slice(if path.ends_with(b"/") { b"" } else { b"/" });
         path.extend_from_slice(&name);
-        let found = top
-            .handle
-            .lookup(&name)
-            .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
+        let found = match top.handle.lookup(&name) {
+            Ok(found) => found,
+            Err(error) => {
+                fail(error.into(), &path)?;
+                continue;
+            }
+        };
         match args.json {
             true => values.push(json_line(&path, &found)?),
             false => print_line(&top.margin, is_last, &name, &found, out)?,
         }
-        if found.is_dir() && args.level.is_none_or(|level| stack.len() < level) {
+        if found.is_dir() && stack.len() < deepest {
             let margin = stack.last().map_or("", |top| &top.margin).to_owned();
-            stack.push(open(args, found, path, margin + if is_last { "    " } else { "|   " })?);
+            let margin = margin + if is_last { "    " } else { "|   " };
+            match open(args, found, path.clone(), margin) {
+                Ok(below) => stack.push(below),
+                Err(error) => fail(error, &path)?,
+            }
         }
     }
-    if args.json { print_json(out, &json!(values)) } else { Ok(()) }
+    if worst == 0 { Ok(()) } else { Err(Told(worst).into()) }
 }
 
 fn open(
@@ -77,7 +111,7 @@ fn open(
     let names = handle.read_dir().and_then(|entries| {
         entries.map(|entry| Ok(entry?.name().to_vec())).collect::<Result<Vec<_>, _>>()
     });
-    let mut names = names.with_context(|| String::from_utf8_lossy(&path).into_owned())?;
+    let mut names = names?;
     names.retain(|name| args.all || !name.starts_with(b"."));
     names.sort_unstable();
     Ok(Open { handle, path, left: names.into_iter(), margin })

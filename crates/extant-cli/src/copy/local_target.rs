@@ -1,39 +1,38 @@
 //! Makes files on this machine.
 //!
 //! Every name is used relative to an open directory and never through a symbolic link, so that no image can lead a copy
-//! out of its target.
+//! out of its target; only what the user named as the target itself is followed.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use extant::namespace::NodeKind;
-use extant_format::Timestamp;
-use extant_format::cast::u64_from;
+use extant_format::cast::{low_u16, u64_from, usize_from};
+use extant_format::{FileType, Timestamp};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::stream::{Attributes, Entry};
-use super::target::Target;
+use super::links::Kept;
+use super::settings::{Follow, Policy, is_access_list};
+use super::stream::{Attributes, Entry, FileId, Place};
+use super::target::{Found, Target};
 
 /// A directory of this machine, and what was made in it so far.
 #[derive(Debug)]
 pub struct LocalTarget {
+    policy: Policy,
     stack: Vec<Directory>,
     file: Option<OpenedFile>,
-    /// First names of files with several, below the first directory.
-    links: HashMap<u64, PathBuf>,
+    names: Names,
     /// Owners may be given away, and attributes of every kind set.
     privileged: bool,
-    /// Device and inode of the image that is read, which is not replaced by what is in it.
-    avoid: Option<(u64, u64)>,
-    /// A file that exists and was named itself: it is written in place, through links and into devices, as by cp(1).
-    named: Option<PathBuf>,
+    /// Images that are read, which are not replaced by what is in them.
+    avoid: Vec<FileId>,
 }
 
 #[derive(Debug)]
@@ -41,80 +40,80 @@ struct Directory {
     handle: OwnedFd,
     /// Below the first directory.
     path: PathBuf,
+    /// Its place among the paths that were kept, once it has one.
+    kept: Option<u32>,
     attributes: Attributes,
+    is_new: bool,
 }
 
 #[derive(Debug)]
 struct OpenedFile {
     file: File,
+    name: Vec<u8>,
     attributes: Attributes,
     end: u64,
     is_new: bool,
 }
 
+/// First names of files with several, below the first directory.
+#[derive(Debug, Default)]
+struct Names {
+    directories: Vec<PathBuf>,
+    /// One name behind the other, each with a zero at its end.
+    bytes: Vec<u8>,
+    /// Directory, and where the name begins.
+    files: Kept<(u32, u32)>,
+}
+
 impl LocalTarget {
-    /// Files will be made in `directory`, but for the first one if it goes to a file that was `named`.
+    /// Files will be made in `directory`.
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn new(
-        directory: &Path,
-        named: Option<PathBuf>,
-        avoid: Option<(u64, u64)>,
-    ) -> io::Result<Self> {
+    pub fn new(directory: &Path, policy: Policy, avoid: Vec<FileId>) -> anyhow::Result<Self> {
         let handle = open_directory(CWD, directory.as_os_str().as_bytes(), OFlags::empty())?;
-        let top = Directory { handle, path: PathBuf::new(), attributes: Attributes::default() };
+        let attributes = Attributes::default();
+        let top = Directory { handle, path: PathBuf::new(), kept: None, attributes, is_new: false };
         let privileged = rustix::process::geteuid().is_root();
-        let (stack, links) = (vec![top], HashMap::new());
-        Ok(Self { stack, file: None, links, privileged, avoid, named })
+        let names = Names::default();
+        Ok(Self { policy, stack: vec![top], file: None, names, privileged, avoid })
     }
 
     fn top(&self) -> &Directory {
         self.stack.last().expect("the first directory is never left")
     }
 
-    /// Makes something with `make`; a file that stands in the way is removed first.
-    fn replace<T>(
-        &self,
-        name: &[u8],
-        make: impl Fn(&OwnedFd) -> Result<T, Errno>,
-    ) -> anyhow::Result<T> {
-        let directory = &self.top().handle;
-        match make(directory) {
-            Err(Errno::EXIST) => {
-                let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                if self.avoid == Some((found.st_dev, found.st_ino)) {
-                    anyhow::bail!("is the image itself; left as it is");
-                }
-                rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
-                Ok(make(directory)?)
-            }
-            made => Ok(made?),
-        }
+    fn remember(&mut self, name: &[u8], link: Option<u32>) {
+        let Some(link) = link else { return };
+        let top = self.stack.last_mut().expect("the first directory is never left");
+        let directory = *top.kept.get_or_insert_with(|| {
+            self.names.directories.push(top.path.clone());
+            u32::try_from(self.names.directories.len() - 1).unwrap_or(u32::MAX)
+        });
+        let start = u32::try_from(self.names.bytes.len()).unwrap_or(u32::MAX);
+        self.names.bytes.extend_from_slice(name);
+        self.names.bytes.push(0);
+        self.names.files.keep(link, (directory, start));
     }
 
-    /// Opens the file that was named, and cuts it to nothing.
-    fn reopen(&self, path: &Path) -> anyhow::Result<File> {
-        let file = File::options().write(true).open(path)?;
-        let found = file.metadata()?;
-        if self.avoid == Some((found.dev(), found.ino())) {
-            anyhow::bail!("is the image itself; left as it is");
-        }
-        if found.is_file() {
-            file.set_len(0)?;
-        }
-        Ok(file)
+    /// Below the first directory.
+    fn first_name(&self, link: u32) -> Option<PathBuf> {
+        let (directory, start) = *self.names.files.get(link)?;
+        let directory = self.names.directories.get(usize_from(directory))?;
+        let name = self.names.bytes.get(usize_from(start)..)?.split(|byte| *byte == 0).next()?;
+        Some(directory.join(OsStr::from_bytes(name)))
     }
 
-    fn remember(&mut self, entry: &Entry) {
-        if let Some(link) = entry.link {
-            let path = self.top().path.join(OsStr::from_bytes(&entry.name));
-            self.links.insert(link, path);
-        }
+    /// Makes a file of ours without anybody else being able to use it meanwhile, if its permissions are set later.
+    fn first_mode(&self, attributes: &Attributes, allowed: u16, own: u16) -> Mode {
+        // Where they are not kept, the system itself applies umask and access lists.
+        let mode = if self.policy.keep_mode { 0 } else { attributes.mode & allowed };
+        Mode::from_raw_mode((mode | own).into())
     }
 
-    /// Gives an open file or directory its attributes; the owner first, since that takes set-user bits away.
-    fn finish(&self, handle: impl AsFd, attributes: &Attributes) -> io::Result<()> {
+    /// Gives an open file or directory its attributes; the owner first, since that takes set-user bits and capabilities
+    /// away.
+    fn finish(&self, handle: impl AsFd, attributes: &Attributes, is_new: bool) -> io::Result<()> {
         let mut mode = attributes.mode;
         if let Some((uid, gid)) = attributes.owner {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -125,7 +124,15 @@ impl LocalTarget {
         for (name, value) in &attributes.xattrs {
             self.tolerate(rustix::fs::fsetxattr(&handle, &name[..], value, XattrFlags::empty()))?;
         }
-        rustix::fs::fchmod(&handle, Mode::from_raw_mode(mode.into()))?;
+        if self.policy.keep_mode {
+            for name in [&b"system.posix_acl_access"[..], b"system.posix_acl_default"] {
+                if !is_new && !attributes.xattrs.iter().any(|(kept, _)| kept == name) {
+                    // It may have none, or be where there are none.
+                    let _ = rustix::fs::fremovexattr(&handle, name);
+                }
+            }
+            rustix::fs::fchmod(&handle, Mode::from_raw_mode(mode.into()))?;
+        }
         if let Some(times) = attributes.times {
             rustix::fs::futimens(&handle, &timestamps(times))?;
         }
@@ -145,12 +152,18 @@ impl LocalTarget {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             self.tolerate(rustix::fs::chownat(directory, name, Some(uid), Some(gid), flags))?;
         }
-        let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        let path = path.join(OsStr::from_bytes(name));
-        for (name, value) in &attributes.xattrs {
-            self.tolerate(rustix::fs::lsetxattr(&path, &name[..], value, XattrFlags::empty()))?;
+        if !attributes.xattrs.is_empty() {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+            let path = path.join(OsStr::from_bytes(name));
+            for (name, value) in &attributes.xattrs {
+                // Access lists among them are those of a symbolic link, which has none.
+                if !(is_symlink && is_access_list(name)) {
+                    let set = rustix::fs::lsetxattr(&path, &name[..], value, XattrFlags::empty());
+                    self.tolerate(set)?;
+                }
+            }
         }
-        if !is_symlink {
+        if self.policy.keep_mode && !is_symlink {
             let mode = Mode::from_raw_mode(attributes.mode.into());
             rustix::fs::chmodat(directory, name, mode, AtFlags::empty())?;
         }
@@ -172,40 +185,88 @@ impl LocalTarget {
 }
 
 impl Target for LocalTarget {
+    fn find(&self, name: &[u8], follow: bool) -> anyhow::Result<Option<Found>> {
+        let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let found = match rustix::fs::statat(&self.top().handle, name, flags) {
+            Err(Errno::NOENT) => return Ok(None),
+            found => found?,
+        };
+        let id = FileId { place: Place::Device(found.st_dev), inode: found.st_ino };
+        Ok(Some(Found {
+            id,
+            kind: FileType::from_mode(low_u16(found.st_mode)).unwrap_or(FileType::Regular),
+            links: u32::try_from(found.st_nlink).unwrap_or(u32::MAX),
+            modified: Timestamp {
+                seconds: found.st_mtime,
+                nanoseconds: u32::try_from(found.st_mtime_nsec).unwrap_or(0),
+            },
+            is_source: self.avoid.contains(&id),
+        }))
+    }
+
+    fn is_new(&self) -> bool {
+        self.top().is_new
+    }
+
+    fn make_directory(&mut self, entry: Entry) -> anyhow::Result<()> {
+        let mode = self.first_mode(&entry.attributes, 0o1777, 0o700);
+        rustix::fs::mkdirat(&self.top().handle, &entry.name[..], mode)?;
+        self.enter(entry)?;
+        let top = self.stack.last_mut().expect("it was entered");
+        top.is_new = true;
+        Ok(())
+    }
+
     fn enter(&mut self, entry: Entry) -> anyhow::Result<()> {
-        let top = self.top();
         let name: &[u8] = if entry.name.is_empty() { b"." } else { &entry.name };
-        let made = rustix::fs::mkdirat(&top.handle, name, Mode::RWXU);
-        if !matches!(made, Ok(()) | Err(Errno::EXIST)) {
-            made?;
-        }
-        let handle = open_directory(&top.handle, name, OFlags::NOFOLLOW)?;
-        let path = top.path.join(OsStr::from_bytes(&entry.name));
-        self.stack.push(Directory { handle, path, attributes: entry.attributes });
+        let handle = open_directory(&self.top().handle, name, OFlags::NOFOLLOW)?;
+        let path = self.top().path.join(OsStr::from_bytes(&entry.name));
+        let attributes = entry.attributes;
+        self.stack.push(Directory { handle, path, kept: None, attributes, is_new: false });
         Ok(())
     }
 
     fn leave(&mut self) -> anyhow::Result<()> {
         let left = self.stack.pop().expect("it was entered");
-        Ok(self.finish(&left.handle, &left.attributes)?)
+        self.finish(&left.handle, &left.attributes, left.is_new)?;
+        let wanted = left.attributes.mode & 0o700;
+        if left.is_new && !self.policy.keep_mode && wanted != 0o700 {
+            let now = rustix::fs::fstat(&left.handle)?.st_mode & 0o7777;
+            let lacking = u32::from(0o700 & !wanted);
+            rustix::fs::fchmod(&left.handle, Mode::from_raw_mode(now & !lacking))?;
+        }
+        Ok(())
     }
 
-    fn file(&mut self, entry: Entry) -> anyhow::Result<()> {
-        if let Some(path) = self.named.take() {
-            let file = self.reopen(&path)?;
-            self.file =
-                Some(OpenedFile { file, attributes: entry.attributes, end: 0, is_new: false });
-            return Ok(());
-        }
+    fn make_file(&mut self, entry: Entry) -> anyhow::Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let handle = self.replace(&entry.name, |directory| {
-            rustix::fs::openat(directory, &entry.name[..], flags, mode)
-        })?;
-        self.remember(&entry);
-        let file = File::from(handle);
-        self.file = Some(OpenedFile { file, attributes: entry.attributes, end: 0, is_new: true });
+        let own = if self.policy.keep_mode { 0o600 } else { 0 };
+        let mode = self.first_mode(&entry.attributes, 0o777, own);
+        let handle = rustix::fs::openat(&self.top().handle, &entry.name[..], flags, mode)?;
+        self.remember(&entry.name, entry.link);
+        let (file, Entry { name, attributes, .. }) = (File::from(handle), entry);
+        self.file = Some(OpenedFile { file, name, attributes, end: 0, is_new: true });
+        Ok(())
+    }
+
+    fn overwrite(&mut self, entry: Entry) -> anyhow::Result<()> {
+        let careful = match self.policy.through {
+            Follow::Named => OFlags::empty(),
+            _ => OFlags::NOFOLLOW | OFlags::NONBLOCK,
+        };
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOCTTY | careful;
+        let directory = &self.top().handle;
+        let handle = match rustix::fs::openat(directory, &entry.name[..], flags, Mode::empty()) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) if self.policy.force => {
+                self.remove(&entry.name)?;
+                return self.make_file(entry);
+            }
+            opened => opened?,
+        };
+        self.remember(&entry.name, entry.link);
+        let (file, Entry { name, attributes, .. }) = (File::from(handle), entry);
+        self.file = Some(OpenedFile { file, name, attributes, end: 0, is_new: false });
         Ok(())
     }
 
@@ -232,22 +293,28 @@ impl Target for LocalTarget {
                 false => fill(&opened.file, size - opened.end)?,
             }
         }
-        // An old file keeps its permissions unless they are copied, and a device does always.
-        if !opened.is_new && (!is_regular || opened.attributes.owner.is_none()) {
-            return Ok(());
+        // A device keeps what it has.
+        if is_regular {
+            self.finish(&opened.file, &opened.attributes, opened.is_new)?;
         }
-        Ok(self.finish(&opened.file, &opened.attributes)?)
+        Ok(())
     }
 
-    fn symlink(&mut self, entry: Entry, target: &[u8]) -> anyhow::Result<()> {
-        self.replace(&entry.name, |directory| {
-            rustix::fs::symlinkat(target, directory, &entry.name[..])
-        })?;
-        self.remember(&entry);
+    fn abandon(&mut self) -> anyhow::Result<()> {
+        let opened = self.file.take().expect("a file is open");
+        if opened.is_new {
+            self.remove(&opened.name)?;
+        }
+        Ok(())
+    }
+
+    fn make_symlink(&mut self, entry: Entry, target: &[u8]) -> anyhow::Result<()> {
+        rustix::fs::symlinkat(target, &self.top().handle, &entry.name[..])?;
+        self.remember(&entry.name, entry.link);
         Ok(self.finish_by_name(&entry.name, &entry.attributes, true)?)
     }
 
-    fn special(&mut self, entry: Entry, kind: NodeKind) -> anyhow::Result<()> {
+    fn make_special(&mut self, entry: Entry, kind: NodeKind) -> anyhow::Result<()> {
         use rustix::fs::FileType;
         let (kind, major, minor) = match kind {
             NodeKind::Regular => (FileType::RegularFile, 0, 0),
@@ -257,43 +324,26 @@ impl Target for LocalTarget {
             NodeKind::BlockDevice(major, minor) => (FileType::BlockDevice, major, minor),
         };
         let device = rustix::fs::makedev(major, minor);
-        let mode = Mode::RUSR | Mode::WUSR;
-        self.replace(&entry.name, |directory| {
-            rustix::fs::mknodat(directory, &entry.name[..], kind, mode, device)
-        })?;
-        self.remember(&entry);
+        let mode = self.first_mode(&entry.attributes, 0o777, 0);
+        rustix::fs::mknodat(&self.top().handle, &entry.name[..], kind, mode, device)?;
+        self.remember(&entry.name, entry.link);
         Ok(self.finish_by_name(&entry.name, &entry.attributes, false)?)
     }
 
-    fn again(&mut self, name: &[u8], link: u64) -> anyhow::Result<()> {
+    fn link(&mut self, name: &[u8], number: u32) -> anyhow::Result<()> {
         // The first name may have failed; its line was printed then.
-        let first = self.links.get(&link).ok_or(Errno::NOENT)?;
+        let first = self.first_name(number).ok_or(Errno::NOENT)?;
         let root = &self.stack[0].handle;
-        self.replace(name, |directory| {
-            rustix::fs::linkat(root, first, directory, name, AtFlags::empty())
-        })?;
+        Ok(rustix::fs::linkat(root, &first, &self.top().handle, name, AtFlags::empty())?)
+    }
+
+    fn keep(&mut self, name: &[u8], number: u32) -> anyhow::Result<()> {
+        self.remember(name, Some(number));
         Ok(())
     }
 
-    fn modified(&self, name: &[u8]) -> anyhow::Result<Option<Timestamp>> {
-        let found = match &self.named {
-            Some(path) => rustix::fs::stat(path),
-            None => rustix::fs::statat(&self.top().handle, name, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        match found {
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(errno.into()),
-            Ok(found) => Ok(Some(Timestamp {
-                seconds: found.st_mtime,
-                nanoseconds: u32::try_from(found.st_mtime_nsec).unwrap_or(0),
-            })),
-        }
-    }
-
-    fn keep(&mut self, name: &[u8], link: u64) -> anyhow::Result<()> {
-        let path = self.top().path.join(OsStr::from_bytes(name));
-        self.links.insert(link, path);
-        Ok(())
+    fn remove(&mut self, name: &[u8]) -> anyhow::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.top().handle, name, AtFlags::empty())?)
     }
 }
 

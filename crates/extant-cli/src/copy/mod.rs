@@ -1,334 +1,283 @@
 //! `extant cp`: trees into images, out of images, and between them.
 //!
-//! A tree is a [`stream`] of items. Sources (`local_source`, `image_source`) run in a thread of their own and stay a bounded
-//! distance ahead of the targets (`local_target`, `image_target`), so that one processor reads while the other writes. Nothing
-//! is made durable file by file: an image is, at its unmount.
+//! A [`plan`] says what goes where. The sources ([`walk`]: `local_node`, `image_node`) run in a thread of their own and send a
+//! [`stream`] of items, a bounded distance ahead of the target, so that one processor reads while the other writes. [`take`]
+//! decides for each item what becomes of it, by the rules of cp(1), and a [`target`] (`local_target`, `image_target`) does it.
+//!
+//! All sources of one call are one stream: names of one file stay so across them, and copies of two sources that meet are
+//! found. What is remembered for that is bounded by the files that have names outside of what is copied ([`links`]).
+//! Nothing is made durable file by file: an image is, at its unmount.
 
-mod image_source;
+mod arguments;
+mod image_node;
 mod image_target;
-mod local_source;
+mod links;
+mod local_node;
 mod local_target;
+mod plan;
+mod settings;
+mod sparse;
 mod stream;
+mod take;
 mod target;
+mod walk;
 
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use extant::{Error, Filesystem};
+use extant::Filesystem;
 use serde_json::json;
 
-use crate::address::{Address, ImagePath, last_name};
-use crate::failure::{Told, Usage, each_until, say};
-use crate::output::{count, print_json};
-use crate::progress::{Progress, Words};
-use crate::volume;
-use image_source::ImageSource;
+use crate::address::{Address, ImagePath};
+use crate::failure::{Told, Usage};
+use crate::interrupt::Interrupted;
+use crate::output::print_json;
+use crate::progress::Progress;
+use crate::volume::{self, Readings};
+pub use arguments::{CpArgs, umask};
+use image_node::ImageNode;
 use image_target::ImageTarget;
-use local_source::LocalSource;
+use local_node::LocalNode;
 use local_target::LocalTarget;
-use stream::{Settings, Sink, Stopped, stream};
-use target::{Replace, Target, concerns_all, take_all};
-
-/// Copy files into an image, out of one, or from image to image
-///
-/// New files inside an image belong to root unless `-a` or `-p` keeps their owners. A file in the way is replaced, also if it is a
-/// symbolic link; a directory in the way is filled. Holes stay holes. `/dev/stdin` and other pipes are read to their end.
-#[derive(Debug, clap::Args)]
-pub struct CpArgs {
-    /// What, and at last where to: IMAGE:/path, or a path of this machine
-    #[arg(required = true, num_args = 2.., value_parser = clap::value_parser!(Address))]
-    paths: Vec<Address>,
-    /// Directories with everything below them too
-    #[arg(short, long, visible_short_alias = 'R')]
-    recursive: bool,
-    /// Keep owners, permissions, times, hard links, extended attributes and access lists
-    #[arg(short, long)]
-    preserve: bool,
-    /// As -rp
-    #[arg(short, long)]
-    archive: bool,
-    /// Leave files alone that exist
-    #[arg(short, long, conflicts_with = "update")]
-    no_clobber: bool,
-    /// Replace only files that are older
-    #[arg(short, long)]
-    update: bool,
-    /// Without effect: files in the way are replaced anyway
-    #[arg(short, long, hide = true)]
-    force: bool,
-    /// Print the name of each copy
-    #[arg(short, long, conflicts_with_all = ["quiet", "json"])]
-    verbose: bool,
-    /// Only speak of what went wrong
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print what was done for a program to read
-    #[arg(long)]
-    json: bool,
-}
+use plan::{Naming, Plan};
+pub use settings::is_access_list;
+use settings::{Follow, Policy, Settings};
+use stream::{FileId, Place, Sink, Stopped, stream};
+pub use take::concerns_all;
+use take::{Outcome, Taking, take_all};
+use target::Target;
+use walk::{Avoid, Source, Walker};
 
 pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (target, sources) = args.paths.split_last().context("nothing to copy")?;
-    let recursive = args.recursive || args.archive;
-    let job = Job {
-        sources,
-        target,
-        settings: Settings { recursive, archive: args.archive || args.preserve, umask: umask() },
-        replace: match (args.no_clobber, args.update) {
-            (true, _) => Replace::Never,
-            (false, true) => Replace::Older,
-            (false, false) => Replace::Always,
-        },
-        progress: Progress::new(
-            None,
-            match (args.quiet, args.verbose) {
-                (true, _) => Words::Quiet,
-                (false, true) => Words::EachFile,
-                (false, false) => Words::Usual,
-            },
-        ),
+    let settings = args.settings()?;
+    let progress = Progress::new(None, args.words());
+    let target = args.target_directory.as_ref().or(args.paths.last());
+    let target = target.context("nothing to copy")?;
+    let copied = match target {
+        Address::Image(inside) => volume::change(&inside.image, |filesystem| {
+            let plan = Plan::new(args, |_| plan::look_in_image(filesystem, inside))?;
+            let policy = args.policy(settings.keep, Follow::Always);
+            fill_image(plan, &settings, policy, filesystem, &progress)
+        }),
+        Address::Local(path) => fill_directory(args, path, &settings, &progress),
     };
-    match target {
-        Address::Image(inside) => {
-            volume::change(&inside.image, |filesystem| job.fill_image(inside, filesystem))
-        }
-        Address::Local(path) => job.fill_directory(path),
-    }
-    .inspect_err(|_| job.progress.clear())?;
-    match recursive {
-        true => job.progress.finish(),
-        false => job.progress.clear(),
-    }
-    let failed = job.progress.failures();
+    let outcome = copied.inspect_err(|_| progress.clear())?;
+    progress.finish();
     if args.json {
-        let (files, bytes) = (job.progress.files(), job.progress.bytes());
-        print_json(out, &json!({ "files": files, "bytes": bytes, "failed": failed }))?;
+        let (files, directories) = (progress.files(), progress.directories());
+        let (bytes, failed) = (progress.bytes(), progress.failures());
+        let done =
+            json!({ "files": files, "directories": directories, "bytes": bytes, "failed": failed });
+        print_json(out, &done)?;
     }
-    if failed > 0 && recursive {
-        say(&format!("{} could not be copied", count(failed, "file")));
-    }
-    if failed > 0 { Err(Told(1).into()) } else { Ok(()) }
-}
-
-/// One call of `cp`.
-struct Job<'a> {
-    sources: &'a [Address],
-    target: &'a Address,
-    settings: Settings,
-    replace: Replace,
-    progress: Progress,
-}
-
-/// A source that is ready to be walked.
-enum Source {
-    Local(LocalSource),
-    Image(ImageSource),
-}
-
-impl Source {
-    fn walk(&self, settings: Settings, sink: &mut Sink) -> Result<(), Stopped> {
-        match self {
-            Self::Local(source) => source.walk(settings, sink),
-            Self::Image(source) => source.walk(settings, sink),
+    match (outcome, progress.worst_code()) {
+        (Outcome::Interrupted, _) => {
+            let done = progress.summary();
+            Err(Interrupted(format!("; {done} are copied and kept, `cp -u` goes on")).into())
         }
+        (Outcome::Done, 0) => Ok(()),
+        (Outcome::Done, code) => Err(Told(code).into()),
     }
 }
 
-impl Job<'_> {
-    fn fill_image(&self, to: &ImagePath, filesystem: &Filesystem) -> anyhow::Result<()> {
-        let at = || to.to_string();
-        let found = match filesystem.inode(&to.path) {
-            Ok(found) => Some(found),
-            Err(Error::NotFound) => None,
-            Err(error) => return Err(error).with_context(at),
-        };
-        let into = found.as_ref().is_some_and(|found| found.is_dir());
-        self.check_target(into)?;
-        let directory = match found.filter(|_| into) {
-            Some(directory) => directory,
-            None => filesystem.inode(parent(&to.path)).with_context(at)?,
-        };
-        let shown = if into {
-            to.clone()
-        } else {
-            ImagePath { path: parent(&to.path).to_vec(), ..to.clone() }
-        };
-        each_until(concerns_all, self.sources, |source| {
-            let name = self.name_of_copy(source, into)?;
-            let source = match source {
-                Address::Local(path) => {
-                    let avoid =
-                        std::fs::metadata(&to.image).map(|image| (image.dev(), image.ino()));
-                    Source::Local(LocalSource { path: path.clone(), name, avoid: avoid.ok() })
-                }
-                Address::Image(from) => {
-                    let same = is_same_file(&from.image, &to.image);
-                    let opened = if same { filesystem.clone() } else { volume::open(&from.image)? };
-                    let handle = self.find(from, &opened)?;
-                    if same
-                        && directory
-                            .lookup(&name)
-                            .is_ok_and(|found| found.number() == handle.number())
-                    {
-                        return Err(Usage(format!(
-                            "{from} is the file that it would be copied to"
-                        ))
-                        .into());
-                    }
-                    let avoid = same.then(|| directory.number());
-                    Source::Image(ImageSource { handle, address: from.to_string(), name, avoid })
-                }
-            };
-            self.check_slash(&source, into, &to.path)?;
-            self.copy(&source, &mut ImageTarget::new(directory.clone()), &shown.to_string())
-        })
-    }
+fn fill_image(
+    plan: Plan,
+    settings: &Settings,
+    policy: Policy,
+    filesystem: &Filesystem,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
+    let Address::Image(directory) = &plan.directory else {
+        anyhow::bail!("{} is in no image", plan.directory);
+    };
+    let target = ImageTarget::new(filesystem, &directory.path, policy);
+    let mut target = target.with_context(|| directory.to_string())?;
+    let to = Written { image: directory.image.clone(), filesystem: filesystem.clone() };
+    pump(plan, settings, policy, Some(to), &mut target, progress)
+}
 
-    fn fill_directory(&self, to: &Path) -> anyhow::Result<()> {
-        let into = to.is_dir();
-        self.check_target(into)?;
-        let named = (!into && to.exists()).then(|| to.to_owned());
-        let directory = match (into, to.parent()) {
-            (true, _) => to,
-            (false, Some(parent)) if !parent.as_os_str().is_empty() => parent,
-            (false, _) => Path::new("."),
+fn fill_directory(
+    args: &CpArgs,
+    path: &Path,
+    settings: &Settings,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
+    let plan = Plan::new(args, |_| plan::look_locally(path))?;
+    let mut avoid = Vec::new();
+    for source in &plan.sources {
+        let Address::Image(from) = source else {
+            let problem =
+                format!("neither {source} nor {} is inside an image; use cp(1)", path.display());
+            return Err(Usage(problem).into());
         };
-        let shown = directory.display().to_string();
-        each_until(concerns_all, self.sources, |source| {
-            let Address::Image(from) = source else {
+        if let Some(id) = local_id(&from.image) {
+            if local_id(path) == Some(id) {
                 let problem =
-                    format!("neither {source} nor {} is inside an image; use cp(1)", self.target);
-                return Err(Usage(problem).into());
-            };
-            if is_same_file(&from.image, to) {
-                let problem =
-                    format!("{} is the image itself; write {0}:/ for its root", to.display());
+                    format!("{} is the image itself; write {0}:/ for its root", path.display());
                 return Err(Usage(problem).into());
             }
-            let name = self.name_of_copy(source, into)?;
-            let handle = self.find(from, &volume::open(&from.image)?)?;
-            let source = ImageSource { handle, address: from.to_string(), name, avoid: None };
-            let source = Source::Image(source);
-            self.check_slash(&source, into, to.as_os_str().as_bytes())?;
-            let avoid = std::fs::metadata(&from.image).map(|image| (image.dev(), image.ino()));
-            let target = LocalTarget::new(directory, named.clone(), avoid.ok());
-            let mut target = target.with_context(|| shown.clone())?;
-            self.copy(&source, &mut target, &shown)
-        })
-    }
-
-    /// Several files, or what has no name of its own, need a directory.
-    fn check_target(&self, into: bool) -> anyhow::Result<()> {
-        if !into && self.sources.len() > 1 {
-            return Err(Usage(format!(
-                "{} is no directory, so only one file can be copied to it",
-                self.target
-            ))
-            .into());
+            avoid.push(id);
         }
-        Ok(())
     }
+    let through = match plan.naming {
+        Naming::Exactly { .. } => Follow::Named,
+        _ => Follow::Never,
+    };
+    let policy = args.policy(settings.keep, through);
+    let Address::Local(directory) = &plan.directory else {
+        anyhow::bail!("{} is not on this machine", plan.directory);
+    };
+    let target = LocalTarget::new(directory, policy, avoid);
+    let mut target = target.with_context(|| directory.display().to_string())?;
+    raise_limit_of_open_files();
+    pump(plan, settings, policy, None, &mut target, progress)
+}
 
-    /// A name with a slash at its end means a directory, and only a directory can become one.
-    fn check_slash(&self, source: &Source, into: bool, path: &[u8]) -> anyhow::Result<()> {
-        let is_dir = match source {
-            Source::Local(local) => local.path.is_dir(),
-            Source::Image(image) => image.handle.is_dir(),
-        };
-        if into || is_dir || !path.ends_with(b"/") {
-            return Ok(());
-        }
-        Err(Usage(format!("{} is no directory", self.target)).into())
+/// The image that is written, where sources may be too.
+struct Written {
+    image: PathBuf,
+    filesystem: Filesystem,
+}
+
+/// Walks all sources in a thread of their own, and gives what comes to the target.
+fn pump(
+    plan: Plan,
+    settings: &Settings,
+    policy: Policy,
+    written: Option<Written>,
+    target: &mut dyn Target,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
+    raise_limit_of_open_files();
+    let several = plan.sources.len() > 1;
+    let only_directory =
+        matches!(plan.naming, Naming::Exactly { only_directory, .. } if only_directory);
+    let to = plan.directory.to_string();
+    let mut taking = Taking::new(target, to, policy, progress)
+        .of_several(several)
+        .only_directory(only_directory);
+    let (mut sink, mut items) = stream();
+    let settings = *settings;
+    let walk = std::thread::spawn(move || {
+        // A walk that was stopped has nothing to say: the target stopped it and tells why.
+        let _ = walk_all(&plan, &settings, written.as_ref(), &mut sink);
+    });
+    let taken = take_all(&mut items, &mut taking);
+    drop(items);
+    // A source that waits for somebody would not end; the process does.
+    if !matches!(taken, Ok(Outcome::Interrupted)) {
+        walk.join().map_err(|_| anyhow::anyhow!("the thread that reads has failed"))?;
     }
+    taken
+}
 
-    /// What the copy of `source` is called: as the source if the target is a directory, else as the target.
-    fn name_of_copy(&self, source: &Address, into: bool) -> anyhow::Result<Vec<u8>> {
-        let path = |address: &Address| match address {
-            Address::Image(inside) => inside.path.clone(),
-            Address::Local(path) => path.as_os_str().as_bytes().to_vec(),
-        };
-        if into {
-            return Ok(last_name(&path(source)).unwrap_or_default().to_vec());
-        }
-        let name = last_name(&path(self.target)).map(<[u8]>::to_vec);
-        name.ok_or_else(|| Usage(format!("{} does not exist", self.target)).into())
-    }
-
-    /// The inode of a source; without `-r` it must not be a directory.
-    fn find(
-        &self,
-        from: &ImagePath,
-        filesystem: &Filesystem,
-    ) -> anyhow::Result<extant::InodeHandle> {
-        let found = match self.settings.recursive {
-            true => filesystem.symlink_inode(&from.path),
-            false => filesystem.inode(&from.path),
-        };
-        let found = found.with_context(|| from.to_string())?;
-        if found.is_dir() && !self.settings.recursive {
-            return Err(Usage(format!(
-                "{from} is a directory; `cp -r` copies it, `cp -a` with all attributes"
-            ))
-            .into());
-        }
-        Ok(found)
-    }
-
-    fn copy(&self, source: &Source, target: &mut dyn Target, to: &str) -> anyhow::Result<()> {
-        if let Source::Local(local) = source {
-            let found = std::fs::symlink_metadata(&local.path);
-            let found = found.with_context(|| local.path.display().to_string())?;
-            if found.is_dir() && !self.settings.recursive {
-                let problem = format!(
-                    "{} is a directory; `cp -r` copies it, `cp -a` with all attributes",
-                    local.path.display()
-                );
-                return Err(Usage(problem).into());
+fn walk_all(
+    plan: &Plan,
+    settings: &Settings,
+    written: Option<&Written>,
+    sink: &mut Sink,
+) -> Result<(), Stopped> {
+    let mut walker = Walker::new(settings, sink, plan.sources.len() > 1);
+    let mut readings = Readings::default();
+    for source in &plan.sources {
+        match source {
+            Address::Local(path) => match local_source(plan, source, path, settings, written) {
+                Ok(source) => walker.walk(source)?,
+                Err(error) => walker.fail(error)?,
+            },
+            Address::Image(from) => {
+                match image_source(plan, source, from, settings, written, &mut readings) {
+                    Ok(source) => walker.walk(source)?,
+                    Err(error) => walker.fail(error)?,
+                }
             }
         }
-        let (mut sink, mut items) = stream();
-        std::thread::scope(|scope| {
-            // A walk that was stopped has nothing to say: the target stopped it and tells why.
-            scope.spawn(move || source.walk(self.settings, &mut sink).and_then(|()| sink.flush()));
-            let taken = take_all(&mut items, target, to, self.replace, &self.progress);
-            drop(items);
-            taken
-        })
     }
+    walker.finish()
 }
 
-/// The path of the directory that a path's last name is in.
-fn parent(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-    let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    if start == 0 { b"/" } else { &path[..start] }
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let key = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    matches!((key(one), key(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-/// Permission bits that this process does not give to new files.
-fn umask() -> u16 {
-    let old = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(old);
-    u16::try_from(old.as_raw_mode()).unwrap_or(0o022)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parents_of_paths() {
-        for (path, expected) in
-            [("/a", "/"), ("/a/b", "/a/"), ("/a/b/", "/a/"), ("/", "/"), ("/a//b", "/a//")]
-        {
-            assert_eq!(parent(path.as_bytes()), expected.as_bytes(), "{path}");
+fn local_source(
+    plan: &Plan,
+    source: &Address,
+    path: &Path,
+    settings: &Settings,
+    written: Option<&Written>,
+) -> anyhow::Result<Source<LocalNode>> {
+    let label = source.to_string();
+    let node = LocalNode::named(path, settings.follow != Follow::Never).context(label.clone())?;
+    let mut parents = Vec::new();
+    for (name, at) in plan.parents_of(source)? {
+        if let Address::Local(path) = &at {
+            parents.push((name, LocalNode::named(path, true).with_context(|| at.to_string())?));
         }
     }
+    let image = written.and_then(|written| local_id(&written.image));
+    let avoid = Avoid { files: image.into_iter().collect(), name: None };
+    Ok(Source { node, label, name: plan.name_of(source), parents, avoid, watch: None })
+}
+
+fn image_source(
+    plan: &Plan,
+    source: &Address,
+    from: &ImagePath,
+    settings: &Settings,
+    written: Option<&Written>,
+    readings: &mut Readings,
+) -> anyhow::Result<Source<ImageNode>> {
+    let label = source.to_string();
+    let written = written.filter(|written| {
+        local_id(&from.image).is_some() && local_id(&from.image) == local_id(&written.image)
+    });
+    let (filesystem, place, watch) = match written {
+        Some(written) => (written.filesystem.clone(), Place::Target, None),
+        None => {
+            let (place, reading) = readings.open(&from.image)?;
+            (reading.filesystem().clone(), Place::Image(place), Some(reading.watch()))
+        }
+    };
+    let node = |path: &[u8], follow| ImageNode::named(&filesystem, path, place, follow);
+    let follow = settings.follow != Follow::Never;
+    let mut parents = Vec::new();
+    for (name, at) in plan.parents_of(source)? {
+        if let Address::Image(inside) = &at {
+            parents.push((name, node(&inside.path, true).with_context(|| at.to_string())?));
+        }
+    }
+    let name = plan.name_of(source);
+    let mut avoid = Avoid::default();
+    if let (Some(written), Address::Image(directory)) = (written, &plan.directory) {
+        let mut directory = directory.path.clone();
+        for (name, _) in &parents {
+            directory.push(b'/');
+            directory.extend_from_slice(name);
+        }
+        // With --parents it may not be there yet, and then nothing that is read is in it.
+        if let Ok(handle) = written.filesystem.inode(&directory) {
+            let id = image_node::id(&handle, place);
+            match name.is_empty() {
+                true => avoid.files.push(id),
+                false => avoid.name = Some((id, name.clone())),
+            }
+        }
+    }
+    let node = node(&from.path, follow).context(label.clone())?;
+    Ok(Source { node, label, name, parents, avoid, watch })
+}
+
+/// Which file of this machine a path leads to.
+fn local_id(path: &Path) -> Option<FileId> {
+    let found = std::fs::metadata(path).ok()?;
+    // A device is itself, whatever node leads to it; it has no inode that a source could have.
+    Some(FileId { place: Place::Device(found.dev()), inode: found.ino() })
+}
+
+/// Each directory on the way down is open.
+fn raise_limit_of_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Trees as deep as that are rare.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -1,9 +1,12 @@
-//! A tree as a stream of items: what a source sends and a target takes, over a bounded channel.
+//! Trees as a stream of items: what the sources send and a target takes, over a bounded channel.
 //!
 //! A directory's items stand between its `Enter` and its `Leave`, a file's bytes between its `File` and its `Close`. The
-//! name of the first item may be empty: then it is the target directory itself.
+//! name of a source's first item may be empty: then it is the target directory itself.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use extant::namespace::NodeKind;
 use extant_format::Timestamp;
@@ -25,27 +28,65 @@ pub enum Item {
     Symlink { entry: Entry, target: Vec<u8> },
     /// A device file, a pipe or a socket.
     Special { entry: Entry, kind: NodeKind },
-    /// Another name of an earlier file, whose entry had this number.
-    Again { name: Vec<u8>, modified: Timestamp, link: u64 },
-    /// Something that could not be read, in one line.
-    Failed(String),
+    /// Another name of an earlier file, whose entry had the same link number.
+    Again(Entry),
+    /// Something that could not be read, in one line, and its exit code.
+    Failed { line: String, code: u8 },
+    /// Something that the user should know of.
+    Warned(String),
 }
 
 /// A file's name and what is kept of its attributes.
 #[derive(Debug)]
 pub struct Entry {
     pub name: Vec<u8>,
+    pub role: Role,
     pub attributes: Attributes,
     /// When it was modified, whether or not that is kept.
     pub modified: Timestamp,
-    /// Other names may follow, which refer to this number.
-    pub link: Option<u64>,
+    /// Which file it is.
+    pub id: FileId,
+    /// Which file a symbolic link leads to, where that matters.
+    pub leads_to: Option<FileId>,
+    /// Other names may follow, or came before, which have this number too.
+    pub link: Option<u32>,
+}
+
+/// What an item is to the command line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// A source.
+    Named,
+    /// A directory above a source, which is only made (`--parents`).
+    Parent,
+    /// Below a source.
+    Below,
+}
+
+/// Tells a file from every other.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FileId {
+    /// Where it is.
+    pub place: Place,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// A file system.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Place {
+    /// One of this machine, by its device.
+    Device(u64),
+    /// The image that is written.
+    Target,
+    /// An image that is only read, by its place among those.
+    Image(usize),
 }
 
 /// What is kept of a file's attributes.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
-    /// Permission bits.
+    /// Permission bits; new files get them, but for those of the umask unless they are kept.
     pub mode: u16,
     /// User and group, if they are kept.
     pub owner: Option<(u32, u32)>,
@@ -53,17 +94,6 @@ pub struct Attributes {
     pub times: Option<(Timestamp, Timestamp)>,
     /// Extended attributes that are kept; access lists are among them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// What a source shall read and keep.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Directories too.
-    pub recursive: bool,
-    /// Owner, times, extended attributes.
-    pub archive: bool,
-    /// Permission bits that are not given to copies; none where all are kept.
-    pub umask: u16,
 }
 
 /// The other end is gone, and knows why.
@@ -78,6 +108,8 @@ pub struct Sink {
     batch: Vec<Item>,
     batch_bytes: usize,
     spare: Receiver<Vec<u8>>,
+    files: u32,
+    unwanted: Arc<AtomicU32>,
 }
 
 /// Where a target gets its items.
@@ -86,20 +118,32 @@ pub struct Stream {
     batches: Receiver<Vec<Item>>,
     batch: std::vec::IntoIter<Item>,
     spare: Sender<Vec<u8>>,
+    files: u32,
+    unwanted: Arc<AtomicU32>,
 }
+
+/// Nothing came yet, though it was waited for a little.
+#[derive(Debug)]
+pub struct NothingYet;
 
 /// Both ends of a stream.
 pub fn stream() -> (Sink, Stream) {
     let (batches, taken) = sync_channel(BATCHES_ON_THE_WAY);
     let (used, spare) = channel();
-    let sink = Sink { batches, batch: Vec::new(), batch_bytes: 0, spare };
-    (sink, Stream { batches: taken, batch: Vec::new().into_iter(), spare: used })
+    let unwanted = Arc::new(AtomicU32::new(0));
+    let (batch, files) = (Vec::new(), 0);
+    let sink =
+        Sink { batches, batch, batch_bytes: 0, spare, files, unwanted: Arc::clone(&unwanted) };
+    let batch = Vec::new().into_iter();
+    (sink, Stream { batches: taken, batch, spare: used, files, unwanted })
 }
 
 impl Sink {
     pub fn send(&mut self, item: Item) -> Result<(), Stopped> {
-        if let Item::Data { bytes, .. } = &item {
-            self.batch_bytes += bytes.len();
+        match &item {
+            Item::Data { bytes, .. } => self.batch_bytes += bytes.len(),
+            Item::File(_) => self.files = self.files.wrapping_add(1),
+            _ => {}
         }
         self.batch.push(item);
         if self.batch.len() < BATCH_ITEMS && self.batch_bytes < BATCH_BYTES {
@@ -123,16 +167,34 @@ impl Sink {
         buffer.reserve(len);
         buffer
     }
+
+    /// Whether the bytes of the file that began last are no longer wanted.
+    pub fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Relaxed) == self.files
+    }
 }
 
 impl Stream {
-    pub fn next(&mut self) -> Option<Item> {
+    /// The next item; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Item>, NothingYet> {
         loop {
             if let Some(item) = self.batch.next() {
-                return Some(item);
+                if matches!(item, Item::File(_)) {
+                    self.files = self.files.wrapping_add(1);
+                }
+                return Ok(Some(item));
             }
-            self.batch = self.batches.recv().ok()?.into_iter();
+            self.batch = match self.batches.recv_timeout(PATIENCE) {
+                Ok(batch) => batch.into_iter(),
+                Err(RecvTimeoutError::Timeout) => return Err(NothingYet),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            };
         }
+    }
+
+    /// Tells the source that the bytes of the file that began last need not be read.
+    pub fn refuse(&self) {
+        self.unwanted.store(self.files, Ordering::Relaxed);
     }
 
     /// Gives a buffer back for the source to use again.
@@ -152,3 +214,5 @@ const BATCH_ITEMS: usize = 256;
 const BATCHES_ON_THE_WAY: usize = 8;
 /// Smaller buffers are not worth handing back.
 const LARGE_BUFFER: usize = 64 << 10;
+/// How long a target waits before it looks up.
+const PATIENCE: Duration = Duration::from_millis(100);
