@@ -11,6 +11,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     scaled(text, 1)
 }
 
+/// A size that is a smaller number.
+///
+/// # Errors
+/// As [`size`], and for one that is too large.
+pub fn number<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    N::try_from(size(text)?).map_err(|_| format!("`{text}` is too large"))
+}
+
 /// The same for who counts something else where there is no unit.
 ///
 /// # Errors

@@ -59,6 +59,10 @@ fn the_image_changes_only_if_asked() {
     trace(&script, &image, &["--write", "-o", "nodelalloc"]);
     check(&image);
     assert_eq!(ok(["ls", &at(&image, "/")]), "a\nb\nlost+found\n");
+    // What stays is dated as everything else on this machine.
+    let modified: u64 = ok(["stat", "-c", "%Y", &at(&image, "/a")]).trim().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(now.as_secs().abs_diff(modified) < 1000, "{modified}");
 }
 
 #[test]
@@ -118,5 +122,6 @@ fn a_wrong_script_is_told_by_line() {
     fails(arguments(&image), 1, "line 1: unlink none: No such file");
     std::fs::write(&script, "sync\n").unwrap();
     fails(arguments(&script), 3, "");
+    fails(["trace", "/no/script", image.to_str().unwrap()], 2, "/no/script: no such file");
     assert!(!extant(["trace", script.to_str().unwrap()]).status.success());
 }

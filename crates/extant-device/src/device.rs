@@ -50,7 +50,7 @@ impl DeviceGeometry {
 
 /// Stores bytes, by offset.
 ///
-/// A device of one's own, here around another one:
+/// A device of one's own, here around another one (the crate `extant` has all of these names too):
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
 ///

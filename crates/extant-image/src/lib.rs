@@ -22,7 +22,12 @@
 //! assert_eq!(again.metadata("/motd")?.size, 5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Without the feature `std` (a default) the crate needs an allocator alone.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+
+extern crate alloc;
 
 pub mod mkfs;
 
-pub use mkfs::{Features, MkfsError, MkfsOptions, mkfs};
+pub use mkfs::{Features, JournalSize, MkfsError, MkfsOptions, Usage, mkfs};

@@ -34,7 +34,12 @@ fn base() -> &'static MemoryDevice {
     static BASE: OnceLock<MemoryDevice> = OnceLock::new();
     BASE.get_or_init(|| {
         let device = MemoryDevice::new(8 << 20);
-        let options = MkfsOptions { uuid: [7; 16], hash_seed: [9; 16], ..MkfsOptions::default() };
+        let options = MkfsOptions {
+            usage: Some(extant_image::Usage::Default),
+            uuid: [7; 16],
+            hash_seed: [9; 16],
+            ..MkfsOptions::default()
+        };
         mkfs(&device, &options).expect("an image can be made");
         device
     })

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs as sys;
 
+use crate::pattern::pieces;
 use crate::requests::{self, Request};
 use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, SyncStep, Target, pattern};
 
@@ -85,12 +86,12 @@ impl DirectoryTarget {
             }
             Close { path } => drop(self.open.remove(path)),
             Write { path, offset, len, tag } => {
-                return write(&self.writer(path)?, &pattern(*tag, *offset, *len), *offset);
+                return write(&self.writer(path)?, *tag, *offset, *len);
             }
             Append { path, len, tag } => {
                 let file = self.writer(path)?;
                 let end = file.metadata()?.len();
-                return write(&file, &pattern(*tag, end, *len), end);
+                return write(&file, *tag, end, *len);
             }
             Fill { path, len, count, tag } => return fill(&self.writer(path)?, *len, *count, *tag),
             Store { path, offset } => {
@@ -246,31 +247,39 @@ fn aligned(len: usize) -> (Vec<u8>, usize) {
 const DIRECT_ALIGNMENT: usize = 4096;
 
 /// One call, and more only if it wrote less.
-fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Answer> {
-    let (mut room, skip) = aligned(bytes.len());
-    room[skip..skip + bytes.len()].copy_from_slice(bytes);
-    file.write_all_at(&room[skip..skip + bytes.len()], offset)?;
-    Ok(Answer::Count(count(bytes.len())))
+fn write(file: &File, tag: u32, offset: u64, len: usize) -> io::Result<Answer> {
+    for (start, len) in pieces(offset, len).ok_or(rustix::io::Errno::INVAL)? {
+        let (mut room, skip) = aligned(len);
+        room[skip..skip + len].copy_from_slice(&pattern(tag, start, len));
+        file.write_all_at(&room[skip..skip + len], start)?;
+    }
+    Ok(Answer::Count(count(len)))
 }
 
-fn fill(file: &File, len: usize, pieces: u64, tag: u32) -> io::Result<Answer> {
+fn fill(file: &File, len: usize, pieces_count: u64, tag: u32) -> io::Result<Answer> {
     let mut done = 0;
-    for _ in 0..pieces {
-        done += count(file.write_at(&pattern(tag, done, len), done)?);
+    for _ in 0..pieces_count {
+        for (start, len) in pieces(done, len).ok_or(rustix::io::Errno::INVAL)? {
+            done += count(file.write_at(&pattern(tag, start, len), done)?);
+        }
     }
     Ok(Answer::Count(done))
 }
 
 fn read(file: &File, offset: u64, len: usize) -> io::Result<Answer> {
-    let (mut room, skip) = aligned(len);
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut room[skip + done..skip + len], offset + count(done))? {
-            0 => break,
-            more => done += more,
+    let mut total = 0;
+    for (start, len) in pieces(offset, len).ok_or(rustix::io::Errno::INVAL)? {
+        let (mut room, skip) = aligned(len);
+        let mut done = 0;
+        while done < len {
+            match file.read_at(&mut room[skip + done..skip + len], start + count(done))? {
+                0 => return Ok(Answer::Count(total + count(done))),
+                more => done += more,
+            }
         }
+        total += count(done);
     }
-    Ok(Answer::Count(count(done)))
+    Ok(Answer::Count(total))
 }
 
 fn allocate_flags(mode: Allocation) -> sys::FallocateFlags {

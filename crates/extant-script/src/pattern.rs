@@ -1,6 +1,8 @@
 //! What a write stores: decided by a tag and the place in the file, so that each byte on a device can be traced to the
 //! write that it came from; no such byte is zero.
 
+use extant_format::cast::u64_from;
+
 /// The `len` bytes from `offset` on that `tag` writes.
 pub fn pattern(tag: u32, offset: u64, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len + 16);
@@ -16,6 +18,26 @@ pub fn pattern(tag: u32, offset: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// The pieces of a call that moves `len` bytes from `offset` on, each with where it starts: one, unless it is so long that
+/// nobody would want to have it in memory. They end where the largest folios and requests do, so that nothing is cut
+/// that would be whole in one call. `None` past the largest offset.
+pub(crate) fn pieces(offset: u64, len: usize) -> Option<impl Iterator<Item = (u64, usize)>> {
+    let end = offset.checked_add(u64_from(len)).filter(|end| i64::try_from(*end).is_ok())?;
+    let mut at = offset;
+    let mut has_more = true;
+    Some(std::iter::from_fn(move || {
+        if !std::mem::take(&mut has_more) {
+            return None;
+        }
+        let start = at;
+        at = if end - start <= PIECE_BYTES { end } else { (start / PIECE_BYTES + 1) * PIECE_BYTES };
+        has_more = at < end;
+        Some((start, usize::try_from(at - start).unwrap_or(len)))
+    }))
+}
+
+const PIECE_BYTES: u64 = 16 << 20;
+
 fn pattern_word(tag: u32, offset: u64) -> u64 {
     let mut mixed = (u64::from(tag) << 40) ^ offset;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -26,6 +48,17 @@ fn pattern_word(tag: u32, offset: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_calls_are_cut_where_requests_end() {
+        let cut = |offset, len| pieces(offset, len).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(cut(5, 0), Some(vec![(5, 0)]));
+        assert_eq!(cut(5, 16 << 20), Some(vec![(5, 16 << 20)]));
+        assert_eq!(cut(5, (16 << 20) + 1), Some(vec![(5, (16 << 20) - 5), (16 << 20, 6)]));
+        assert_eq!(cut(0, 40 << 20).map(|pieces| pieces.len()), Some(3));
+        assert_eq!(cut(u64::MAX, 1), None);
+        assert_eq!(cut(1 << 62, 1 << 62), None);
+    }
 
     #[test]
     fn a_pattern_is_the_same_however_it_is_cut() {

@@ -205,7 +205,9 @@ fn operation(words: &[&str], tag: u32) -> Option<Operation> {
         "shutdown" => {
             Operation::Shutdown { how: words.get(1).map_or(Some(2), |how| how.parse().ok())? }
         }
-        "tick" => Operation::Tick { seconds: number(1)? },
+        "tick" => {
+            Operation::Tick { seconds: number(1).filter(|seconds| *seconds <= LONGEST_TICK)? }
+        }
         "remount" => Operation::Remount,
         _ => return None,
     })
@@ -353,7 +355,8 @@ fn number(word: &str) -> Option<u64> {
 fn value(word: &str) -> Option<Vec<u8>> {
     match word.strip_prefix('=') {
         Some(text) => unescape(text),
-        None => Some(vec![b'v'; usize::try_from(number(word)?).ok()?]),
+        // One byte more than a value can have is too long as well.
+        None => Some(vec![b'v'; usize::try_from(number(word)?.min(MOST_VALUE_BYTES + 1)).ok()?]),
     }
 }
 
@@ -382,6 +385,11 @@ fn time(word: &str) -> Option<(i64, u32)> {
     let (seconds, nanoseconds) = word.split_once('.')?;
     Some((seconds.parse().ok()?, nanoseconds.parse().ok()?))
 }
+
+/// Linux has no longer values of attributes.
+const MOST_VALUE_BYTES: u64 = 64 << 10;
+/// A year or so, in seconds; a clock that counts nanoseconds has room for some hundred of them.
+const LONGEST_TICK: u64 = 1 << 25;
 
 #[cfg(test)]
 mod tests;

@@ -14,12 +14,14 @@ use extant_device::BlockDevice;
 use extant_format::Timestamp;
 use extant_format::cast::u64_from;
 
+use crate::pattern::pieces;
 use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, SyncStep, Target, pattern};
 
 /// A clock that a script moves, and that goes on a little each time it is read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ScriptClock {
     nanoseconds: AtomicU64,
+    start: Timestamp,
 }
 
 impl ScriptClock {
@@ -27,6 +29,17 @@ impl ScriptClock {
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).expect("less than centuries");
         self.nanoseconds.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// A clock that starts at this moment.
+    fn starting_at(start: Timestamp) -> Self {
+        Self { nanoseconds: AtomicU64::new(0), start }
+    }
+}
+
+impl Default for ScriptClock {
+    fn default() -> Self {
+        Self::starting_at(START)
     }
 }
 
@@ -36,14 +49,15 @@ impl Clock for ScriptClock {
     }
 
     fn wall(&self) -> Timestamp {
-        let now = self.monotonic();
+        let now = self.monotonic() + Duration::from_nanos(self.start.nanoseconds.into());
         let seconds = i64::try_from(now.as_secs()).expect("less than centuries");
-        Timestamp { seconds: START_SECONDS + seconds, nanoseconds: now.subsec_nanos() }
+        let seconds = self.start.seconds.saturating_add(seconds);
+        Timestamp { seconds, nanoseconds: now.subsec_nanos() }
     }
 }
 
-/// When every script starts.
-const START_SECONDS: i64 = 1_700_000_000;
+/// When every script starts, unless it changes an image for good.
+const START: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 0 };
 
 /// Numbers that repeat from run to run.
 #[derive(Debug, Default)]
@@ -74,7 +88,19 @@ impl Volume {
     /// # Errors
     /// The engine's.
     pub fn mount(device: Arc<dyn BlockDevice>, options: MountOptions) -> Result<Self, Error> {
-        let clock = Arc::new(ScriptClock::default());
+        Self::mount_at(device, options, START)
+    }
+
+    /// Mounts `device` at a moment of the caller's; from then on only the script moves the clock.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn mount_at(
+        device: Arc<dyn BlockDevice>,
+        options: MountOptions,
+        start: Timestamp,
+    ) -> Result<Self, Error> {
+        let clock = Arc::new(ScriptClock::starting_at(start));
         let filesystem = options.mount_with(
             device,
             Arc::<ScriptClock>::clone(&clock),
@@ -142,22 +168,19 @@ impl Volume {
             }
             Write { path, offset, len, tag } => {
                 let file = self.writer(path)?;
-                return write(&file, &pattern(*tag, *offset, *len), *offset);
+                return write(&file, *tag, *offset, *len);
             }
             Append { path, len, tag } => {
                 let file = self.writer(path)?;
                 let end = file.metadata()?.size;
-                return write(&file, &pattern(*tag, end, *len), end);
+                return write(&file, *tag, end, *len);
             }
             Fill { path, len, count, tag } => {
                 let file = self.writer(path)?;
                 return fill(&file, *len, *count, *tag);
             }
             Read { path, offset, len } => {
-                let mut room = vec![0; *len];
-                return Ok(Answer::Count(u64_from(
-                    self.reader(path)?.read_at(&mut room, *offset)?,
-                )));
+                return read(&*self.reader(path)?, *offset, *len);
             }
             Truncate { path, size } => self.writer(path)?.set_len(*size)?,
             Hold { path } => {
@@ -316,18 +339,37 @@ fn open_options(flags: &[OpenFlag]) -> Result<OpenOptions, Error> {
         .create_new(has(OpenFlag::Create)))
 }
 
-fn write(file: &File, bytes: &[u8], offset: u64) -> Result<Answer, Error> {
-    let mut done = 0;
-    while done < bytes.len() {
-        done += file.write_at(&bytes[done..], offset + u64_from(done))?;
+const TOO_FAR: Error = Error::Invalid("past the largest offset");
+
+fn write(file: &File, tag: u32, offset: u64, len: usize) -> Result<Answer, Error> {
+    for (start, len) in pieces(offset, len).ok_or(TOO_FAR)? {
+        let bytes = pattern(tag, start, len);
+        let mut done = 0;
+        while done < bytes.len() {
+            done += file.write_at(&bytes[done..], start + u64_from(done))?;
+        }
     }
-    Ok(Answer::Count(u64_from(done)))
+    Ok(Answer::Count(u64_from(len)))
 }
 
-fn fill(file: &File, len: usize, pieces: u64, tag: u32) -> Result<Answer, Error> {
+fn read(file: &File, offset: u64, len: usize) -> Result<Answer, Error> {
+    let mut total = 0;
+    for (start, len) in pieces(offset, len).ok_or(TOO_FAR)? {
+        let count = file.read_at(&mut vec![0; len], start)?;
+        total += u64_from(count);
+        if count < len {
+            break;
+        }
+    }
+    Ok(Answer::Count(total))
+}
+
+fn fill(file: &File, len: usize, count: u64, tag: u32) -> Result<Answer, Error> {
     let mut done = 0;
-    for _ in 0..pieces {
-        done += u64_from(file.write_at(&pattern(tag, done, len), done)?);
+    for _ in 0..count {
+        for (start, len) in pieces(done, len).ok_or(TOO_FAR)? {
+            done += u64_from(file.write_at(&pattern(tag, start, len), done)?);
+        }
     }
     Ok(Answer::Count(done))
 }

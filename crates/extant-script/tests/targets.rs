@@ -10,7 +10,9 @@ use extant_script::{Answer, DirectoryTarget, Errno, Operation, Target, Volume, p
 
 fn volume() -> Volume {
     let device = MemoryDevice::new(8 << 20);
-    mkfs(&device, &MkfsOptions::default()).unwrap();
+    let options =
+        MkfsOptions { usage: Some(extant_image::Usage::Default), ..MkfsOptions::default() };
+    mkfs(&device, &options).unwrap();
     Volume::mount(Arc::new(device), MountOptions::new()).unwrap()
 }
 
@@ -34,6 +36,22 @@ fn a_script_gives_the_same_answers_everywhere() {
     }
     assert_eq!(real[3], Ok(Answer::Count(150)));
     assert_eq!(real[11], Err(Errno(17)));
+}
+
+#[test]
+fn lengths_that_nothing_can_hold_are_refused_without_memory_for_them() {
+    let script = parse(
+        "open a create, write a 0 99999G, append a 99999G, fill a 99999G 3, write a 16777215G 1\n\
+         write a 18446744073709551615 9, read a 0 99999G, read a 18446744073709551615 9\n\
+         xattr a user.long 99999G, tick 33554432, close a",
+    );
+    let ours = answers(&mut volume(), &script);
+    let no_space = Err(Errno(28));
+    assert_eq!(ours[1..4], [no_space.clone(), no_space.clone(), no_space]);
+    assert_eq!(ours[5], Err(Errno(22)));
+    assert!(matches!(ours[6], Ok(Answer::Count(1..))), "{:?}", ours[6]);
+    assert_eq!((&ours[7], &ours[8]), (&Err(Errno(22)), &Err(Errno(7))));
+    assert!(extant_script::Script::parse("tick 99999G").is_err());
 }
 
 #[test]

@@ -17,7 +17,7 @@
 //! for entry in filesystem.read_dir("/var")? {
 //!     println!("{}", String::from_utf8_lossy(entry?.name()));
 //! }
-//! filesystem.unmount()?; // dropping it instead leaves a journal to recover
+//! filesystem.unmount()?; // dropping it instead loses what was not synced
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -64,7 +64,10 @@ pub use caller::Caller;
 pub use error::{Errno, Error};
 #[cfg(feature = "std")]
 pub use extant_device::FileDevice;
-pub use extant_device::{BlockDevice, MemoryDevice};
+pub use extant_device::{
+    BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, Frame, FrameSlice, MemoryDevice,
+    Operation, OperationKind, Request,
+};
 pub use extant_format::{FileType, InodeNumber, Timestamp};
 pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};

@@ -23,6 +23,34 @@ const FORMATS: [&[&str]; 7] = [
 ];
 
 #[test]
+fn a_device_of_ones_own_needs_no_other_crate() {
+    use extant::{
+        BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, MemoryDevice, Operation, Request,
+    };
+    struct ReadOnly(MemoryDevice);
+    impl BlockDevice for ReadOnly {
+        fn geometry(&self) -> DeviceGeometry {
+            DeviceGeometry { read_only: true, ..self.0.geometry() }
+        }
+
+        fn run(&self, batch: &mut [Request]) {
+            assert!(batch.iter().all(|one| matches!(one.operation, Operation::Read { .. })));
+            self.0.run(batch);
+        }
+    }
+    let scratch = oracle::Scratch::new("own-device");
+    let image = scratch.path("image");
+    if oracle::mkfs(&image, 8 << 20, &[]).is_none() {
+        return;
+    }
+    let device = ReadOnly(MemoryDevice::from_bytes(&std::fs::read(&image).unwrap()));
+    let past = device.read_vec(8 << 20, 1);
+    assert!(matches!(past, Err(DeviceError::OutOfRange { .. })));
+    let fs = MountOptions::new().mount(device).unwrap();
+    assert_eq!(fs.read_dir("/").unwrap().count(), 1);
+}
+
+#[test]
 fn names_bytes_and_attributes_reach_the_kernel() {
     let scratch = oracle::Scratch::new("library");
     let image = scratch.path("image");

@@ -38,7 +38,9 @@ pub fn run(root: &Path) -> anyhow::Result<bool> {
         files.push(root.join(top));
     }
     files.sort();
+    let mut count = 0;
     for path in files.iter().filter(|path| path.exists()) {
+        count += 1;
         let Ok(text) = fs::read_to_string(path) else { continue }; // an image or another binary of a test
         let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
         check_text(&name, &text, &mut findings);
@@ -50,6 +52,9 @@ pub fn run(root: &Path) -> anyhow::Result<bool> {
     kernel_map::check(root, &mut findings);
     for finding in &findings {
         println!("tidy: {finding}");
+    }
+    if findings.is_empty() {
+        println!("tidy: {count} files, nothing found");
     }
     Ok(findings.is_empty())
 }

@@ -16,6 +16,7 @@ use extant_image::{MkfsOptions, mkfs};
 use serde_json::{Value, json};
 
 use super::mkfs::random_uuid;
+use crate::interrupt;
 use crate::output::{print_json, size};
 use crate::progress::{Progress, Words};
 
@@ -56,6 +57,7 @@ enum Verdict {
 }
 
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    interrupt::watch();
     let progress = Progress::new(Some(FILES * FILE_BYTES * 4), Words::Usual);
     let mut outcomes = Vec::new();
     for delayed in [true, false] {
@@ -107,7 +109,7 @@ fn measure(setup: Setup, folder: &Path, progress: &Progress) -> anyhow::Result<O
 }
 
 /// Writes, syncs, and counts the extents of all files together.
-fn grow_in_turn(filesystem: &Filesystem, progress: &Progress) -> Result<usize, extant::Error> {
+fn grow_in_turn(filesystem: &Filesystem, progress: &Progress) -> anyhow::Result<usize> {
     let names = (0..FILES).map(|n| format!("/file-{n}"));
     let files = names.map(|name| filesystem.create(name)).collect::<Result<Vec<_>, _>>()?;
     let piece = [0x5A; PIECE_BYTES];
@@ -120,6 +122,7 @@ fn grow_in_turn(filesystem: &Filesystem, progress: &Progress) -> Result<usize, e
             }
         }
         if step % 64 == 63 {
+            interrupt::check()?;
             progress.bytes_done(FILES * 64 * u64_from(PIECE_BYTES));
         }
     }
@@ -202,8 +205,13 @@ fn print_table(outcomes: &[Outcome], out: &mut dyn Write) -> anyhow::Result<()> 
         }
         writeln!(out)?;
     }
-    Ok(())
+    Ok(writeln!(out, "\n{WHAT_COUNTS}")?)
 }
+
+const WHAT_COUNTS: &str = "\
+The time is that of this machine's memory and processor, and differs from run to run by more than from column to column.
+What delaying buys stands in the rows above it: a place is chosen once for many writes, each file lies in one piece, and the
+journal and the device have less to do. A disk that has to seek, or a flush that takes its time, feels each of them.";
 
 fn json_outcome(outcome: &Outcome) -> Value {
     let counters = &outcome.counters;

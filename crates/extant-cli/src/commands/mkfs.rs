@@ -6,86 +6,140 @@ use std::path::PathBuf;
 use anyhow::Context;
 use extant::time::{Entropy, SystemEntropy};
 use extant_device::{BlockDevice, BlockDeviceExt, FileDevice};
-use extant_image::{MkfsOptions, mkfs};
+use extant_format::{Compat, Superblock};
+use extant_image::{JournalSize, MkfsError, MkfsOptions, Usage, mkfs};
 
 use super::info;
 use crate::failure::Usage;
 use crate::output::{self, size};
-use crate::{values, volume};
+use crate::{copy, values, volume};
 
 /// Make an image with an empty ext4 file system, or put one on a device
+///
+/// What is not said depends on the size, as with mke2fs: 1 KiB blocks below 512 MiB, else 4 KiB; an inode for 8 KiB below
+/// 3 MiB, for 4 KiB below 512 MiB, for 16 KiB below 4 TiB, for 32 KiB below 16 TiB, else for 64 KiB.
 #[derive(Debug, clap::Args)]
 pub struct MkfsArgs {
     /// Image file or block device; a missing file is made
     #[arg(value_parser = super::image())]
     image: PathBuf,
-    /// How large, such as 512M or 4G; all of what exists by default
+    /// How large, such as 512M or 1.5G; all of what exists by default
     #[arg(value_parser = values::size)]
     size: Option<u64>,
     /// Bytes in a block
-    #[arg(short = 'b', value_name = "BYTES", default_value_t = 4096)]
-    block_size: u32,
+    #[arg(short = 'b', value_name = "BYTES", value_parser = values::number::<u32>)]
+    block_size: Option<u32>,
     /// Bytes in an inode
-    #[arg(short = 'I', value_name = "BYTES", default_value_t = 256)]
+    #[arg(short = 'I', value_name = "BYTES", default_value_t = 256, value_parser = values::number::<u16>)]
     inode_size: u16,
     /// One inode for so many bytes
-    #[arg(short = 'i', value_name = "BYTES", default_value_t = 16384)]
-    bytes_per_inode: u32,
+    #[arg(short = 'i', value_name = "BYTES", value_parser = values::number::<u32>)]
+    bytes_per_inode: Option<u32>,
+    /// How many inodes
+    #[arg(short = 'N', value_name = "NUMBER", conflicts_with = "bytes_per_inode")]
+    inodes: Option<u32>,
+    /// What it is for: floppy, small, default, big, huge, news, largefile, largefile4; by default the size decides
+    #[arg(short = 'T', value_name = "USAGE", value_parser = parse_usage)]
+    usage: Option<Usage>,
     /// Label, up to 16 bytes
     #[arg(short = 'L', value_name = "LABEL", default_value = "")]
     label: String,
-    /// UUID instead of a random one
+    /// UUID, or `random` as by default, or `clear`
     #[arg(short = 'U', value_name = "UUID", value_parser = parse_uuid)]
     uuid: Option<[u8; 16]>,
     /// Features to switch, such as ^has_journal,^64bit
-    #[arg(short = 'O', value_name = "FEATURES", default_value = "")]
-    features: String,
+    #[arg(short = 'O', value_name = "FEATURES")]
+    features: Vec<String>,
     /// Percent that only root may use
     #[arg(short = 'm', value_name = "PERCENT", default_value_t = 5)]
     reserved: u8,
-    /// Blocks in the journal
-    #[arg(short = 'J', value_name = "BLOCKS")]
-    journal_blocks: Option<u32>,
+    /// Size of the journal: blocks, or bytes with a unit such as 16M
+    #[arg(short = 'J', value_name = "SIZE", value_parser = parse_journal)]
+    journal: Option<JournalSize>,
+    /// Copy everything below this directory into it, with all attributes
+    #[arg(short = 'd', value_name = "DIRECTORY")]
+    from: Option<PathBuf>,
     /// Even if there is a file system already
     #[arg(short = 'F', long)]
     force: bool,
+    /// Do not tell what was made
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut options = MkfsOptions {
+        size_bytes: args.size,
+        usage: args.usage,
         block_size: args.block_size,
         inode_size: args.inode_size,
         bytes_per_inode: args.bytes_per_inode,
+        inodes: args.inodes,
         reserved_percent: args.reserved,
         label: args.label.clone().into_bytes(),
         uuid: args.uuid.unwrap_or_else(random_uuid),
         hash_seed: random_uuid(),
         time_seconds: u32::try_from(values::now().seconds).unwrap_or(u32::MAX),
-        journal_blocks: args.journal_blocks,
+        journal: args.journal.unwrap_or_default(),
         ..MkfsOptions::default()
     };
-    options.features.apply(&args.features)?;
+    args.features.iter().try_for_each(|list| options.features.apply(list))?;
     let is_new = !args.image.exists();
-    let device = open(args)?;
-    let name = || args.image.display().to_string();
-    let made = mkfs(&device, &options).with_context(name).inspect_err(|_| {
+    let made = make(args, &options).inspect_err(|_| {
         if is_new {
             // Nothing was there before, and an image without a file system is of no use.
             let _ = std::fs::remove_file(&args.image);
         }
     })?;
+    if args.quiet {
+        return Ok(());
+    }
     let geometry = made.geometry();
+    let has_journal = geometry.compat.contains(Compat::HAS_JOURNAL);
+    let wants_journal = options.features.compat.contains(Compat::HAS_JOURNAL);
     writeln!(
         out,
-        "{}: {} in {} blocks of {} bytes, {} inodes, UUID {}",
-        name(),
+        "{}: {} in {} blocks of {} bytes, {} inodes, UUID {}{}",
+        args.image.display(),
         size(geometry.blocks_count << geometry.block_bits),
         geometry.blocks_count,
         geometry.block_size,
         geometry.inodes_count,
         output::uuid(&geometry.uuid),
+        if wants_journal && !has_journal { "; too small for a journal" } else { "" }
     )?;
     Ok(())
+}
+
+/// Makes the file system, and fills it if asked.
+fn make(args: &MkfsArgs, options: &MkfsOptions) -> anyhow::Result<Superblock> {
+    let name = || args.image.display().to_string();
+    let device = open(args)?;
+    let made = mkfs(&device, options).map_err(advised).with_context(name)?;
+    drop(device);
+    if let Some(from) = &args.from {
+        anyhow::ensure!(from.is_dir(), "{}: not a directory", from.display());
+        volume::change(&args.image, |filesystem| copy::fill_new(from, filesystem, &args.image))?;
+    }
+    Ok(made)
+}
+
+/// An error in the words of this command's options.
+fn advised(error: MkfsError) -> anyhow::Error {
+    let MkfsError::TooSmall { bytes, needed_bytes, journal_bytes } = error else {
+        return error.into();
+    };
+    let journal = match journal_bytes {
+        0 => String::new(),
+        bytes => {
+            format!(", {} of them for the journal, which `-O ^has_journal` leaves out", size(bytes))
+        }
+    };
+    anyhow::anyhow!(
+        "too small: {}, and {} are needed with these options{journal}",
+        size(bytes),
+        size(needed_bytes)
+    )
 }
 
 /// Opens what is there, or makes it; an image file gets the size that was asked for.
@@ -135,16 +189,48 @@ pub fn random_uuid() -> [u8; 16] {
     uuid
 }
 
-/// Thirty-two hexadecimal digits, with dashes anywhere.
+/// Thirty-two hexadecimal digits, with dashes anywhere; or a word of mke2fs's.
 fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
+    match text {
+        "random" => return Ok(random_uuid()),
+        "clear" | "null" => return Ok([0; 16]),
+        _ => {}
+    }
     let digits: String = text.chars().filter(|letter| *letter != '-').collect();
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
     number.map(u128::to_be_bytes).ok_or_else(|| format!("`{text}` is no UUID"))
 }
 
+fn parse_usage(text: &str) -> Result<Usage, String> {
+    let known = Usage::NAMES.iter().find(|(name, _)| *name == text);
+    let names = Usage::NAMES.map(|(name, _)| name).join(", ");
+    known.map(|(_, usage)| *usage).ok_or_else(|| format!("`{text}` is none of {names}"))
+}
+
+/// Blocks, or bytes with a unit; `size=` and mebibytes as mke2fs takes them.
+fn parse_journal(text: &str) -> Result<JournalSize, String> {
+    if let Some(megabytes) = text.strip_prefix("size=") {
+        return values::scaled(megabytes, 1 << 20).map(JournalSize::Bytes);
+    }
+    match text.parse() {
+        Ok(blocks) => Ok(JournalSize::Blocks(blocks)),
+        Err(_) => values::size(text).map(JournalSize::Bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn journals_are_given_in_blocks_or_bytes() {
+        assert_eq!(parse_journal("2048"), Ok(JournalSize::Blocks(2048)));
+        assert_eq!(parse_journal("16M"), Ok(JournalSize::Bytes(16 << 20)));
+        assert_eq!(parse_journal("size=8"), Ok(JournalSize::Bytes(8 << 20)));
+        assert!(parse_journal("large").is_err());
+        assert_eq!(parse_usage("news"), Ok(Usage::News));
+        assert!(parse_usage("olds").is_err());
+    }
 
     #[test]
     fn uuids_have_32_digits() {

@@ -34,7 +34,7 @@ use crate::address::{Address, ImagePath};
 use crate::failure::{Told, Usage};
 use crate::interrupt::Interrupted;
 use crate::output::print_json;
-use crate::progress::Progress;
+use crate::progress::{Progress, Words};
 use crate::volume::{self, Readings};
 pub use arguments::{CpArgs, umask};
 use image_node::ImageNode;
@@ -43,7 +43,7 @@ use local_node::LocalNode;
 use local_target::LocalTarget;
 use plan::{Naming, Plan};
 pub use settings::is_access_list;
-use settings::{Follow, Policy, Settings};
+use settings::{Follow, Keep, Policy, Replace, Settings, Sparse};
 use stream::{FileId, Place, Sink, Stopped, stream};
 pub use take::concerns_all;
 use take::{Outcome, Taking, take_all};
@@ -79,6 +79,40 @@ pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         }
         (Outcome::Done, 0) => Ok(()),
         (Outcome::Done, code) => Err(Told(code).into()),
+    }
+}
+
+/// Copies everything below a directory of this machine into the root of a new image, with all attributes.
+pub fn fill_new(from: &Path, filesystem: &Filesystem, image: &Path) -> anyhow::Result<()> {
+    let settings = Settings {
+        recursive: true,
+        follow: Follow::Never,
+        keep: Keep::ALL,
+        usual_mode: false,
+        sparse: Sparse::Auto,
+        one_file_system: false,
+    };
+    let policy = Policy {
+        replace: Replace::Always,
+        remove_first: false,
+        force: false,
+        keep_links: true,
+        through: Follow::Always,
+        umask: umask(),
+        keep_mode: true,
+        keep_times: true,
+    };
+    let root = ImagePath { image: image.to_owned(), path: b"/".to_vec() };
+    let plan = Plan {
+        sources: vec![Address::Local(from.join("."))],
+        directory: Address::Image(root),
+        naming: Naming::AsSources,
+    };
+    let progress = Progress::new(None, Words::Quiet);
+    match fill_image(plan, &settings, policy, filesystem, &progress)? {
+        Outcome::Interrupted => Err(Interrupted(String::new()).into()),
+        Outcome::Done if progress.failures() > 0 => Err(Told(progress.worst_code()).into()),
+        Outcome::Done => Ok(()),
     }
 }
 

@@ -101,19 +101,23 @@ impl FileDevice {
     /// Makes a file of `len_bytes` zeros, for writing; if it exists, what was in it is lost.
     ///
     /// # Errors
-    /// As [`Self::open`]; the old content is intact then, unless the length could not be set.
+    /// As [`Self::open`]; the old content is intact then. [`OpenError::Length`]: it is lost, and no new file stays.
     pub fn create(path: impl AsRef<Path>, len_bytes: u64) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let found = std::fs::metadata(path);
+        if found.as_ref().is_ok_and(|found| !found.is_file()) {
             return Err(OpenError::WrongKind { path: path.into(), wanted: "a regular file" });
         }
         let file = open_file(path, OFlags::RDWR | OFlags::CREATE);
         let file = file.map_err(|errno| OpenError::system(path)(errno.into()))?;
         let mut device = Self::guarded(file, path, Access::Write)?;
-        device
-            .set_len(0)
-            .and_then(|()| device.set_len(len_bytes))
-            .map_err(OpenError::system(path))?;
+        if let Err(source) = device.set_len(0).and_then(|()| device.set_len(len_bytes)) {
+            if found.is_err() {
+                // It was made here; that it stays is no worse than what is told.
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(OpenError::Length { path: path.into(), len_bytes, source });
+        }
         Ok(device)
     }
 

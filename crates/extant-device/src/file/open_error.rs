@@ -16,6 +16,16 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system has no room for a file of this length, or knows none so long.
+    #[error("{} cannot be {len_bytes} bytes long: {source}", path.display())]
+    Length {
+        /// The image.
+        path: PathBuf,
+        /// The length that was wanted.
+        len_bytes: u64,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The path leads to something that stores no image.
     #[error("{} is not {wanted}", path.display())]
     WrongKind {

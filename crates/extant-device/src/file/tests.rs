@@ -137,6 +137,15 @@ fn only_files_and_block_devices_are_opened() {
 }
 
 #[test]
+fn a_file_that_cannot_have_its_length_does_not_stay() {
+    let (_directory, path) = scratch();
+    let error = FileDevice::create(&path, u64::MAX / 2 + 1).unwrap_err();
+    assert!(matches!(error, OpenError::Length { .. }), "{error}");
+    assert!(error.to_string().contains("cannot be 9223372036854775808 bytes long: "), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_second_writer_is_refused_in_the_same_process() {
     let (_directory, path) = scratch();
     let first = FileDevice::create(&path, MIB).unwrap();

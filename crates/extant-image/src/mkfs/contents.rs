@@ -1,5 +1,8 @@
 //! The first inodes and directories, and the blocks that the resize inode points to.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::directory::{self, DirLayout, NewEntry};
 use extant_format::extent::NodeMut;

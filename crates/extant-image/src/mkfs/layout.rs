@@ -1,7 +1,9 @@
 //! Where everything goes: tables, directories and the journal; and what each group then has left.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
 
 use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::descriptor::GroupFlags;
@@ -10,7 +12,7 @@ use extant_format::{
     PhysicalBlock, Superblock, bitmap,
 };
 
-use super::{MkfsError, MkfsOptions};
+use super::MkfsError;
 
 /// Where everything goes.
 #[derive(Debug)]
@@ -39,14 +41,15 @@ pub(super) struct JournalPlace {
 impl Layout {
     pub(super) fn plan(
         geometry: &Geometry,
-        options: &MkfsOptions,
+        journal_len: Option<u32>,
+        time_seconds: u32,
         zeroed_tables: bool,
     ) -> Result<Self, MkfsError> {
-        let journal_len = options.journal_len(geometry.blocks_count)?;
         let mut space = Space::new(geometry);
         let too_small = || MkfsError::TooSmall {
             bytes: geometry.blocks_count << geometry.block_bits,
             needed_bytes: least_blocks(geometry, journal_len) << geometry.block_bits,
+            journal_bytes: u64::from(journal_len.unwrap_or(0)) << geometry.block_bits,
         };
         let mut groups = place_tables(geometry, &mut space).ok_or_else(too_small)?;
         let mut place = |len: u64| space.place(0, len).ok_or_else(too_small);
@@ -68,7 +71,7 @@ impl Layout {
         for (group, descriptor) in geometry.groups().zip(&mut groups) {
             count(geometry, &space, group, descriptor, zeroed_tables);
         }
-        let (geometry, time_seconds) = (*geometry, options.time_seconds);
+        let geometry = *geometry;
         Ok(Self { geometry, time_seconds, groups, root, lost_and_found, resize, journal, space })
     }
 

@@ -17,14 +17,20 @@
 mod contents;
 mod layout;
 mod options;
+mod sizes;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
+
+use alloc::string::String;
+use core::fmt;
 
 use extant_device::{BlockDevice, DeviceError};
 use extant_format::{FormatError, Superblock};
 
-pub use options::{Features, MkfsOptions};
+pub use options::{Features, JournalSize, MkfsOptions};
+pub use usage::Usage;
 
 /// Makes an empty file system on `device`; what was there before is lost.
 ///
@@ -43,13 +49,20 @@ fn plan(
     let device_bytes = device.geometry().len_bytes;
     let bytes = options.size_bytes.unwrap_or(device_bytes);
     if bytes > device_bytes {
-        return Err(MkfsError::TooSmall { bytes: device_bytes, needed_bytes: bytes });
+        return Err(MkfsError::TooSmall {
+            bytes: device_bytes,
+            needed_bytes: bytes,
+            journal_bytes: 0,
+        });
     }
-    let mut raw = options.superblock(bytes)?;
+    let sizes = sizes::Sizes::new(options, device_bytes)?;
+    let mut raw = sizes.superblock()?;
     raw.set_checksum();
     let mut superblock = Superblock::try_from(&raw)?;
-    let zeroed_tables = device.geometry().fast_zeroes || !superblock.geometry().has_gdt_csum();
-    let layout = layout::Layout::plan(superblock.geometry(), options, zeroed_tables)?;
+    let geometry = superblock.geometry();
+    let zeroed_tables = device.geometry().fast_zeroes || !geometry.has_gdt_csum();
+    let journal_len = sizes.journal_len(geometry.blocks_count)?;
+    let layout = layout::Layout::plan(geometry, journal_len, options.time_seconds, zeroed_tables)?;
     layout.describe(&mut superblock);
     Ok((superblock, layout))
 }
@@ -59,12 +72,17 @@ fn plan(
 #[non_exhaustive]
 pub enum MkfsError {
     /// Tables, directories and the journal do not fit.
-    #[error("too small: {bytes} bytes, and at least {needed_bytes} are needed with these options")]
+    #[error(
+        "too small: {bytes} bytes, and at least {needed_bytes} are needed with these options{}",
+        OfJournal(*journal_bytes)
+    )]
     TooSmall {
         /// What there is.
         bytes: u64,
         /// What would do, as far as that is known.
         needed_bytes: u64,
+        /// How much of that is for the journal.
+        journal_bytes: u64,
     },
     /// An option has a value that it cannot have, or does not go with another.
     #[error("{option}: {problem}")]
@@ -80,4 +98,18 @@ pub enum MkfsError {
     /// The device failed.
     #[error("device: {0}")]
     Device(#[from] DeviceError),
+}
+
+/// How much of what is needed is the journal's, if there is one.
+struct OfJournal(u64);
+
+impl fmt::Display for OfJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            bytes => {
+                write!(f, ", {bytes} of them for the journal, without which `^has_journal` does")
+            }
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Writes a planned file system, in batches, the superblock last.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
 use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::inode::InodeRecord;
@@ -177,7 +180,7 @@ impl Batch<'_> {
 
     fn run(&mut self) -> Result<(), MkfsError> {
         self.pending_bytes = 0;
-        let mut requests = std::mem::take(&mut self.requests);
+        let mut requests = core::mem::take(&mut self.requests);
         Ok(self.device.run_all(&mut requests)?)
     }
 

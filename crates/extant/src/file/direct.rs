@@ -106,7 +106,7 @@ impl Files {
             let _content = inode.content.read();
             if self.is_overwrite(inode, &range)? {
                 self.may_write(inode, start)?;
-                self.note_modified(inode, caller)?;
+                self.note_written(inode, caller)?;
                 return self
                     .write_past_cache(caller, inode, &range, bytes)
                     .map(|end| to_buffer(&(start..end), start).end);
@@ -127,7 +127,7 @@ impl Files {
                 return Err(Error::TooLarge);
             }
             let range = start..range.end.min(start.saturating_add(room));
-            self.note_modified(inode, caller)?;
+            self.note_written(inode, caller)?;
             (start, self.write_extending(caller, inode, &range, bytes)?, range.end)
         };
         let mut done = to_buffer(&(start..written_to), start).end;

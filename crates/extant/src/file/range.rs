@@ -60,7 +60,7 @@ impl Files {
             return Err(Error::TooLarge);
         }
         self.leave_inode(inode)?;
-        self.note_modified(inode, caller)?;
+        self.note_written(inode, caller)?;
         if let RangeChange::Allocate { keep_size } = change {
             self.require_extents(inode)?;
             return self.allocate_range(caller, inode, &bytes, keep_size);

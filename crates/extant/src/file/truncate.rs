@@ -31,6 +31,7 @@ impl Files {
         if size > self.max_bytes(inode) {
             return Err(Error::TooLarge);
         }
+        self.xattrs.drop_capability(inode)?;
         let room = self.inodes.find_inline(inode)?.map(|bytes| u64_from(bytes.len()));
         if room.is_some_and(|room| size > room) {
             self.leave_inode(inode)?;

@@ -62,7 +62,7 @@ impl Files {
             return Err(Error::TooLarge);
         }
         let bytes = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        self.note_modified(inode, caller)?;
+        self.note_written(inode, caller)?;
         let mut done = 0;
         while done < bytes.len() {
             self.writeback.balance();
@@ -391,6 +391,14 @@ impl Files {
             handle.order(OrderedFile::new(self.writeback.own(), inode), bytes);
         }
         Ok(())
+    }
+
+    /// What a write by a system call does to the inode: the file loses its capability too.
+    ///
+    /// Source: kernel `fs/inode.c`, `file_modified`.
+    pub(super) fn note_written(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Error> {
+        self.xattrs.drop_capability(inode)?;
+        self.note_modified(inode, caller)
     }
 
     /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).

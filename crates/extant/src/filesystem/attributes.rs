@@ -30,6 +30,10 @@ impl Volume {
         let _gate = self.gate.read();
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
+        let changes_owner = change.uid.is_some() || change.gid.is_some();
+        if changes_owner && inode.file_type() != FileType::Directory {
+            self.xattrs.drop_capability(inode)?;
+        }
         let mut transaction = self.transactions.begin(
             Credits::blocks(1 + credits::XATTR, self.transactions.geometry())
                 .of(HandleType::Inode, inode.number()),

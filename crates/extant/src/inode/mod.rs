@@ -62,6 +62,8 @@ pub(crate) struct Inode {
     pub(crate) orphan: AtomicBool,
     /// Made without a name, and may still get one (`I_LINKABLE`).
     pub(crate) linkable: AtomicBool,
+    /// Known to have no capability that a change would take away (`S_NOSEC`).
+    pub(crate) has_no_capability: AtomicBool,
     /// Of a directory: the group that its last new inode went to, or `u32::MAX` (`i_last_alloc_group`).
     pub(crate) last_group: AtomicU32,
     /// Contents that fit are kept in the inode (`EXT4_STATE_MAY_INLINE_DATA`).
@@ -109,6 +111,7 @@ impl Inode {
             writers: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
             linkable: AtomicBool::new(false),
+            has_no_capability: AtomicBool::new(false),
             last_group: AtomicU32::new(u32::MAX),
             may_inline: AtomicBool::new(false),
             writeback_index: AtomicU64::new(0),

@@ -176,6 +176,7 @@ impl InodeTable {
             && !record.flags.contains(InodeFlags::EA_INODE);
         let fresh = Arc::new(self.new_inode(number, seed, record));
         fresh.set_may_inline(may_inline);
+        fresh.has_no_capability.store(true, Ordering::Relaxed);
         let (block, offset) = self.location(number)?;
         let block = self.transactions.read_unless(block, BlockKind::InodeTable, is_alone)?;
         let inode_size = usize_from(self.geometry().inode_size);

@@ -35,8 +35,8 @@ use crate::report::{
     Counters, GroupSpace, KernelCounters, Metadata, SetAttributes, Shutdown, Statfs,
 };
 
-/// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end: dropping it leaves the journal to
-/// be recovered.
+/// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end. Dropping the last clone writes nothing:
+/// it is as if the power had failed. The next mount recovers what was synced or committed, and everything since is lost.
 #[derive(Clone)]
 pub struct Filesystem {
     pub(crate) volume: Arc<Volume>,

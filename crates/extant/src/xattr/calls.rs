@@ -4,6 +4,7 @@
 //! `ext4_set_acl`; `fs/ext4/xattr.c`, `ext4_xattr_set`.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use extant_format::FileType;
 use extant_format::cast::usize_from;
@@ -117,6 +118,29 @@ impl Xattrs {
             }
             attempt += 1;
         }
+    }
+
+    /// Takes a file's capability away, in a transaction of its own, if it has one: before its owner or its bytes change. The
+    /// caller holds `content`.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    /// # Source
+    /// Kernel `security/commoncap.c`, `cap_inode_need_killpriv`, `cap_inode_killpriv`, by way of `file_remove_privs`.
+    pub(crate) fn drop_capability(&self, inode: &Inode) -> Result<(), Error> {
+        if inode.has_no_capability.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let key = Key { index: NameIndex::SECURITY, name: b"capability" };
+        if self.read(inode, key)?.is_some() {
+            let mut handle = self.transactions.begin(self.credits(inode, 0, false))?;
+            match self.write(&mut handle, inode, key, None, SetHow::Any) {
+                Ok(()) => handle.stop()?,
+                Err(error) => return Err(handle.fail(error)),
+            }
+        }
+        inode.has_no_capability.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn check_change(&self, inode: &Inode, key: Key<'_>, caller: &Caller) -> Result<(), Error> {

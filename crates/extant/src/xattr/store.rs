@@ -6,6 +6,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp;
+use core::sync::atomic::Ordering;
 
 use extant_format::cast::u64_from;
 use extant_format::corruption::Place;
@@ -91,6 +92,9 @@ impl Xattrs {
         how: SetHow,
     ) -> Result<(), Error> {
         let _attributes = inode.attributes_lock.write();
+        if key.index == NameIndex::SECURITY {
+            inode.has_no_capability.store(false, Ordering::Relaxed);
+        }
         let held = self.find(inode, key)?;
         match (&held, how) {
             (None, SetHow::Replace) => return Err(Error::NoAttribute),

@@ -14,8 +14,8 @@ use anyhow::Context;
 use extant_device::{BlockDevice, FileDevice, OverlayDevice};
 use extant_script::{Operation, Script, Target, Volume, mount_options};
 
-use crate::failure::{OnlyReadable, Usage};
-use crate::volume;
+use crate::failure::{self, OnlyReadable, Usage};
+use crate::{values, volume};
 use record::Recorder;
 
 /// Replay a script of file operations on an image, and print what the engine does, as the kernel's tracepoints would
@@ -58,6 +58,7 @@ A script has one operation a line, for example:
   fsync a
   close a
 docs/scripts.md lists all operations. Those before a line `trace` only prepare.
+The clock stands still but for `tick`; it starts on 2023-11-14, or with --write now.
 Operations that fail are part of the trace; the script goes on.";
 
 pub fn run(args: &TraceArgs, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -67,13 +68,16 @@ pub fn run(args: &TraceArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let words = format!("{},{}", script.settings.mount, args.options);
     let options = mount_options(&words).map_err(|error| Usage(error.to_string()))?;
     let device: Arc<dyn BlockDevice> = match args.write {
-        true => Arc::new(FileDevice::open(&args.image)?),
+        true => Arc::new(volume::open_device(&args.image)?),
         false => Arc::new(OverlayDevice::new(FileDevice::open_read_locked(&args.image)?)),
     };
     let recorder = Arc::new(Recorder::default());
     let mount = || {
         let options = options.clone().trace(Arc::<Recorder>::clone(&recorder));
-        let mounted = Volume::mount(Arc::clone(&device), options);
+        let mounted = match args.write {
+            true => Volume::mount_at(Arc::clone(&device), options, values::now()),
+            false => Volume::mount(Arc::clone(&device), options),
+        };
         let volume = mounted.map_err(|error| volume::unusable(&args.image, error.into()))?;
         match volume.filesystem.read_only_because() {
             Some(features) => {
@@ -121,6 +125,8 @@ fn read_script(args: &TraceArgs) -> anyhow::Result<String> {
         true => std::io::stdin().read_to_string(&mut text).map(drop),
         false => std::fs::read_to_string(&args.script).map(|read| text = read),
     };
-    read.with_context(|| args.script.display().to_string())?;
+    let read = read.with_context(|| args.script.display().to_string());
+    // Without a script the command line makes no more sense than with a wrong one.
+    read.map_err(|error| Usage(failure::line(&error)))?;
     Ok(text)
 }
