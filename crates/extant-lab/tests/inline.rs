@@ -262,6 +262,45 @@ fn the_same_attributes_keep_contents_out() {
     }
 }
 
+/// An access control list as `setxattr` takes it, with so many users beside owner, group, mask and others.
+fn acl(users: u32) -> Vec<u8> {
+    const NONE: u32 = u32::MAX;
+    let mut entries = vec![(1, 7, NONE)];
+    entries.extend((0..users).map(|user| (2, 5, 1000 + user)));
+    entries.extend([(4, 5, NONE), (0x10, 7, NONE), (0x20, 5, NONE)]);
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(permissions));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    bytes
+}
+
+#[test]
+fn the_same_access_control_lists_keep_contents_out() {
+    let mut script = Vec::new();
+    for users in [1, 2, 3, 8] {
+        let set = |path: &str, name: &str| Operation::SetXattr {
+            path: path.into(),
+            name: format!("system.posix_acl_{name}"),
+            value: acl(users),
+        };
+        let dir = format!("d{users}");
+        script.push(Operation::Mkdir { path: dir.clone().into(), mode: 0o755 });
+        script.push(set(&dir, "default"));
+        for len in [1, 40, 60, 70, 100] {
+            let (own, child) = (format!("f{users}-{len}"), format!("{dir}/{len}"));
+            script.extend([create(&own), write(&own, 0, len), set(&own, "access")]);
+            script.push(write(&own, 30, 40));
+            script.extend([create(&child), write(&child, 0, len)]);
+            script.push(Operation::Mkdir { path: format!("{dir}/below{len}").into(), mode: 0o750 });
+        }
+    }
+    compare("lists", &inode_size("256"), &[script.clone()], ALONE);
+    compare("lists", &inode_size("1024"), &[script], ALONE);
+}
+
 #[test]
 fn d6_5_the_same_range_operations_move_out() {
     let modes = [

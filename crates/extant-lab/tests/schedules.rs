@@ -45,6 +45,18 @@ fn base() -> &'static MemoryDevice {
     })
 }
 
+/// One whose inodes hold small files; `None`, after a skip, without mke2fs.
+fn inline_base() -> Option<&'static MemoryDevice> {
+    static BASE: OnceLock<Option<MemoryDevice>> = OnceLock::new();
+    let make = || {
+        let scratch = Scratch::new("schedule");
+        let path = scratch.path("disk.img");
+        oracle::mkfs(&path, 8 << 20, &["-b", "1024", "-O", "inline_data"])?;
+        Some(extant_lab::bases::load(&path))
+    };
+    BASE.get_or_init(make).as_ref()
+}
+
 /// Runs `threads` side by side in many schedules, after `before` and followed by `after`, and judges what they left.
 fn check(
     options: fn() -> MountOptions,
@@ -52,7 +64,16 @@ fn check(
     threads: fn() -> Vec<Work>,
     after: fn(&Filesystem) -> Result<(), Error>,
 ) {
-    let device = base();
+    check_on(base(), options, before, threads, after);
+}
+
+fn check_on(
+    device: &'static MemoryDevice,
+    options: fn() -> MountOptions,
+    before: fn(&Filesystem) -> Result<(), Error>,
+    threads: fn() -> Vec<Work>,
+    after: fn(&Filesystem) -> Result<(), Error>,
+) {
     let run = move || {
         let device = Arc::new(device.snapshot());
         let volume =
@@ -288,5 +309,75 @@ fn expired_data_against_a_writer_and_unlink() {
             ]
         },
         zero_a_or_0,
+    );
+}
+
+fn with_small_file(filesystem: &Filesystem) -> Result<(), Error> {
+    let file = filesystem.create("/file")?;
+    file.write_at(&[b'0'; 100], 0)?;
+    file.sync_all()
+}
+
+/// Contents that move out of their inode by a write and writeback, by a store, and by a size, while they change there.
+#[test]
+fn d6_contents_move_out_of_their_inode_from_several_sides() {
+    let Some(device) = inline_base() else { return };
+    for options in [MountOptions::new, immediate, written_at_once] {
+        check_on(
+            device,
+            options,
+            with_small_file,
+            || {
+                vec![
+                    Box::new(|fs| {
+                        let file = open(fs)?;
+                        file.write_at(b"aaaa", 50)?;
+                        file.write_at(b"aaaa", 98)?;
+                        write(&file, b'a', 90, 1)
+                    }),
+                    Box::new(|fs| {
+                        let file = open(fs)?;
+                        file.store_at(b"b", 5)?;
+                        file.sync_all()
+                    }),
+                    Box::new(|fs| has_only(fs, "/file", b"0ab").and_then(|()| fs.sync_all())),
+                ]
+            },
+            |fs| {
+                fs.check_invariants(false)?;
+                has_only(fs, "/file", b"0ab")?;
+                assert_eq!(fs.metadata("/file")?.size, 5090);
+                Ok(())
+            },
+        );
+    }
+}
+
+/// Contents that are cut, extended and removed while they are on their way out of the inode.
+#[test]
+fn d6_6_contents_are_cut_on_their_way_out_of_the_inode() {
+    let Some(device) = inline_base() else { return };
+    check_on(
+        device,
+        MountOptions::new,
+        with_small_file,
+        || {
+            vec![
+                Box::new(|fs| {
+                    let file = open(fs)?;
+                    file.set_len(40)?;
+                    file.set_len(300)
+                }),
+                Box::new(|fs| write(&open(fs)?, b'a', 90, 1)),
+                Box::new(|fs| {
+                    open(fs)?.sync_all()?;
+                    fs.tick().map(|_| ())
+                }),
+            ]
+        },
+        |fs| {
+            fs.check_invariants(false)?;
+            has_only(fs, "/file", b"0a")
+        },
     );
 }

@@ -74,6 +74,56 @@ fn d6_1_a_new_file_lies_in_its_inode_as_long_as_it_fits() {
     }
 }
 
+/// Of every size of blocks, those too that the kernel does not mount; the largest without a journal, to be small enough.
+#[test]
+fn d6_1_contents_move_in_and_out_with_blocks_of_every_size() {
+    let world = World::new("inline-blocks");
+    for (block, inode, room, features) in [
+        ("1024", "1024", 896, "inline_data"),
+        ("2048", "256", ROOM, "inline_data,^metadata_csum"),
+        ("4096", "4096", 3968, "inline_data"),
+        ("8192", "256", ROOM, "inline_data,^has_journal"),
+        ("16384", "8192", 8064, "inline_data,^has_journal"),
+        ("32768", "512", 384, "inline_data,^has_journal,^metadata_csum"),
+        ("65536", "2048", 1920, "inline_data,^has_journal"),
+    ] {
+        let format = ["-b", block, "-I", inode, "-N", "64", "-O", features];
+        let Some(image) = world.mkfs(if room > 4000 || block.len() > 4 { 40 } else { 16 }, &format)
+        else {
+            return;
+        };
+        let device = Arc::new(image);
+        let fs = mount(&device, MountOptions::new()).unwrap();
+        let kept = open(&fs, "/kept");
+        write(&kept, &bytes(room - 10, 1), 0);
+        kept.sync_all().unwrap();
+        write(&kept, &bytes(10, 5), u64::try_from(room - 10).unwrap());
+        let grown = open(&fs, "/grown");
+        write(&grown, &bytes(room, 1), 0);
+        grown.sync_all().unwrap();
+        write(&grown, &bytes(100_000, 3), 40);
+        fs.create_dir("/d").unwrap();
+        for n in 0..room / 8 {
+            fs.hard_link("/kept", format!("/d/{n:04}")).unwrap();
+        }
+        fs.sync_all().unwrap();
+        assert!(is_inline(&fs, "/kept") && !is_inline(&fs, "/grown") && !is_inline(&fs, "/d"));
+        assert_eq!(fs.read_dir("/d").unwrap().count(), room / 8);
+        fs.check_invariants(true).unwrap();
+        drop((kept, grown));
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
+        let fs = mount(&device, MountOptions::read_only()).unwrap();
+        let wanted = [bytes(room - 10, 1), bytes(10, 5)].concat();
+        assert_eq!(read(&fs, "/kept").unwrap(), wanted, "blocks of {block}");
+        let path = world.other_file("out", b"");
+        world.debugfs(&device, &format!("dump /kept {path}"));
+        assert_eq!(std::fs::read(path).unwrap(), wanted, "as debugfs reads it");
+        let wanted = [bytes(40, 1), bytes(100_000, 3)].concat();
+        assert_eq!(read(&fs, "/grown").unwrap(), wanted);
+    }
+}
+
 #[test]
 fn d6_1_small_inodes_hold_nothing() {
     let world = World::new("inline-128");
