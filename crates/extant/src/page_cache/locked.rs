@@ -240,23 +240,21 @@ impl LockedFolio {
         });
     }
 
-    /// After a failed or short write: zeroes what of `bytes` lies in blocks still new, which become dirty zeros instead of
-    /// stale bytes (D8.8).
+    /// The runs of blocks touched by `bytes` that are new: they got their place, or a promise, and no bytes yet.
+    pub(crate) fn new_runs(&self, bytes: &Range<usize>) -> SmallVec<[Range<usize>; 2]> {
+        let blocks = self.shape().touched(bytes);
+        self.folio.inner().states.runs(blocks, BlockFlags::NEW, BlockFlags::empty()).collect()
+    }
+
+    /// After a failed or short write: blocks that are still new and were not valid before become dirty zeros, instead of what
+    /// their frame held before (D8.8).
     ///
-    /// Source: kernel `fs/buffer.c`, `folio_zero_new_buffers`.
+    /// Source: kernel `fs/buffer.c`, `folio_zero_new_buffers`. Differs: whole blocks, since the edges of a write are zeroed
+    /// only once all its blocks are mapped.
     pub(crate) fn zero_new(&self, bytes: &Range<usize>) {
-        let (blocks, all) = (self.shape().touched(bytes), 0..self.shape().blocks());
-        let (uptodate, new): (bool, SmallVec<[Range<usize>; 2]>) = {
-            let states = &self.folio.inner().states;
-            (
-                states.all(BlockFlags::UPTODATE, all),
-                states.runs(blocks, BlockFlags::NEW, BlockFlags::empty()).collect(),
-            )
-        };
-        for run in new {
-            let place = self.shape().bytes_of(&run);
-            if !uptodate {
-                self.zero(place.start.max(bytes.start)..place.end.min(bytes.end));
+        for run in self.new_runs(bytes) {
+            for stale in self.missing(&self.shape().bytes_of(&run)) {
+                self.zero(self.shape().bytes_of(&stale));
             }
             self.change(|inner| {
                 inner.states.set(BlockFlags::UPTODATE | BlockFlags::DIRTY, run.clone());

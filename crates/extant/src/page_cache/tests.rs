@@ -175,6 +175,21 @@ fn d8_8_a_failed_write_leaves_dirty_zeros_in_new_blocks() {
 }
 
 #[test]
+fn d8_8_what_a_failed_write_leaves_out_of_a_new_block_is_zeros_too() {
+    let cache = cache(1024);
+    let used = cache.find_or_create(page(1), 4096, 0);
+    used.write_bytes(0, &[7; 4096]);
+    used.commit_write(&(0..4096));
+    used.remove();
+    // The next folio's frame has what that one left.
+    let folio = small_folio(&cache);
+    folio.place(0..1, Placement::Fresh);
+    folio.zero_new(&(100..2048));
+    let bytes = bytes_of(&folio, 0..1024).expect("it is up to date");
+    assert_eq!(bytes.iter().position(|byte| *byte != 0), None);
+}
+
+#[test]
 fn d8_10_rewriting_a_delayed_block_maps_nothing() {
     let cache = cache(1024);
     let folio = small_folio(&cache);
