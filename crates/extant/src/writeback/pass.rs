@@ -316,7 +316,9 @@ impl Writeback {
             }
         }
         if let Some(handle) = handle {
-            let grown = self.raise_disk_size(inode, end_of_placed.min(size));
+            // Also of a run that got a place in part: the transaction may commit before the rest comes.
+            let end = u64::from(submission.end()) << self.transactions.geometry().block_bits;
+            let grown = self.raise_disk_size(inode, end_of_placed.max(end).min(size));
             if grown || !submission.is_empty() {
                 inode.note_transaction(handle.transaction_id(), true);
             }

@@ -37,6 +37,11 @@ impl Submission {
         self.pieces.is_empty()
     }
 
+    /// The block of the file behind the last piece.
+    pub(super) fn end(&self) -> u32 {
+        self.pieces.last().map_or(0, |last| last.blocks.end())
+    }
+
     /// Takes `blocks`, which lie at `at`, from the locked folios.
     pub(super) fn add(
         &mut self,

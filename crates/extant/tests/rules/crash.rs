@@ -189,3 +189,38 @@ fn freed_metadata_is_not_replayed_over_the_data_that_took_its_place() {
         assert!(read(fs, "/f").unwrap() == expected, "the log was replayed over data");
     });
 }
+
+/// A run that finds its place in two pieces, with a transaction that is full between them: the first piece is committed
+/// alone, and a file must not end before blocks that it has.
+#[test]
+fn d15_15_the_stored_size_follows_a_run_that_has_its_place_in_part() {
+    let world = World::new("parts");
+    let format = ["-b", "1024", "-I", "128", "-N", "3200", "-O", "^extent,^64bit", "-J", "size=1"];
+    let Some(image) = world.mkfs(8, &format) else { return };
+    let image = Arc::new(image);
+    let fs = mount(&image, MountOptions::new()).unwrap();
+    for n in 0..2700 {
+        open(&fs, &format!("/{n}"));
+    }
+    fs.unmount().unwrap();
+    for changed in (296..336).step_by(4) {
+        let device = Arc::new(RecordingDevice::from_image(&image));
+        let fs = mount(&device, MountOptions::new()).unwrap();
+        // Each in a block of the inode table of its own.
+        for n in 0..changed {
+            fs.set_permissions(format!("/{}", n * 8), 0o600).unwrap();
+        }
+        let file = open(&fs, "/0");
+        write(&file, &[7; 12_691], 3664); // the last direct blocks, and the first behind an indirect one
+        let from = device.position();
+        file.sync_all().unwrap();
+        let each_flush = extant_testkit::CrashOptions {
+            from,
+            all_subsets_up_to: 0,
+            samples: 1,
+            tears: 0,
+            seed: 0,
+        };
+        world.every_crash(&device, each_flush, |_, _| ());
+    }
+}
