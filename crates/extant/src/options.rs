@@ -43,6 +43,8 @@ pub struct MountOptions {
     pub(crate) dirty_interval: Duration,
     /// Who is told what happens.
     pub(crate) tracer: Tracer,
+    /// The number of the process that writes.
+    pub(crate) process: Option<u32>,
 }
 
 impl Default for MountOptions {
@@ -61,6 +63,7 @@ impl Default for MountOptions {
             dirty_expire: Duration::from_secs(30),
             dirty_interval: Duration::from_secs(5),
             tracer: Tracer::default(),
+            process: None,
         }
     }
 }
@@ -129,6 +132,14 @@ impl MountOptions {
     pub fn cache_bytes(self, bytes: u64) -> Self {
         Self { cache_bytes: bytes.max(1 << 20), ..self }
     }
+
+    /// Takes `number` for the process that writes: where nothing is delayed the kernel spreads new files over a block group by
+    /// it. Else each file's own number does that.
+    #[must_use]
+    pub fn process(self, number: u32) -> Self {
+        Self { process: Some(number), ..self }
+    }
+
     /// Tells `sink` what happens, event by event, from the mount on.
     #[must_use]
     pub fn trace(self, sink: Arc<dyn TraceSink>) -> Self {

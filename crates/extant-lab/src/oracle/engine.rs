@@ -64,7 +64,9 @@ pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
         .map_err(|error| error.to_string())?;
     let mount = || {
         let device = FileDevice::open(image).map_err(|error| error.to_string())?;
-        let options = options.clone().trace(Arc::<Recorder>::clone(&recorder));
+        // The kernel's side runs in this thread too.
+        let process = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let options = options.clone().trace(Arc::<Recorder>::clone(&recorder)).process(process);
         Volume::mount(Arc::new(device), options).map_err(|error| format!("mount: {error}"))
     };
     let mut volume = mount()?;

@@ -20,13 +20,11 @@ pub(super) fn inode_goal(
     }
     let first = layout.first_block(BlockGroup(group));
     let Some(colour) = colour else { return PhysicalBlock::new(first) };
-    let per_group = u64::from(layout.blocks_per_group);
-    let span = if first + per_group <= layout.blocks {
-        per_group
-    } else {
-        layout.blocks.saturating_sub(first)
-    };
-    PhysicalBlock::new(first + u64::from(colour % 16) * (span / 16))
+    let (per_group, last) = (u64::from(layout.blocks_per_group), layout.blocks - 1);
+    // A group that is not there makes the kernel's span wrap around; whoever allocates looks from the start then.
+    let span = if first + per_group <= last { per_group } else { last.wrapping_sub(first) };
+    let offset = u64::from(colour % 16).wrapping_mul(span / 16);
+    PhysicalBlock::new(first.wrapping_add(offset))
 }
 
 #[cfg(test)]
@@ -59,13 +57,16 @@ mod tests {
     fn a_missing_second_group_is_named_all_the_same() {
         let small = Layout { blocks: 30000, groups: 1, ..LAYOUT };
         assert_eq!(inode_goal(&small, BlockGroup(0), true, None).get(), 32768);
-        assert_eq!(inode_goal(&small, BlockGroup(0), true, Some(3)).get(), 32768);
+        let wrapped = 3 * ((u64::MAX - (32768 - 29999) + 1) / 16) + 32768;
+        assert_eq!(inode_goal(&small, BlockGroup(0), true, Some(3)).get(), wrapped);
     }
 
     #[test]
     fn without_delay_the_colour_picks_a_sixteenth() {
         assert_eq!(inode_goal(&LAYOUT, BlockGroup(0), false, Some(18)).get(), 2 * 2048);
-        let short = Layout { blocks: 32768 + 1600, ..LAYOUT };
+        // The last block of the volume counts as the end of the last group, also of a whole one.
+        assert_eq!(inode_goal(&LAYOUT, BlockGroup(0), true, Some(14)).get(), 32768 + 14 * 2047);
+        let short = Layout { blocks: 32768 + 1601, ..LAYOUT };
         assert_eq!(inode_goal(&short, BlockGroup(0), true, Some(3)).get(), 32768 + 300);
     }
 }

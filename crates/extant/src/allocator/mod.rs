@@ -87,7 +87,7 @@ pub(crate) struct Allocator {
     layout: Layout,
     tunables: Tunables,
     discard: bool,
-    spread: bool,
+    spread: Option<Spread>,
     ledger: Arc<SpaceLedger>,
     zones: SystemZones,
     groups: Box<[Mutex<Group>]>,
@@ -114,7 +114,16 @@ pub(crate) struct AllocatorOptions {
     /// Discard what commits free (`-o discard`).
     pub(crate) discard: bool,
     /// Spread goals of new files over a group (`-o nodelalloc`).
-    pub(crate) spread: bool,
+    pub(crate) spread: Option<Spread>,
+}
+
+/// By which number the goals of new files are spread over a group; the kernel takes that of the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Spread {
+    /// The file's own, since nobody says who writes.
+    ByInode,
+    /// This one.
+    By(u32),
 }
 
 /// What a descriptor says of its group, and what was found wrong with it.
@@ -207,7 +216,10 @@ impl Allocator {
 
     /// Where a file without any blocks would like its first.
     pub(crate) fn inode_goal(&self, inode: InodeNumber, file_type: FileType) -> PhysicalBlock {
-        let colour = self.spread.then_some(inode.get());
+        let colour = self.spread.map(|spread| match spread {
+            Spread::ByInode => inode.get(),
+            Spread::By(number) => number,
+        });
         let group = inode_group::group_of(&self.layout, inode);
         goal::inode_goal(&self.layout, group, file_type == FileType::Regular, colour)
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use extant_format::{ClusterCount, GroupDescriptor, InodeNumber, PhysicalRange, Superblock};
 
 use crate::Error;
-use crate::allocator::{Allocator, AllocatorOptions};
+use crate::allocator::{Allocator, AllocatorOptions, Spread};
 use crate::block_io::BlockIo;
 use crate::delayed::{LedgerParameters, SpaceLedger};
 use crate::extent_status::StatusAccount;
@@ -54,7 +54,8 @@ impl Layers {
             superblock,
             descriptors,
             &AllocatorOptions {
-                spread: !options.delayed_allocation,
+                spread: (!options.delayed_allocation)
+                    .then(|| options.process.map_or(Spread::ByInode, Spread::By)),
                 ..AllocatorOptions::default()
             },
         )?;
