@@ -138,6 +138,12 @@ impl FrameSlice {
     }
 }
 
+impl AsRef<[u8]> for FrameSlice {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
 impl From<Frame> for FrameSlice {
     fn from(frame: Frame) -> Self {
         let len = frame.len();

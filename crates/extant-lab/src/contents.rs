@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use extant::{Error, MountOptions};
+use extant::{DataMode, Error, MountOptions};
 use extant_device::MemoryDevice;
 use extant_format::cast::u64_from;
 use extant_script::{Allocation, Operation, Volume, pattern};
@@ -29,6 +29,8 @@ pub struct Kind {
     /// What ranges that move have to be whole of.
     cluster: u64,
     options: &'static [&'static str],
+    /// Whether it has a journal.
+    journal: bool,
     /// Whether small files lie in the inode, and operations are to make many of them.
     inline: bool,
 }
@@ -51,7 +53,10 @@ pub const KINDS: [Kind; 13] = [
     kind("1k-indirect", 32, 1024, &["-b", "1024", "-O", "^extent,^64bit"]),
     kind("4k-indirect", 48, 4096, &["-b", "4096", "-O", "^extent,^64bit"]),
     Kind { inline: true, ..kind("4k-inline", 48, 4096, &["-b", "4096", "-O", "inline_data"]) },
-    kind("4k-no-journal", 48, 4096, &["-b", "4096", "-O", "^has_journal"]),
+    Kind {
+        journal: false,
+        ..kind("4k-no-journal", 48, 4096, &["-b", "4096", "-O", "^has_journal"])
+    },
     Kind { inline: true, ..kind("1k-inline", 32, 1024, &["-b", "1024", "-O", "inline_data"]) },
     Kind {
         inline: true,
@@ -65,7 +70,7 @@ const fn kind(
     block: u64,
     options: &'static [&'static str],
 ) -> Kind {
-    Kind { name, mebibytes, block, cluster: block, options, inline: false }
+    Kind { name, mebibytes, block, cluster: block, options, journal: true, inline: false }
 }
 
 impl Kind {
@@ -105,9 +110,10 @@ impl Case {
     fn options(&self, random: &mut Random) -> MountOptions {
         let options =
             MountOptions::new().cache_bytes([1 << 20, 4 << 20, 64 << 20][index(random, 3)]);
-        match random.below(6) {
-            0 => options.delayed_allocation(false),
-            1 => options.unwritten_until_done(false),
+        match random.below(8) {
+            0 | 1 => options.delayed_allocation(false),
+            2 => options.unwritten_until_done(false),
+            3 if self.kind().journal => options.data_mode(DataMode::Journal),
             _ => options,
         }
     }
@@ -257,6 +263,8 @@ impl<'a> State<'a> {
             20 => Operation::Read { path, offset, len: short(len) },
             21 if random.below(4) == 0 => Operation::Unlink { path },
             22 if random.below(4) == 0 => Operation::Remount,
+            // Without delayed allocation it means something.
+            23 if random.coin() => Operation::JournalData { path, on: random.below(3) > 0 },
             _ => Operation::Sync,
         }
     }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use extant::{Error, File, Filesystem, MountOptions};
+use extant::{DataMode, Error, File, Filesystem, MountOptions, SetAttributes};
+use extant_format::InodeFlags;
 use extant_device::MemoryDevice;
 use extant_format::cast::u64_from;
 use extant_image::{MkfsOptions, mkfs};
@@ -153,6 +154,10 @@ fn written_at_once() -> MountOptions {
     MountOptions::new().unwritten_until_done(false)
 }
 
+fn journaled() -> MountOptions {
+    MountOptions::new().data_mode(DataMode::Journal)
+}
+
 fn open(filesystem: &Filesystem) -> Result<File, Error> {
     filesystem.open_with("/file", extant::OpenOptions::new().read(true).write(true))
 }
@@ -179,7 +184,7 @@ fn zero_a_or_0(fs: &Filesystem) -> Result<(), Error> {
 /// S16: a writer against truncation and writeback of the same blocks, in each way to allocate.
 #[test]
 fn s16_a_writer_against_truncate_and_writeback() {
-    for options in [MountOptions::new, immediate, written_at_once, small_cache] {
+    for options in [MountOptions::new, immediate, written_at_once, small_cache, journaled] {
         check(options, with_file, writer_truncate_and_writeback, zero_a_or_0);
     }
 }
@@ -309,6 +314,69 @@ fn expired_data_against_a_writer_and_unlink() {
             ]
         },
         zero_a_or_0,
+    );
+}
+
+/// Journaled data changes while a commit seals it, is read while it is on its way home, and is cut off.
+#[test]
+fn journaled_data_against_commits_and_readers() {
+    check(
+        || journaled().cache_bytes(1 << 20),
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| {
+                    let file = open(fs)?;
+                    write(&file, b'a', 3000, 2)?;
+                    file.sync_data()?;
+                    write(&file, b'b', 0, 2)
+                }),
+                Box::new(|fs| {
+                    fs.sync_all()?;
+                    open(fs)?.set_len(9000)?;
+                    fs.sync_all()
+                }),
+                Box::new(|fs| has_only(fs, "/file", b"0ab")),
+            ]
+        },
+        |fs| has_only(fs, "/file", b"0ab"),
+    );
+}
+
+/// Whether a file's data is journaled changes beside those who write and sync it and others.
+#[test]
+fn the_flag_of_journaled_data_changes_in_use() {
+    fn set_flag(file: &File, on: bool) -> Result<(), Error> {
+        let mut flags = file.metadata()?.flags;
+        flags.set(InodeFlags::JOURNAL_DATA, on);
+        file.inode().set_attributes(&SetAttributes { flags: Some(flags), ..Default::default() })
+    }
+    check(
+        immediate,
+        with_file,
+        || {
+            vec![
+                Box::new(|fs| {
+                    let file = open(fs)?;
+                    write(&file, b'a', 0, 2)?;
+                    file.sync_data()?;
+                    write(&file, b'a', 7000, 1)
+                }),
+                Box::new(|fs| {
+                    set_flag(&open(fs)?, true)?;
+                    set_flag(&open(fs)?, false)?;
+                    set_flag(&open(fs)?, true)
+                }),
+                Box::new(|fs| {
+                    write(&fs.create("/other")?, b'c', 0, 2)?;
+                    fs.sync_all()
+                }),
+            ]
+        },
+        |fs| {
+            has_only(fs, "/file", b"0a")?;
+            has_only(fs, "/other", b"c")
+        },
     );
 }
 

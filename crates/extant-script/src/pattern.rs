@@ -2,6 +2,8 @@
 //! write that it came from; no such byte is zero.
 
 use extant_format::cast::u64_from;
+/// With this tag every kibibyte starts as a block of the journal does: where data is journaled, it has to be escaped.
+pub const JOURNAL_MAGIC: u32 = 0xC03B_3998;
 
 /// The `len` bytes from `offset` on that `tag` writes.
 pub fn pattern(tag: u32, offset: u64, len: usize) -> Vec<u8> {
@@ -42,7 +44,11 @@ fn pattern_word(tag: u32, offset: u64) -> u64 {
     let mut mixed = (u64::from(tag) << 40) ^ offset;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (mixed ^ (mixed >> 31)) | 0x0101_0101_0101_0101
+    mixed = (mixed ^ (mixed >> 31)) | 0x0101_0101_0101_0101;
+    if tag == JOURNAL_MAGIC && offset.is_multiple_of(1024) {
+        mixed = (mixed >> 32 << 32) | u64::from(JOURNAL_MAGIC.swap_bytes());
+    }
+    mixed
 }
 
 #[cfg(test)]
@@ -66,5 +72,6 @@ mod tests {
         assert_eq!(whole[40..60], pattern(7, 43, 20));
         assert_ne!(whole, pattern(8, 3, 100));
         assert!(whole.iter().all(|byte| *byte != 0));
+        assert_eq!(pattern(JOURNAL_MAGIC, 2047, 5)[1..], [0xC0, 0x3B, 0x39, 0x98]);
     }
 }

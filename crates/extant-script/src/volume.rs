@@ -9,10 +9,11 @@ use extant::namespace::NodeKind;
 use extant::time::{Clock, Entropy};
 use extant::{
     Error, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange, RangeSync,
+    SetAttributes,
 };
 use extant_device::BlockDevice;
-use extant_format::Timestamp;
 use extant_format::cast::u64_from;
+use extant_format::{InodeFlags, Timestamp};
 
 use crate::pattern::pieces;
 use crate::{Allocation, Answer, Errno, Node, OpenFlag, Operation, SyncStep, Target, pattern};
@@ -210,7 +211,9 @@ impl Volume {
 
     /// What is about where a file's blocks are.
     fn change_blocks(&self, operation: &Operation) -> Result<Answer, Error> {
-        use Operation::{Allocate, Fiemap, ForgetStatus, SeekData, SeekHole, Store, SyncRange};
+        use Operation::{
+            Allocate, Fiemap, ForgetStatus, JournalData, SeekData, SeekHole, Store, SyncRange,
+        };
         match operation {
             Store { path, offset } => {
                 let file = self.file(path, OpenOptions::new().read(true).write(true))?;
@@ -237,6 +240,13 @@ impl Volume {
             }
             Fiemap { path } => return self.fiemap(path),
             ForgetStatus { path } => self.reader(path)?.inode().forget_status(),
+            JournalData { path, on } => {
+                let file = self.reader(path)?;
+                let mut flags = file.metadata()?.flags;
+                flags.set(InodeFlags::JOURNAL_DATA, *on);
+                let change = SetAttributes { flags: Some(flags), ..SetAttributes::default() };
+                file.inode().set_attributes(&change)?;
+            }
             _ => return self.change_names(operation),
         }
         Ok(Answer::Done)

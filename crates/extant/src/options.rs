@@ -3,11 +3,18 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 
+use extant_format::superblock::DefaultMountOptions;
+use extant_format::{Compat, Superblock};
+
+use crate::Error;
 use crate::trace::{TraceSink, Tracer};
 
 /// What to do with data before the transaction that makes it reachable commits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum DataMode {
+    /// It is part of the transaction, and goes to its place afterwards (`data=journal`). Space is then allocated at once,
+    /// and nothing goes past the cache.
+    Journal,
     /// Written first (`data=ordered`).
     #[default]
     Ordered,
@@ -22,13 +29,16 @@ pub struct MountOptions {
     pub(crate) read_only: bool,
     /// Places are chosen when data is written back (`delalloc`), not when it is written.
     pub(crate) delayed_allocation: bool,
+    /// Whether somebody has said so, or otherwise.
+    pub(crate) is_delay_asked_for: bool,
     /// Blocks are allocated unwritten and converted when their data is on the device (`dioread_nolock`).
     pub(crate) unwritten_until_done: bool,
     /// Replace by rename or truncate starts writeback (`auto_da_alloc`).
     pub(crate) auto_da_alloc: bool,
     /// Flushes around commits (`barrier`).
     pub(crate) barriers: bool,
-    pub(crate) data_mode: DataMode,
+    /// `None`: as the superblock says.
+    pub(crate) data_mode: Option<DataMode>,
     /// How old a transaction may become (`commit=`).
     pub(crate) commit_interval: Duration,
     /// Memory for cached file bytes.
@@ -52,10 +62,11 @@ impl Default for MountOptions {
         Self {
             read_only: false,
             delayed_allocation: true,
+            is_delay_asked_for: false,
             unwritten_until_done: true,
             auto_da_alloc: true,
             barriers: true,
-            data_mode: DataMode::Ordered,
+            data_mode: None,
             commit_interval: Duration::from_secs(5),
             cache_bytes: 256 << 20,
             dirty_background_percent: 10,
@@ -82,7 +93,7 @@ impl MountOptions {
     /// Whether places are chosen at writeback (the default) or at once.
     #[must_use]
     pub fn delayed_allocation(self, on: bool) -> Self {
-        Self { delayed_allocation: on, ..self }
+        Self { delayed_allocation: on, is_delay_asked_for: true, ..self }
     }
 
     /// Whether blocks stay unwritten until their data is on the device (`dioread_nolock`, the default) or are
@@ -104,10 +115,11 @@ impl MountOptions {
         Self { barriers: on, ..self }
     }
 
-    /// What to do with data before a commit.
+    /// What to do with data before a commit; else it is what the superblock says, or ordered. With [`DataMode::Journal`]
+    /// nothing is delayed, and to ask for both is refused.
     #[must_use]
     pub fn data_mode(self, mode: DataMode) -> Self {
-        Self { data_mode: mode, ..self }
+        Self { data_mode: Some(mode), ..self }
     }
 
     /// How old a transaction may become before a tick commits it.
@@ -138,6 +150,43 @@ impl MountOptions {
     #[must_use]
     pub fn process(self, number: u32) -> Self {
         Self { process: Some(number), ..self }
+    }
+
+    /// What the options come to for a volume: what nobody asked for is as its superblock says, and what cannot go together
+    /// with journaled data is off (D2.3).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if both of such options were asked for, or a mode of data without a journal.
+    /// # Source
+    /// Kernel `ext4_set_def_opts`, `ext4_fill_super`.
+    pub(crate) fn settled(mut self, superblock: &Superblock) -> Result<Self, Error> {
+        let stored = superblock.default_mount_options();
+        if !self.is_delay_asked_for {
+            self.delayed_allocation = !stored.contains(DefaultMountOptions::NO_DELALLOC);
+        }
+        if !superblock.geometry().compat.contains(Compat::HAS_JOURNAL) {
+            return match self.data_mode {
+                None => Ok(self),
+                Some(_) => Err(Error::Invalid("data= on a volume without a journal")),
+            };
+        }
+        let mode = self.data_mode.unwrap_or(match stored & DefaultMountOptions::DATA_WRITEBACK {
+            DefaultMountOptions::DATA_JOURNAL => DataMode::Journal,
+            DefaultMountOptions::DATA_WRITEBACK => DataMode::Writeback,
+            _ => DataMode::Ordered,
+        });
+        if mode == DataMode::Journal {
+            if self.is_delay_asked_for && self.delayed_allocation {
+                return Err(Error::Invalid("data=journal and delalloc"));
+            }
+            (self.delayed_allocation, self.unwritten_until_done) = (false, false);
+        }
+        Ok(Self { data_mode: Some(mode), ..self })
+    }
+
+    /// Whether data is treated in this way, by the default or by choice.
+    pub(crate) fn has_data_mode(&self, mode: DataMode) -> bool {
+        self.data_mode.unwrap_or_default() == mode
     }
 
     /// Tells `sink` what happens, event by event, from the mount on.

@@ -332,6 +332,11 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.reserved == 0 && self.running.as_ref().is_none_or(|running| running.updates == 0)
     }
 
+    /// Whether somebody keeps new handles out.
+    pub fn is_locked_for_updates(&self) -> bool {
+        self.barrier > 0
+    }
+
     /// Ends one [`Self::lock_updates`].
     pub fn unlock_updates(&mut self) {
         self.barrier = self.barrier.saturating_sub(1);

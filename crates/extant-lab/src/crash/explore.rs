@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::sync::OnceLock;
 
-use extant::MountOptions;
+use extant::{DataMode, MountOptions};
 use extant_device::MemoryDevice;
 use extant_format::cast::u64_from;
 use extant_testkit::oracle::{self, KernelMount, Scratch};
@@ -43,7 +43,8 @@ impl fmt::Display for Report {
 pub fn explore(seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report {
     let (kind, name, script) = choose(seed);
     let images = CrashOptions { seed, from: 0, all_subsets_up_to: 5, samples: 12, tears: 4 };
-    let plan = Plan { mount: mount_options(seed), images, most_images, sabotage };
+    let (mount, journaled) = mount_options(seed);
+    let plan = Plan { mount, images, most_images, journaled, sabotage };
     let mut report = Report::default();
     let fail = |report: &mut Report, what: String| {
         report.failures.push(format!("seed {seed} ({}, {name}): {what}", KINDS[kind].0));
@@ -98,13 +99,16 @@ fn choose(seed: u64) -> (usize, String, Vec<Operation>) {
     (kind, name.to_owned(), script)
 }
 
-fn mount_options(seed: u64) -> MountOptions {
+/// How the volume is mounted, and whether all data is journaled then.
+fn mount_options(seed: u64) -> (MountOptions, bool) {
     let options = MountOptions::new();
-    match seed / 4 % 5 {
-        0 => options.delayed_allocation(false),
-        1 => options.unwritten_until_done(false),
-        2 => options.cache_bytes(1 << 20),
-        _ => options,
+    match seed / 4 % 6 {
+        // One process writes, so that its files follow each other into the same places.
+        0 => (options.delayed_allocation(false).process(1), false),
+        1 => (options.unwritten_until_done(false), false),
+        2 => (options.cache_bytes(1 << 20), false),
+        3 => (options.data_mode(DataMode::Journal).process(1), true),
+        _ => (options, false),
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! # Invariants
 //! Of each crash image, after recovery: the tree is the one after some operation of the script, no older than the newest
-//! that a sync had acknowledged; each file has the bytes that were synced, and others are new, old or zero; free counts
-//! equal the bitmaps.
+//! that a sync had acknowledged; each file has the bytes that were synced, and others are new, old or zero, or, where data is
+//! journaled, those of the same moment; free counts equal the bitmaps.
 //! # Locking
 //! None.
 //! # Not here
@@ -31,6 +31,7 @@ use crate::script::{Operation, Target};
 use crate::volume::Volume;
 
 pub use explore::{Report, explore};
+use verdict::Rule;
 pub use verdict::{Seen, see};
 
 /// What a script did to a device, and when.
@@ -40,6 +41,7 @@ pub struct Recorded {
     mounted: usize,
     spans: Vec<(usize, usize)>, // positions in the log where each operation began and had been acknowledged
     model: Model,
+    journaled: bool,
     journal: Option<u64>, // where its superblock is
 }
 
@@ -52,6 +54,8 @@ pub struct Plan {
     pub images: CrashOptions,
     /// At most so many of them, spread over all.
     pub most_images: usize,
+    /// All data goes through the journal, so that it is of the same moment as the names are.
+    pub journaled: bool,
     /// What the device does wrong while the script runs; whatever it breaks must be found.
     pub sabotage: Option<Fault>,
 }
@@ -103,6 +107,7 @@ impl Recorded {
             mounted,
             spans,
             model,
+            journaled: plan.journaled,
             journal: journal.map(|piece| piece.offset),
         })
     }
@@ -171,7 +176,8 @@ impl Recorded {
         let begun = self.spans.iter().filter(|(began, _)| *began <= completed).count();
         let is_done = |number: &usize| self.spans[*number].1 <= completed;
         let promise = self.model.promised((0..self.spans.len()).filter(is_done));
-        verdict::check(&self.model, &promise, begun, &seen)?;
+        let rule = if self.journaled { Rule::OneMoment } else { Rule::EachByte };
+        verdict::check(&self.model, &promise, begun, &seen, rule)?;
         Ok(seen.tree)
     }
 }

@@ -44,6 +44,15 @@ pub fn see(filesystem: &Filesystem) -> Result<Seen, String> {
     Ok(seen)
 }
 
+/// Which bytes a file may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Rule {
+    /// Each byte may be of another version since the last that was synced.
+    EachByte,
+    /// All are of the moment that the tree is of, or as far as the next operation had come.
+    OneMoment,
+}
+
 /// Checks that the tree is that of some moment from the promised one to the last begun operation, with the bytes that
 /// belong there.
 pub(super) fn check(
@@ -51,12 +60,16 @@ pub(super) fn check(
     promise: &Promise,
     begun: usize,
     seen: &Seen,
+    rule: Rule,
 ) -> Result<(), String> {
     let mut reasons = Vec::new();
     // Later moments first: mostly it is the last.
     for moment in (promise.operations..=begun).rev() {
-        let fits = check_names(&model.states[moment], seen)
-            .and_then(|()| check_bytes(model, moment, promise, seen));
+        let fits = check_names(&model.states[moment], seen).and_then(|()| match rule {
+            Rule::EachByte => check_bytes(model, moment, promise, seen),
+            Rule::OneMoment => check_bytes(model, moment, promise, seen)
+                .and_then(|()| check_moment(model, moment, begun, seen)),
+        });
         match fits {
             Ok(()) => return Ok(()),
             Err(reason) => reasons.push(format!("after operation {moment}: {reason}")),
@@ -130,6 +143,40 @@ fn check_bytes(model: &Model, moment: usize, promise: &Promise, seen: &Seen) -> 
     Ok(())
 }
 
+/// Every file has the bytes that it had at that moment; one that the next operation changes may have them in part.
+fn check_moment(model: &Model, moment: usize, begun: usize, seen: &Seen) -> Result<(), String> {
+    for (path, id) in &model.states[moment].names {
+        let Some(bytes) = seen.bytes.get(path) else { continue };
+        let versions = &model.versions[id];
+        let now = versions.partition_point(|version| version.since <= moment);
+        let old = &versions[now.saturating_sub(1)].bytes;
+        let next = versions.get(now).filter(|next| next.since == moment + 1 && next.since <= begun);
+        if bytes != old && !next.is_some_and(|next| is_partly(old, &next.bytes, bytes)) {
+            return Err(format!("{}: {} bytes of another moment", show(path), bytes.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `bytes` are what comes of changing `old` into `new` from front to back, as far as some block.
+fn is_partly(old: &[u8], new: &[u8], bytes: &[u8]) -> bool {
+    let same = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    // A cut, or growth without bytes, is one step.
+    if bytes == new {
+        return true;
+    }
+    let from = same(bytes, new);
+    let blocks = (from / PIECE..=from / PIECE + 1).map(|block| block * PIECE);
+    let mut ends = blocks.filter(|end| *end <= from);
+    ends.any(|end| {
+        let len = old.len().max(end);
+        bytes.len() == len && bytes[end..] == old[end.min(old.len())..]
+    })
+}
+
+/// The smallest block.
+const PIECE: usize = 1024;
+
 fn check_file(versions: &[Version], moment: usize, bytes: &[u8]) -> Result<(), String> {
     let lens = versions.iter().map(|version| version.bytes.len());
     let range = lens.clone().min().unwrap_or(0)..=lens.max().unwrap_or(0);
@@ -183,6 +230,17 @@ mod tests {
         for bytes in [&[1][..], &[0, 1], &[1, 1, 3], &[2, 2, 2, 2]] {
             assert!(check_file(&versions, 1, bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_has_come_to_some_block() {
+        let (old, new) = (vec![1; 3000], vec![2; 4000]);
+        let partly = |blocks: usize| [&new[..blocks * 1024], &old[blocks * 1024..]].concat();
+        assert!(is_partly(&old, &new, &new) && (0..3).all(|n| is_partly(&old, &new, &partly(n))));
+        assert!(is_partly(&old, &new, &new[..3072]), "grown as far as it came");
+        assert!(!is_partly(&old, &new, &[&new[..1000], &old[1000..]].concat()), "within a block");
+        assert!(!is_partly(&old, &new, &[&old[..1024], &new[1024..3000]].concat()), "from behind");
+        assert!(!is_partly(&old, &new, &new[..3500]), "a size in between");
     }
 
     #[test]

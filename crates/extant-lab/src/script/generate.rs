@@ -4,6 +4,8 @@ use extant_format::cast::u64_from;
 use extant_testkit::Random;
 
 use super::model::{Model, NodeKind, State, is_removable};
+use extant_script::JOURNAL_MAGIC;
+
 use super::{Operation, Target, parse};
 
 /// A script of `len` operations, each of which is possible where it stands.
@@ -14,7 +16,9 @@ pub fn random_script(seed: u64, len: usize) -> Vec<Operation> {
     let mut tag = 0;
     while script.len() < len {
         tag += 1;
-        let Some(operation) = choose(&model, &mut random, tag) else { continue };
+        // Some data looks like blocks of the journal.
+        let shown = if tag % 16 == 7 { JOURNAL_MAGIC } else { tag };
+        let Some(operation) = choose(&model, &mut random, shown) else { continue };
         if model.apply(&operation).is_ok() {
             script.push(operation);
         }
@@ -48,6 +52,9 @@ fn choose(model: &Model, random: &mut Random, tag: u32) -> Option<Operation> {
         30 if random.below(3) > 0 => Operation::Sync,
         30 if random.coin() => Operation::Hold { path: pick(random, &files)? },
         30 => Operation::Release,
+        31 if random.coin() => {
+            Operation::JournalData { path: pick(random, &files)?, on: random.below(4) > 0 }
+        }
         _ => Operation::Tick { seconds: [1, 6, 40][index(random, 3)] },
     })
 }
@@ -118,7 +125,7 @@ pub fn known_scripts() -> Vec<(&'static str, Vec<Operation>)> {
     KNOWN.iter().map(|(name, text)| (*name, parse(text))).collect()
 }
 
-const KNOWN: [(&str, &str); 19] = [
+const KNOWN: [(&str, &str); 23] = [
     ("synced", "create a, write a 0 10000, fsync a"),
     (
         "replaced by rename",
@@ -204,6 +211,26 @@ const KNOWN: [(&str, &str); 19] = [
          rename e d/g, sync, unlink d/name2, rmdir d/g, sync",
     ),
     (
+        "journaled blocks freed and used for plain data",
+        "create a, journal-data a on, write a 0 120000, fsync a, write a 0 120000, create b, fsync a, unlink a, \
+         fsync b, write b 0 120000, fsync b, create c, write c 0 120000, fsync c",
+    ),
+    (
+        "journaled blocks cut off and used for plain data",
+        "create a, journal-data a on, write a 0 120000, fsync a, truncate a 5000, fsync a, create b, \
+         write b 0 120000, fsync b, truncate a 0, fsync a, write b 120000 120000, fsync b",
+    ),
+    (
+        "journaled no more",
+        "create a, journal-data a on, write a 0 30000, fsync a, journal-data a off, write a 0 30000, fsync a, \
+         create b, sync, journal-data a on, write a 10000 30000, fsync a",
+    ),
+    (
+        "journaled and overwritten",
+        "create a, journal-data a on, write a 0 20000, fsync a, write a 3000 9000, tick 6, write a 5000 100, \
+         fsync a, write a 0 50000, write a 100 100, fsync a, write a 200 20000",
+    ),
+    (
         "directory moved and synced",
         "mkdir d, mkdir e, create d/x, write d/x 0 3000, fsync d/x, rename d e/f, fsync e, \
          rename e/f/x x, sync",
@@ -250,6 +277,10 @@ mod tests {
             let root = scratch.path("root");
             std::fs::create_dir(&root).unwrap();
             run(&mut Model::default(), &script).unwrap();
+            // The files may lie on another file system.
+            let everywhere =
+                |operation: &Operation| !matches!(operation, Operation::JournalData { .. });
+            let script: Vec<_> = script.into_iter().filter(everywhere).collect();
             run(&mut DirectoryTarget::new(&root), &script)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
         }

@@ -156,7 +156,10 @@ impl Model {
                 let last = |(id, versions): (&Id, &Vec<_>)| (*id, versions.len() - 1);
                 promise.versions = self.versions.iter().map(last).collect();
             }
-            Operation::Tick { .. } | Operation::Hold { .. } | Operation::Release => {}
+            Operation::Tick { .. }
+            | Operation::Hold { .. }
+            | Operation::Release
+            | Operation::JournalData { .. } => {}
             Operation::Write { .. } | Operation::Truncate { .. } => {
                 touched = self.change_bytes(&mut state, operation)?;
             }

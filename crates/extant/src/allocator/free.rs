@@ -29,7 +29,7 @@ impl Allocator {
     /// The blocks become allocatable when the handle's transaction is durable, and at once where there is no journal or the
     /// data is not ordered. The ledger's free clusters rise at once, but for `RERESERVE_CLUSTER`: then the caller
     /// tells it. Dirties two blocks for each group touched, a bitmap and a descriptor block; `FORGET`, for metadata and
-    /// journaled data, revokes each block.
+    /// journaled data, keeps the log and the checkpoint from writing them.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the range is not the inode's to free or is free already, [`Error::TransactionFull`], or of reading.
@@ -47,11 +47,10 @@ impl Allocator {
         Place::InodeBlock(inode, range.start()).require(sound, Rule::ExtentPlace)?;
         self.tell_freed(owner, range, flags);
         if flags.contains(FreeFlags::FORGET) {
-            handle.ensure_credits(0, u32::try_from(range.len()).unwrap_or(u32::MAX))?;
             for block in range.start().get()..range.end().get() {
                 self.tell_forgotten(owner, block, flags);
-                handle.forget(PhysicalBlock::new(block))?;
             }
+            handle.forget(range)?;
         }
         let Some((start, end)) = self.whole_clusters(range, flags) else {
             return Ok(ClusterCount::ZERO);

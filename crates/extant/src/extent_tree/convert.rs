@@ -22,7 +22,7 @@ pub(crate) struct Conversion {
     pub(crate) zero_out: ZeroOut,
 }
 
-/// When blocks may be zeroed on the device to save a split.
+/// When blocks may be zeroed to save a split: on the device, unless it says otherwise.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ZeroOut {
     /// Never: the extent passes the end of the file.
@@ -31,6 +31,9 @@ pub(crate) enum ZeroOut {
     InNeed,
     /// Also pieces of up to so many blocks, to keep the tree small.
     UpTo(u32),
+    /// Pieces of up to so many blocks alone, in the log: the file's data is journaled, and an older version of a block that went
+    /// past the log could be written over it.
+    InLog(u32),
 }
 
 /// What a conversion did.
@@ -62,14 +65,19 @@ impl ExtentTree<'_> {
         let extent = self.nearest(path).expect("the path leads to an extent");
         let start = extent.map(blocks.start()).expect("the caller cut the range to the extent");
         let mut zeroed = match (zero_out, extent.state, state) {
-            (ZeroOut::UpTo(limit), ExtentState::Unwritten, ExtentState::Written)
-                if !self.joins_beside(path, extent, blocks) =>
-            {
-                small_rest(extent, blocks, limit)
-            }
+            (
+                ZeroOut::UpTo(limit) | ZeroOut::InLog(limit),
+                ExtentState::Unwritten,
+                ExtentState::Written,
+            ) if !self.joins_beside(path, extent, blocks) => small_rest(extent, blocks, limit),
             _ => SmallVec::new(),
         };
-        self.zero(&zeroed)?;
+        if let ZeroOut::InLog(_) = zero_out {
+            let ranges = zeroed.iter().filter_map(Extent::device_blocks);
+            ranges.into_iter().try_for_each(|range| handle.journal_zeros(range))?;
+        } else {
+            self.zero(&zeroed)?;
+        }
         let pieces = window::pieces(
             extent,
             zeroed.iter().fold(blocks, |sum, piece| hull(sum, piece.blocks)),
@@ -80,7 +88,9 @@ impl ExtentTree<'_> {
         }
         let mut converted_to = state;
         match self.exchange(handle, path, &pieces, joining) {
-            Err(Error::NoSpace { .. }) if zero_out != ZeroOut::Never => {
+            Err(Error::NoSpace { .. })
+                if matches!(zero_out, ZeroOut::InNeed | ZeroOut::UpTo(_)) =>
+            {
                 zeroed = self.zero_instead(handle, path, extent, blocks, state)?;
                 converted_to = ExtentState::Written;
             }

@@ -136,7 +136,8 @@ impl Files {
     }
 
     fn try_move_out(&self, inode: &Arc<Inode>) -> Result<(), Error> {
-        let credits = Credits::blocks(self.mapper.credits(inode, 1) + 1, self.geometry());
+        let blocks = self.mapper.credits(inode, 1) + self.journaled_blocks(inode) + 1;
+        let credits = Credits::blocks(blocks, self.geometry());
         let credits = credits.of(HandleType::WritePage, inode.number());
         let mut handle = self.transactions.begin(credits)?;
         let folio = first_folio(inode);
@@ -166,9 +167,15 @@ impl Files {
                 }
             });
         }
+        let journals = self.mapper.journals_data(inode);
+        if journals && let Err(error) = self.journal_blocks(&mut handle, inode, &folio, &part) {
+            return Err(handle.fail(error));
+        }
         folio.commit_write(&part);
         drop(folio);
-        handle.order(OrderedFile::new(self.writeback.own(), inode), 0..block);
+        if !journals {
+            handle.order(OrderedFile::new(self.writeback.own(), inode), 0..block);
+        }
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;

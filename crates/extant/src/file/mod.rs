@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `read.rs` | from the cache, and into the cache |
 //! | `write.rs` | cut into folios; delayed or at once |
+//! | `journaled.rs` | the same for files whose data is journaled |
 //! | `prepare.rs` | what a block needs before bytes go into it |
 //! | `store.rs` | stores through a shared mapping |
 //! | `direct.rs` | past the cache |
@@ -25,6 +26,7 @@
 
 mod direct;
 mod inline;
+mod journaled;
 mod map;
 mod prepare;
 mod range;
@@ -63,7 +65,6 @@ pub(crate) struct Files {
     writeback: Arc<Writeback>,
     delayed_allocation: bool,
     unwritten_until_done: bool,
-    ordered: bool,
 }
 
 /// The layers that [`Files`] stands on.
@@ -109,7 +110,6 @@ impl Files {
             writeback,
             delayed_allocation: options.delayed_allocation,
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
-            ordered: options.data_mode == crate::options::DataMode::Ordered,
         }
     }
 

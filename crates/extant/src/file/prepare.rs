@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_device::Request;
-use extant_format::LogicalRange;
-use extant_format::cast::usize_from;
+use extant_format::cast::{u64_from, usize_from};
+use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
 
 use super::Files;
 use crate::Error;
@@ -78,17 +78,48 @@ impl Files {
             let run = blocks.start..blocks.start + len;
             blocks.start += len;
             match mapped.state {
-                BlockState::Written(at) => {
-                    let frames = folio.read_frames(&run);
-                    let request = Request::read(self.transactions.io().offset(at), frames);
-                    reads.push(PlannedRead { folio: folio.shape().start(), blocks: run, request });
-                }
+                BlockState::Written(at) => self.plan_device_reads(folio, run, at, reads),
                 BlockState::Hole | BlockState::Delayed | BlockState::Unwritten(_) => {
                     folio.fill_hole(run);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Requests for `blocks`, which lie at `at`; those that the journal has newer bytes of are taken from there at once.
+    fn plan_device_reads(
+        &self,
+        folio: &LockedFolio,
+        blocks: Range<usize>,
+        at: PhysicalBlock,
+        reads: &mut Vec<PlannedRead>,
+    ) {
+        let place = |block: usize| at.get() + u64_from(block - blocks.start);
+        let mut plan = |blocks: Range<usize>| {
+            let frames = folio.read_frames(&blocks);
+            let at = PhysicalBlock::new(place(blocks.start));
+            let request = Request::read(self.transactions.io().offset(at), frames);
+            reads.push(PlannedRead { folio: folio.shape().start(), blocks, request });
+        };
+        let range = PhysicalRange::new(at, u64_from(blocks.len()));
+        let mut next = blocks.start;
+        for (newer, bytes) in
+            range.map(|range| self.transactions.newest_data(range)).unwrap_or_default()
+        {
+            let nth = newer.get() - at.get();
+            let block = blocks.start + usize::try_from(nth).expect("within the blocks of a folio");
+            if next < block {
+                plan(next..block);
+            }
+            let mut frames = folio.read_frames(&(block..block + 1));
+            frames[0].make_mut().copy_from_slice(bytes.as_slice());
+            folio.read_done(block..block + 1, frames);
+            next = block + 1;
+        }
+        if next < blocks.end {
+            plan(next..blocks.end);
+        }
     }
 
     /// Runs planned reads in one batch, and puts what came into the folios, all of which are locked.

@@ -283,6 +283,10 @@ impl Files {
             inode.core.lock().size = reached;
             self.store_changed(handle, inode)?;
         }
+        if self.mapper.journals_data(inode) {
+            // What is dropped here must not be missing from a transaction that commits before the blocks are gone.
+            self.writeback.write_inode(inode, bytes.clone(), Purpose::Integrity)?;
+        }
         self.drop_bytes(inode, bytes.clone());
         Ok(())
     }

@@ -11,7 +11,7 @@ use extant_format::cast::u64_from;
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::inode::Inode;
-use crate::page_cache::{LockedFolio, MAX_ORDER, PageIndex};
+use crate::page_cache::{LockedFolio, PageIndex};
 
 /// Bytes that one batch of requests fills at the most.
 const MAX_FILL_BYTES: u64 = 2 << 20;
@@ -69,12 +69,13 @@ impl Files {
         let _invalidate = inode.invalidate.read();
         let size = inode.size();
         let bytes = bytes.start..bytes.end.min(size);
+        let max_order = self.max_order(inode);
         let (mut folios, mut reads): (Vec<LockedFolio>, Vec<_>) = (Vec::new(), Vec::new());
         let mut at = bytes.start;
         let mut outcome = Ok(());
         while at < bytes.end && outcome.is_ok() {
             let wanted = usize::try_from(bytes.end - at).unwrap_or(usize::MAX);
-            let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, MAX_ORDER);
+            let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, max_order);
             let part = folio.shape().part_of(&(at..bytes.end));
             at = folio.shape().end();
             outcome = self.fill_from_inode(inode, &folio).map(drop);

@@ -45,6 +45,9 @@ impl Files {
             self.fill(inode, offset..offset + u64_from(bytes.len().clamp(1, PAGE_BYTES)))?;
             let stored = match self.delays(inode) {
                 Delays::Yes => self.store_delayed(caller, inode, offset, bytes),
+                Delays::No if self.mapper.journals_data(inode) => {
+                    self.store_journaled(caller, inode, offset, bytes)
+                }
                 Delays::No => self.store_placed(caller, inode, offset, bytes),
             };
             match stored {
@@ -106,7 +109,7 @@ impl Files {
     }
 
     /// The folio of `offset`, all of whose bytes up to the end of file are valid, and those bytes.
-    fn folio_to_store(
+    pub(super) fn folio_to_store(
         &self,
         inode: &Arc<Inode>,
         offset: u64,

@@ -61,7 +61,7 @@ impl Files {
 
     /// What the committing transaction waits for would have to be written first; here a commit waits in the caller's time.
     fn begin_ordered_truncate(&self, inode: &Inode, new_size: u64) {
-        if self.ordered && !self.mapper.journals_data(inode) {
+        if self.mapper.orders_data(inode) {
             let ino = inode.number();
             self.transactions.tracer().emit(|| Event::BeginOrderedTruncate { ino, new_size });
         }
@@ -69,12 +69,16 @@ impl Files {
 
     /// Drops what memory has of `bytes`; the caller holds `invalidate` for writing.
     pub(super) fn drop_bytes(&self, inode: &Inode, bytes: Range<u64>) {
+        let journals = self.mapper.journals_data(inode);
         inode.pages.invalidate(bytes, |folio, part| {
-            self.transactions.tracer().emit(|| Event::InvalidateFolio {
-                ino: inode.number(),
-                index: folio.index().get(),
-                offset: u64_from(part.start),
-                length: u64_from(part.len()),
+            self.transactions.tracer().emit(|| {
+                let (ino, index) = (inode.number(), folio.index().get());
+                let (offset, length) = (u64_from(part.start), u64_from(part.len()));
+                if journals {
+                    Event::JournalledInvalidateFolio { ino, index, offset, length }
+                } else {
+                    Event::InvalidateFolio { ino, index, offset, length }
+                }
             });
         });
     }

@@ -111,7 +111,10 @@ impl Files {
             Delays::Yes => self.write_delayed(caller, inode, at, bytes),
             Delays::No => {
                 self.leave_inode(inode)?;
-                self.write_placed(caller, inode, at, bytes)
+                match self.mapper.journals_data(inode) {
+                    true => self.write_journaled(caller, inode, at, bytes),
+                    false => self.write_placed(caller, inode, at, bytes),
+                }
             }
         }
     }
@@ -147,7 +150,8 @@ impl Files {
     /// A write of `len` more bytes enters a folio; as much is asked for as the largest takes (D3.4).
     fn tell_write(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
         self.transactions.tracer().emit(|| {
-            let room = MAX_FOLIO_BYTES - pos % MAX_FOLIO_BYTES;
+            let room = self.max_folio_bytes(inode);
+            let room = room - pos % room;
             let len = u32::try_from(u64_from(len).min(room)).unwrap_or(u32::MAX);
             let ino = inode.number();
             if delays {
@@ -164,6 +168,8 @@ impl Files {
             let (ino, len) = (inode.number(), u32::try_from(len).unwrap_or(u32::MAX));
             if delays {
                 Event::DaWriteEnd { ino, pos, len, copied: len }
+            } else if self.mapper.journals_data(inode) {
+                Event::JournalledWriteEnd { ino, pos, len, copied: len }
             } else {
                 Event::WriteEnd { ino, pos, len, copied: len }
             }
@@ -185,7 +191,7 @@ impl Files {
             self.mapper.delay(inode, range, privilege(caller))
         });
         if let Err(error) = prepared {
-            return Err(self.undo_failed(inode, folio, &part, error));
+            return Err(self.undo_failed(inode, folio, &(at..at + u64_from(bytes.len())), error));
         }
         folio.write_bytes(part.start, &bytes[..part.len()]);
         self.tell_written(inode, at, part.len(), true);
@@ -243,25 +249,14 @@ impl Files {
         // A handle comes before folios.
         let mut handle = self.transactions.begin(self.write_credits(inode, blocks))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
-        let mut part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
-        let mut placed_to = None;
-        let prepared = self.prepare(inode, &folio, &part, |range| {
-            let mapped = self.place(&mut handle, caller, inode, range)?;
-            placed_to = Some(u64::from(mapped.blocks.end()) << self.geometry().block_bits);
-            Ok(mapped)
-        });
-        match (prepared, placed_to) {
-            (Ok(()), _) => {}
-            (Err(Error::TransactionFull), Some(end)) if end > at => {
-                // The transaction has room for a part of it; the caller comes back for the rest.
-                part = folio.shape().part_of(&(at..end));
-                self.prepare(inode, &folio, &part, |_| Err(Error::TransactionFull))?;
-            }
-            (Err(error), _) => {
+        let bytes_wanted = at..at + u64_from(bytes.len());
+        let part = match self.prepare_placed(&mut handle, caller, inode, &folio, &bytes_wanted) {
+            Ok(part) => part,
+            Err(error) => {
                 handle.stop()?;
-                return Err(self.undo_failed(inode, folio, &part, error));
+                return Err(self.undo_failed(inode, folio, &bytes_wanted, error));
             }
-        }
+        };
         folio.write_bytes(part.start, &bytes[..part.len()]);
         self.tell_written(inode, at, part.len(), false);
         folio.commit_write(&part);
@@ -279,9 +274,39 @@ impl Files {
         zeroed.map(|()| part.len())
     }
 
+    /// Makes as much of `bytes` as lies in the folio ready for a write, with places, under the handle. It is less if the
+    /// transaction has room for a part only: the caller comes back for the rest.
+    ///
+    /// # Errors
+    /// As [`Self::place`] and [`Self::prepare`]; see `undo_failed`.
+    pub(super) fn prepare_placed(
+        &self,
+        handle: &mut Handle<'_>,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        folio: &LockedFolio,
+        bytes: &Range<u64>,
+    ) -> Result<Range<usize>, Error> {
+        let part = folio.shape().part_of(bytes);
+        let mut placed_to = bytes.start;
+        let prepared = self.prepare(inode, folio, &part, |range| {
+            let mapped = self.place(handle, caller, inode, range)?;
+            placed_to = u64::from(mapped.blocks.end()) << self.geometry().block_bits;
+            Ok(mapped)
+        });
+        match prepared {
+            Err(Error::TransactionFull) if placed_to > bytes.start => {
+                let part = folio.shape().part_of(&(bytes.start..placed_to));
+                self.prepare(inode, folio, &part, |_| Err(Error::TransactionFull))?;
+                Ok(part)
+            }
+            prepared => prepared.map(|()| part),
+        }
+    }
+
     /// Credits for a write that gives up to `blocks` blocks their place at once (D14.1).
     pub(super) fn write_credits(&self, inode: &Inode, blocks: u32) -> Credits {
-        let credits = self.mapper.credits(inode, blocks) + 1;
+        let credits = self.mapper.credits(inode, blocks) + self.journaled_blocks(inode) + 1;
         Credits::blocks(credits, self.geometry()).of(HandleType::WritePage, inode.number())
     }
 
@@ -299,9 +324,10 @@ impl Files {
         let mut flags = MapFlags::CREATE;
         flags.set(MapFlags::UNWRITTEN, self.unwritten_until_done);
         flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
-        handle.ensure_credits(self.mapper.credits(inode, range.len()), 0)?;
+        let credits = self.mapper.credits(inode, range.len()) + self.journaled_blocks(inode);
+        handle.ensure_credits(credits, 0)?;
         let mapped = self.mapper.map(handle, inode, range, flags)?;
-        if self.ordered && mapped.exposes_data() {
+        if self.mapper.orders_data(inode) && mapped.exposes_data() {
             let bits = self.geometry().block_bits;
             let range = u64::from(mapped.blocks.start().get()) << bits
                 ..u64::from(mapped.blocks.end()) << bits;
@@ -312,15 +338,15 @@ impl Files {
 
     /// What a failed chunk has touched becomes zeros, and what it was promised behind the end of file is given back
     /// (D5.3, D8.8).
-    fn undo_failed(
+    pub(super) fn undo_failed(
         &self,
         inode: &Arc<Inode>,
         folio: LockedFolio,
-        part: &Range<usize>,
+        bytes: &Range<u64>,
         error: Error,
     ) -> Error {
-        folio.zero_new(part);
-        let end = folio.shape().start() + u64_from(part.end);
+        folio.zero_new(&folio.shape().part_of(bytes));
+        let end = bytes.end.min(folio.shape().end());
         drop(folio);
         self.writeback.note_dirty(inode);
         if end > inode.size() {
@@ -383,11 +409,14 @@ impl Files {
         if !flags.contains(BlockFlags::UPTODATE) {
             self.read_blocks(inode, &folio, block..block + 1)?;
         }
+        if self.mapper.journals_data(inode) {
+            self.journal_blocks(handle, inode, &folio, &part)?;
+        }
         folio.zero(part);
         folio.set_dirty(block..block + 1);
         drop(folio);
         self.writeback.note_dirty(inode);
-        if self.ordered {
+        if self.mapper.orders_data(inode) {
             handle.order(OrderedFile::new(self.writeback.own(), inode), bytes);
         }
         Ok(())
@@ -447,9 +476,6 @@ fn wanted_bytes(inode: &Inode, at: u64, len: usize) -> usize {
     let grown = if at == size { size.min(MAX_GROWN_BYTES) } else { 0 };
     len.max(usize::try_from(grown).unwrap_or(0))
 }
-
-/// The largest folio.
-const MAX_FOLIO_BYTES: u64 = 4096 << MAX_ORDER;
 
 /// The largest folio that is made for less than its size: 64 KiB, a frame.
 const MAX_GROWN_BYTES: u64 = 64 << 10;

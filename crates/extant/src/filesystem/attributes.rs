@@ -30,6 +30,12 @@ impl Volume {
         let _gate = self.gate.read();
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
+        let journal_data = change.flags.map(|flags| flags.contains(InodeFlags::JOURNAL_DATA));
+        let journal_data =
+            journal_data.filter(|on| *on != inode.flags().contains(InodeFlags::JOURNAL_DATA));
+        if journal_data.is_some() && !caller.privileged {
+            return Err(Error::NotPermitted);
+        }
         let changes_owner = change.uid.is_some() || change.gid.is_some();
         if changes_owner && inode.file_type() != FileType::Directory {
             self.xattrs.drop_capability(inode)?;
@@ -45,7 +51,11 @@ impl Volume {
         }
         self.apply(caller, inode, change);
         self.inodes.store(&mut transaction, inode)?;
-        transaction.stop()
+        transaction.stop()?;
+        match journal_data {
+            Some(on) => self.files.set_journal_data(inode, on),
+            None => Ok(()),
+        }
     }
 
     fn apply(&self, caller: &Caller, inode: &Inode, change: &SetAttributes) {
@@ -126,7 +136,8 @@ fn inline_sectors(core: &InodeRecord, size: u64) -> u64 {
 
 /// The flags that `chattr` may change.
 ///
-/// Source: kernel `fs/ext4/ext4.h`, `EXT4_FL_USER_MODIFIABLE`, without those that change how data is stored.
+/// Source: kernel `fs/ext4/ext4.h`, `EXT4_FL_USER_MODIFIABLE`, without those that change how data is stored; one of these,
+/// `JOURNAL_DATA`, has a way of its own.
 const USER_FLAGS: InodeFlags = InodeFlags::SECRM
     .union(InodeFlags::UNRM)
     .union(InodeFlags::SYNC)

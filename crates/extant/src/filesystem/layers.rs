@@ -3,7 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_format::{ClusterCount, GroupDescriptor, InodeNumber, PhysicalRange, Superblock};
+use extant_format::{
+    ClusterCount, GroupDescriptor, Incompat, InodeNumber, PhysicalRange, Superblock,
+};
 
 use crate::Error;
 use crate::allocator::{Allocator, AllocatorOptions, Spread};
@@ -47,7 +49,13 @@ impl Layers {
         let ledger = SpaceLedger::new(ledger_parameters(superblock, free));
         let transactions =
             Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only);
-        let transactions = Arc::new(transactions.with_tracer(options.tracer.clone()));
+        let journal_data = options.has_data_mode(DataMode::Journal);
+        // Encrypted data goes past the log whatever the mount says, so that the log must not write over it.
+        let encrypts = geometry.incompat.contains(Incompat::ENCRYPT);
+        let transactions = transactions
+            .with_tracer(options.tracer.clone())
+            .without_revokes(journal_data && !encrypts);
+        let transactions = Arc::new(transactions);
         let mut allocator = Allocator::load(
             Arc::clone(&transactions),
             Arc::clone(&ledger),
@@ -78,8 +86,12 @@ impl Layers {
             Arc::clone(&allocator),
             Arc::clone(&ledger),
         );
-        let unordered_data = options.data_mode == DataMode::Writeback;
-        let mapper = mapper.with_options(MapOptions { unordered_data, ..MapOptions::default() });
+        let mapper = mapper.with_options(MapOptions {
+            journal_data,
+            journal_flagged: !options.delayed_allocation,
+            unordered_data: options.has_data_mode(DataMode::Writeback),
+            ..MapOptions::default()
+        });
         let mapper = Arc::new(mapper);
         Ok(Self { transactions, ledger, allocator, account, inodes, mapper })
     }
@@ -89,7 +101,7 @@ fn ledger_parameters(superblock: &Superblock, free: u64) -> LedgerParameters {
     let geometry = superblock.geometry();
     let clusters = geometry.clusters_for(geometry.blocks_count);
     let (watermark, fold_batch) = LedgerParameters::kernel_slop(2);
-    let extents = geometry.incompat.contains(extant_format::Incompat::EXTENTS);
+    let extents = geometry.incompat.contains(Incompat::EXTENTS);
     // Nobody has checked this field, and no more than all can be kept back.
     let reserved = superblock.raw().reserved_blocks_count().min(geometry.blocks_count);
     LedgerParameters {

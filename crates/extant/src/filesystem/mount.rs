@@ -34,12 +34,13 @@ use crate::transaction::{JournalState, LogMap};
 
 /// Mounts the volume on `device`.
 pub(crate) fn mount(
-    mut options: MountOptions,
+    options: MountOptions,
     device: Arc<dyn BlockDevice>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Arc<Volume>, Error> {
     let superblock = read_superblock(&*device)?;
+    let mut options = options.settled(&superblock)?;
     let geometry = *superblock.geometry();
     check_device(&geometry, &*device)?;
     let reason = support::read_only_because(&geometry);

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use extant_device::{BlockDevice, MemoryDevice, OperationKind};
-use extant_format::{LogicalRange, PhysicalBlock};
+use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
 use extant_testkit::{GateDevice, Kept, RecordingDevice, oracle};
 
 use super::{Volume, mount};
@@ -322,7 +322,7 @@ fn a_block_that_another_handle_has_forgotten_is_not_logged() {
     let block = transactions.read(unused, BlockKind::Plain).unwrap();
     slow.modify(&block, |bytes| bytes[0] = 7).unwrap();
     let mut quick = begin();
-    quick.forget(unused).unwrap();
+    quick.forget(PhysicalRange::single(unused)).unwrap();
     quick.stop().unwrap();
     slow.stop().unwrap();
     transactions.commit_running().unwrap();

@@ -7,7 +7,7 @@ use extant_testkit::oracle;
 
 use super::mount;
 use crate::caller::Caller;
-use crate::options::MountOptions;
+use crate::options::{DataMode, MountOptions};
 use crate::time::{SystemClock, SystemEntropy};
 
 fn mounted(path: &std::path::Path, options: MountOptions) -> Arc<super::Volume> {
@@ -148,6 +148,7 @@ fn threads_write_side_by_side_in_little_memory() {
             MountOptions::new(),
             MountOptions::new().delayed_allocation(false),
             MountOptions::new().unwritten_until_done(false),
+            MountOptions::new().data_mode(DataMode::Journal),
         ] {
             let volume = mounted(&image, options.cache_bytes(4 << 20));
             std::thread::scope(|scope| {
@@ -161,5 +162,37 @@ fn threads_write_side_by_side_in_little_memory() {
             drop(volume);
             oracle::e2fsck(&image).unwrap();
         }
+    }
+}
+
+#[test]
+fn journaled_data_takes_bounded_memory() {
+    let scratch = oracle::Scratch::new("bounded");
+    let image = scratch.path("image");
+    for (block_size, journal) in [("1024", "16"), ("4096", "64")] {
+        if oracle::mkfs(&image, 256 << 20, &["-b", block_size, "-J", &format!("size={journal}")])
+            .is_none()
+        {
+            return;
+        }
+        let options = MountOptions::new().data_mode(DataMode::Journal).cache_bytes(8 << 20);
+        let volume = mounted(&image, options);
+        let root = volume.root().unwrap();
+        let file = volume.create_file(&Caller::ROOT, &root, b"a", 0o644).unwrap();
+        let (mut most_cached, mut most_pending) = (0, 0);
+        for n in 0..96 {
+            let at = (n * 37 % 96) << 20;
+            volume.write_file(&Caller::ROOT, &file, Some(at), &[7; 1 << 20]).unwrap();
+            // A fifth of the cache may wait for its commit.
+            assert!(volume.account.dirty_bytes() <= (8 << 20) / 5 + 8192);
+            most_cached = most_cached.max(volume.account.cached_bytes());
+            let bytes: usize = block_size.parse().unwrap();
+            most_pending = most_pending.max(volume.transactions.journaled_blocks() * bytes);
+        }
+        assert!(most_cached <= 9 << 20, "{most_cached} bytes in the cache");
+        assert!(most_pending <= 36 << 20, "{most_pending} bytes between commit and home");
+        volume.unmount().unwrap();
+        assert_eq!(volume.transactions.journaled_blocks(), 0);
+        oracle::e2fsck(&image).unwrap();
     }
 }

@@ -228,7 +228,7 @@ impl Mapper {
     }
 
     /// `wish`, unless zeros would show up behind the end of the file: the extent has to lie before it, or before the end of
-    /// what is being mapped (D20.9).
+    /// what is being mapped (D20.9). Journaled data is zeroed in the log, which has room for little.
     fn zero_out(
         &self,
         inode: &Inode,
@@ -238,7 +238,14 @@ impl Mapper {
     ) -> ZeroOut {
         let size = inode.core.lock().size;
         let end = size.div_ceil(self.geometry().block_size.into()).max(blocks.end().into());
-        if u64::from(extent.blocks.end()) <= end { wish } else { ZeroOut::Never }
+        if u64::from(extent.blocks.end()) > end {
+            return ZeroOut::Never;
+        }
+        match wish {
+            ZeroOut::UpTo(limit) if self.journals_data(inode) => ZeroOut::InLog(limit),
+            _ if self.journals_data(inode) => ZeroOut::Never,
+            wish => wish,
+        }
     }
 
     /// Gives the hole at the start of `range`, to which `path` leads, a place.

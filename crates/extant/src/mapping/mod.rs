@@ -75,6 +75,8 @@ pub(crate) struct Mapper {
 pub(crate) struct MapOptions {
     /// All data goes through the journal (`data=journal`).
     pub(crate) journal_data: bool,
+    /// So does that of files whose own flag says so: not where allocation is delayed (D2.2).
+    pub(crate) journal_flagged: bool,
     /// Data may reach its place after the commit that makes it reachable (`data=writeback`).
     pub(crate) unordered_data: bool,
     /// Every answer from memory is compared with the map on disk (`ES_AGGRESSIVE_TEST`, D11.18); on in the crate's own tests.
@@ -87,6 +89,7 @@ impl Default for MapOptions {
     fn default() -> Self {
         Self {
             journal_data: false,
+            journal_flagged: false,
             unordered_data: false,
             check_status: cfg!(test),
             max_zero_out_kib: 32,
@@ -160,17 +163,24 @@ impl Mapper {
         self.data_kind(inode) == DataKind::Journaled
     }
 
+    /// Whether a commit waits for data of this file that it makes reachable (`data=ordered`).
+    pub(crate) fn orders_data(&self, inode: &Inode) -> bool {
+        !self.options.unordered_data && self.data_kind(inode) == DataKind::Plain
+    }
+
     /// What a file's data is to the journal.
     ///
     /// Source: kernel `get_default_free_blocks_flags`, `ext4_inode_journal_mode`.
     fn data_kind(&self, inode: &Inode) -> DataKind {
         let flags = inode.flags();
+        let wants = self.options.journal_data
+            || self.options.journal_flagged && flags.contains(InodeFlags::JOURNAL_DATA);
         match inode.file_type() {
             FileType::Directory | FileType::Symlink => DataKind::Metadata,
             _ if flags.contains(InodeFlags::EA_INODE) => DataKind::Metadata,
-            _ if self.options.journal_data || flags.contains(InodeFlags::JOURNAL_DATA) => {
-                DataKind::Journaled
-            }
+            // The log would hold what the codec of the file hides: such data is ordered.
+            _ if flags.contains(InodeFlags::ENCRYPT) => DataKind::Plain,
+            FileType::Regular if wants && self.transactions.is_journaled() => DataKind::Journaled,
             _ => DataKind::Plain,
         }
     }

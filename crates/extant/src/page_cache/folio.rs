@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::Range;
 
 use extant_device::{Frame, FrameSlice};
+use extant_format::TransactionId;
 use extant_format::cast::u64_from;
 use smallvec::{SmallVec, smallvec};
 
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     pub(super) referenced: bool,
     /// Up to where it has been used in sequence.
     used_until: usize,
+    /// The newest transaction that its dirty blocks are part of, if the file's data is journaled.
+    pub(super) journaled: Option<TransactionId>,
     pub(super) states: BlockStates,
     /// None where no byte is known yet; a frame may have bytes that nobody put there, in blocks that are not up to date.
     pub(super) frames: SmallVec<[Option<Frame>; 1]>,
@@ -55,6 +58,7 @@ impl Folio {
             knows_blocks: false,
             referenced: false,
             used_until: 0,
+            journaled: None,
             states: BlockStates::new(shape.blocks()),
             frames: smallvec![None; shape.frames()],
         };
@@ -113,6 +117,15 @@ impl Folio {
             rest = behind;
         }
         true
+    }
+
+    /// The bytes of one block, shared, whatever they are worth.
+    pub(crate) fn share(&self, block: usize) -> FrameSlice {
+        let bytes = self.shape.bytes_of(&(block..block + 1));
+        let (len, inner) = (bytes.len(), self.inner.lock());
+        let (frame, place) = self.shape.pieces(bytes).next().expect("a block lies in one frame");
+        let frame = inner.frames[frame].as_ref();
+        frame.map_or_else(|| Frame::zeroed(len).into(), |frame| frame.slice(place))
     }
 
     /// Whether any of `blocks` has the one flag `flag`.

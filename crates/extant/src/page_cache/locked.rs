@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::{Deref, Range};
 
 use extant_device::Frame;
+use extant_format::TransactionId;
 use smallvec::SmallVec;
 
 use super::cache::PageCache;
@@ -272,6 +273,16 @@ impl LockedFolio {
             );
             inner.states.set(BlockFlags::DIRTY, blocks);
         });
+    }
+
+    /// Notes that what is or becomes dirty of the folio is part of transaction `tid`, which is newer than those before.
+    pub(crate) fn note_journaled(&self, tid: TransactionId) {
+        self.folio.inner().journaled = Some(tid);
+    }
+
+    /// The transaction that [`note_journaled`](Self::note_journaled) told of last.
+    pub(crate) fn journaled(&self) -> Option<TransactionId> {
+        self.folio.inner().journaled
     }
 
     /// Notes that `blocks` need not be written: they lie past the end of file, or have no place (D15.16).

@@ -115,6 +115,14 @@ impl MetadataCache {
         }
     }
 
+    /// Takes the block out, which is being freed; whether a transaction waited to write it.
+    pub(super) fn forget(&self, block: PhysicalBlock) -> bool {
+        let Some(cached) = self.find(block) else { return false };
+        let was_newer = cached.0.lock().newest.take().is_some();
+        self.remove(block);
+        was_newer
+    }
+
     /// Takes the block out if no transaction waits to write it: what it holds is of no use to its next owner.
     pub(super) fn remove_if_clean(&self, block: PhysicalBlock) {
         let stale = self.find(block).is_some_and(|block| block.0.lock().newest.is_none());

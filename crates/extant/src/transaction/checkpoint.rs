@@ -6,8 +6,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_device::Frame;
+use extant_device::FrameSlice;
 use extant_device::Request;
+use extant_format::PhysicalBlock;
 use extant_journal::CheckpointPlan;
 use extant_journal::CheckpointStep;
 use extant_journal::TailUpdate;
@@ -19,6 +20,8 @@ use crate::trace::Event;
 
 /// Committed blocks held in memory until they are home, in bytes.
 const MAX_PENDING_BYTES: usize = 32 << 20;
+/// Blocks that one request writes home.
+const MOST_AT_ONCE: usize = 256;
 
 impl Transactions {
     /// Writes committed blocks home before somebody has to wait for the log's space or for memory: once half the log is in
@@ -87,22 +90,29 @@ impl Transactions {
     fn write_home(
         &self,
         state: &Arc<JournalState>,
-        plan: CheckpointPlan<Frame>,
+        plan: CheckpointPlan<FrameSlice>,
     ) -> Result<(), Error> {
-        let requests = plan
+        // Neighbours go together.
+        let runs: Vec<_> = plan
             .blocks()
-            .iter()
-            .map(|(block, frame)| Request::write_frame(self.io.offset(*block), frame.clone()));
-        let mut batch: Vec<Request> = requests.collect();
+            .chunk_by(|(one, _), (next, _)| one.checked_add(1) == Some(*next))
+            .flat_map(|run| run.chunks(MOST_AT_ONCE))
+            .collect();
+        let request = |run: &&[(PhysicalBlock, FrameSlice)]| {
+            let data = run.iter().map(|(_, share)| share.clone()).collect();
+            Request::write(self.io.offset(run[0].0), data)
+        };
+        let mut batch: Vec<Request> = runs.iter().map(request).collect();
         let outcome = self.io.run(&mut batch);
         let result = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
         self.tracer.emit(|| Event::Checkpoint { result });
-        let results = plan.blocks().iter().zip(&batch);
+        let failed = runs.iter().zip(&batch).filter(|(_, request)| request.result.is_err());
         let failed: Vec<_> =
-            results.filter(|(_, r)| r.result.is_err()).map(|((block, _), _)| *block).collect();
+            failed.flat_map(|(run, _)| run.iter()).map(|(block, _)| *block).collect();
         let home = state.state.lock().journal.checkpointed(plan, &failed);
         for (block, tid) in home {
             self.cache.written_home(block, tid);
+            self.data.written_home(block, tid);
         }
         state.changed.notify_all();
         if let Err(error) = &outcome {

@@ -7,7 +7,8 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use extant_device::Frame;
+use extant_device::FrameSlice;
+use extant_format::PhysicalBlock;
 use extant_format::TransactionId;
 use extant_journal::CommitPlan;
 use extant_journal::CommitTime;
@@ -82,12 +83,26 @@ impl Transactions {
         mut locked: MutexGuard<'s, Locked>,
     ) -> Result<MutexGuard<'s, Locked>, Error> {
         let now = self.clock.monotonic();
+        let running = locked.journal.running();
+        let mut shares = BTreeMap::new();
+        let live = self.data.live(locked.journal.running_blocks());
+        if !live.is_empty() {
+            // Files' locks come before the journal's. Data does not change meanwhile, as no handle runs and those that were
+            // reserved end I/O past the log; but they may join, and somebody else may be first to switch.
+            drop(locked);
+            shares.extend(live.into_iter().map(|(block, data)| (block, data.share())));
+            locked = state.state.lock();
+            if locked.journal.running() != running || !locked.journal.ready_to_switch() {
+                return Ok(locked);
+            }
+        }
         let blocks: Vec<MetadataBlock> =
             locked.journal.running_blocks().filter_map(|block| self.cache.find(block)).collect();
         seal::seal(&blocks, &self.cache, &self.geometry);
-        let frames: BTreeMap<_, _> =
-            blocks.iter().map(|block| (block.number(), block.frame())).collect();
-        let plan = match locked.journal.switch(now, |block| frames.get(&block).cloned()) {
+        let frames: BTreeMap<PhysicalBlock, FrameSlice> =
+            blocks.iter().map(|block| (block.number(), block.frame().into())).collect();
+        let contents = |block| frames.get(&block).or_else(|| shares.get(&block)).cloned();
+        let plan = match locked.journal.switch(now, contents) {
             Ok(plan) => plan,
             Err(JournalError::LogFull { needed, .. }) => {
                 drop(locked);
@@ -101,6 +116,7 @@ impl Transactions {
                 return Err(error);
             }
         };
+        self.data.seal(plan.tid(), shares.iter());
         let ordered = core::mem::take(&mut locked.ordered);
         drop(locked);
         state.changed.notify_all();
@@ -143,9 +159,9 @@ impl Transactions {
     fn write_commit(
         &self,
         state: &JournalState,
-        mut plan: CommitPlan<Frame>,
+        mut plan: CommitPlan<FrameSlice>,
         ordered: &Ordered,
-    ) -> Result<CommitPlan<Frame>, Error> {
+    ) -> Result<CommitPlan<FrameSlice>, Error> {
         if let Some(superblock) = plan.superblock() {
             self.write_journal_superblock(state, superblock, false)?;
         }

@@ -8,13 +8,15 @@ use core::ops::Range;
 use core::time::Duration;
 
 use extant_device::Frame;
-use extant_format::{InodeNumber, PhysicalBlock, TransactionId};
+use extant_format::corruption::{Place, Rule};
+use extant_format::{InodeNumber, PhysicalBlock, PhysicalRange, TransactionId};
 use extant_journal::{BlockChange, Reservation, Ticket};
 
 use super::Transactions;
 use super::block::{BlockKind, MetadataBlock};
 use super::cache::Claim;
 use super::credits::Credits;
+use super::data::{JournaledData, Zeros};
 use super::journal::JournalState;
 use crate::Error;
 use crate::sync::{Held, ReadGuard};
@@ -229,23 +231,69 @@ impl<'t> Handle<'t> {
         Ok(fresh)
     }
 
-    /// Tells the journal that the block, which holds metadata or journaled data, is being freed: nobody writes or
-    /// replays its bytes any more.
+    /// Makes a block of a file whose data is journaled part of this transaction: before its bytes change, which `data` has.
+    /// The first time in this transaction costs one credit. The block does not go home before the transaction has committed.
     ///
     /// # Errors
-    /// [`Error::TransactionFull`] if no revoke is left.
-    pub(crate) fn forget(&mut self, block: PhysicalBlock) -> Result<(), Error> {
-        if self.is_journaled() {
-            if self.revokes == 0 {
-                self.ensure_credits(0, 1)?;
+    /// [`Error::TransactionFull`] if no credit is left; [`Error::Corrupt`] if the block is metadata as well.
+    /// # Source
+    /// Kernel `do_journal_get_write_access`, `ext4_dirty_journalled_data`.
+    pub(crate) fn journal(
+        &mut self,
+        block: PhysicalBlock,
+        data: Arc<dyn JournaledData>,
+    ) -> Result<(), Error> {
+        let transactions = self.transactions;
+        if !transactions.data.is_filed(block, self.tid) {
+            // What an earlier owner left in the cache is of no use; what waits to be written has another owner now.
+            transactions.cache().remove_if_clean(block);
+            let alone = !transactions.cache().contains(block);
+            Place::Block(block).require(alone, Rule::CrossLinked)?;
+            if self.credits == 0 {
+                self.ensure_credits(1, 0)?;
             }
-            self.revokes -= 1;
+            self.credits -= 1;
+            self.changes.blocks.push((block, BlockChange::Dirty));
         }
-        if let Some(cached) = self.transactions.cache().find(block) {
-            cached.0.lock().newest = None;
-            self.transactions.cache().remove(block);
+        transactions.data.file(block, self.tid, data);
+        self.has_changed = true;
+        Ok(())
+    }
+
+    /// Makes a range of a file whose data is journaled read as zeros, in the log; costs a credit a block.
+    ///
+    /// # Errors
+    /// As [`Self::journal`]; nothing has changed if the transaction has no room.
+    pub(crate) fn journal_zeros(&mut self, range: PhysicalRange) -> Result<(), Error> {
+        self.ensure_credits(u32::try_from(range.len()).unwrap_or(u32::MAX), 0)?;
+        let zeros = Arc::new(Zeros(Frame::zeroed(self.transactions.geometry().block_len())));
+        let mut blocks = range.start().get()..range.end().get();
+        blocks.try_for_each(|block| self.journal(PhysicalBlock::new(block), zeros.clone()))
+    }
+
+    /// Tells the journal that a range, which holds metadata or journaled data, is being freed: nobody writes its bytes home or
+    /// replays them any more.
+    ///
+    /// # Errors
+    /// [`Error::TransactionFull`] if too few revokes are left; nothing has changed then.
+    /// # Source
+    /// Kernel `ext4_forget`: where all data is journaled nothing is revoked, as a block is written again through the log only.
+    pub(crate) fn forget(&mut self, range: PhysicalRange) -> Result<(), Error> {
+        let revokes = self.transactions.revokes();
+        if self.is_journaled() && revokes {
+            let wanted = u32::try_from(range.len()).unwrap_or(u32::MAX);
+            self.ensure_credits(0, wanted)?;
+            self.revokes = self.revokes.saturating_sub(wanted);
         }
-        self.changes.blocks.push((block, BlockChange::Revoke));
+        let data = self.transactions.data.forget(range);
+        for block in (range.start().get()..range.end().get()).map(PhysicalBlock::new) {
+            let is_newer = self.transactions.cache().forget(block);
+            if revokes {
+                self.changes.blocks.push((block, BlockChange::Revoke));
+            } else if is_newer || data.binary_search(&block).is_ok() {
+                self.changes.blocks.push((block, BlockChange::Forget));
+            }
+        }
         self.has_changed = true;
         Ok(())
     }

@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_device::Frame;
+use extant_device::FrameSlice;
 use extant_device::Request;
+use extant_format::PhysicalBlock;
 use extant_format::PhysicalRange;
 use extant_format::TransactionId;
 use extant_journal::Begin;
@@ -19,6 +21,7 @@ use extant_journal::JournalError;
 use extant_journal::LogBlock;
 use extant_journal::LogData;
 use extant_journal::LogWrite;
+use extant_journal::Progress;
 use extant_journal::Reservation;
 use extant_journal::SuperblockWrite;
 use extant_journal::Ticket;
@@ -58,7 +61,7 @@ pub(crate) struct JournalState {
 }
 
 pub(super) struct Locked {
-    pub(super) journal: Journal<Frame>,
+    pub(super) journal: Journal<FrameSlice>,
     /// Ordered data of the running transaction.
     pub(super) ordered: Ordered,
 }
@@ -66,7 +69,7 @@ pub(super) struct Locked {
 impl JournalState {
     /// A journal in use whose log lies where `map` says on the device of `io`.
     pub(crate) fn new(
-        journal: Journal<Frame>,
+        journal: Journal<FrameSlice>,
         io: BlockIo,
         separate: bool,
         map: LogMap,
@@ -256,7 +259,7 @@ impl Transactions {
         let mut locked = state.state.lock();
         changes
             .blocks
-            .retain(|(block, change)| *change != BlockChange::Dirty || self.cache.contains(*block));
+            .retain(|(block, change)| *change != BlockChange::Dirty || self.has_newer(*block));
         // One range a file and transaction, as `jbd2_journal_inode_ranged_write` keeps it.
         for (data, bytes) in changes.ordered {
             let known = locked.ordered.iter_mut().find(|known| known.0.inode() == data.inode());
@@ -266,11 +269,17 @@ impl Transactions {
             }
         }
         let stopped = locked.journal.stop(ticket, changes.blocks);
+        let is_awaited = stopped.ready_to_switch || locked.journal.is_locked_for_updates();
         drop(locked);
         debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");
-        if stopped.ready_to_switch {
+        if is_awaited {
             state.changed.notify_all();
         }
+    }
+
+    /// Whether a block is cached here, or is data that is newer than its home.
+    fn has_newer(&self, block: PhysicalBlock) -> bool {
+        self.cache.contains(block) || self.data.contains(block)
     }
 
     /// The most that one handle can ask for; `None` without a journal.
@@ -282,6 +291,12 @@ impl Transactions {
     pub(crate) fn newest_transaction(&self) -> Option<TransactionId> {
         let locked = self.journal.as_ref()?.state.lock();
         locked.journal.running().or(locked.journal.committing())
+    }
+
+    /// Whether transaction `tid` is on the device, or gone.
+    pub(crate) fn is_committed(&self, tid: TransactionId) -> bool {
+        let Some(state) = &self.journal else { return true };
+        state.state.lock().journal.progress(tid) == Progress::Committed
     }
 
     /// Empties the log and marks the journal clean: the end of an unmount.
@@ -300,6 +315,31 @@ impl Transactions {
         locked = state.state.lock();
         locked.journal.cleaned();
         Ok(())
+    }
+
+    /// Does `change` at a moment when no handle runs and the log is empty.
+    ///
+    /// # Errors
+    /// Of the device or the journal; nothing is changed then.
+    /// # Locks
+    /// None may be held of rank 50 or more. Who wants to begin a handle waits meanwhile.
+    /// # Source
+    /// Kernel `jbd2_journal_lock_updates`, `jbd2_journal_flush`.
+    pub(crate) fn with_empty_log(&self, change: impl FnOnce()) -> Result<(), Error> {
+        let Some(state) = &self.journal else {
+            change();
+            return Ok(());
+        };
+        let mut locked = state.state.lock();
+        locked.journal.lock_updates();
+        while !locked.journal.updates_drained() {
+            locked = state.changed.wait(locked);
+        }
+        drop(locked);
+        let outcome = self.close_journal().map(|()| change());
+        state.state.lock().journal.unlock_updates();
+        state.changed.notify_all();
+        outcome
     }
 
     /// Takes the error of an earlier mount off the journal, which the file system has noted.
@@ -361,14 +401,16 @@ impl Transactions {
 }
 
 impl JournalState {
-    pub(super) fn log_request(&self, write: LogWrite<Frame>, fua: bool) -> Result<Request, Error> {
+    pub(super) fn log_request(
+        &self,
+        write: LogWrite<FrameSlice>,
+        fua: bool,
+    ) -> Result<Request, Error> {
         let block = self.map.block(write.at).ok_or(JournalError::Unreadable(write.at))?;
-        let frame = match write.data {
-            LogData::Own(bytes) => Frame::from(bytes),
-            LogData::Shared(frame) => frame,
-        };
-        let len = frame.len();
-        let data = alloc::vec![frame.slice(0..len)];
+        let data = alloc::vec![match write.data {
+            LogData::Own(bytes) => Frame::from(bytes).into(),
+            LogData::Shared(share) => share,
+        }];
         let offset = self.io.offset(block);
         Ok(if fua { Request::write_fua(offset, data) } else { Request::write(offset, data) })
     }

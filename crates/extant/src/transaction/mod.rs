@@ -18,6 +18,7 @@ mod cache;
 mod checkpoint;
 mod commit;
 pub(crate) mod credits;
+mod data;
 mod handle;
 mod journal;
 mod log_map;
@@ -27,13 +28,15 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use extant_device::{Frame, Request};
+use extant_device::{Frame, FrameSlice, Request};
 use extant_format::corruption::{Place, Rule};
-use extant_format::{Geometry, PhysicalBlock, TransactionId};
+use extant_format::{Geometry, PhysicalBlock, PhysicalRange, TransactionId};
 
 pub(crate) use block::{BlockKind, MetadataBlock};
 use cache::{Claim, MetadataCache};
 pub(crate) use credits::Credits;
+use data::DataIndex;
+pub(crate) use data::JournaledData;
 pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits};
 pub(crate) use journal::JournalState;
 pub(crate) use log_map::LogMap;
@@ -49,6 +52,9 @@ pub(crate) struct Transactions {
     io: BlockIo,
     geometry: Geometry,
     cache: MetadataCache,
+    data: DataIndex,
+    /// Freed blocks are revoked in the log; not where all data is journaled, as then whatever uses them next is in it too.
+    revokes: bool,
     journal: Option<Arc<JournalState>>,
     clock: Arc<dyn Clock>,
     tracer: Tracer,
@@ -84,6 +90,8 @@ impl Transactions {
             io,
             geometry,
             cache: MetadataCache::new(),
+            data: DataIndex::new(),
+            revokes: true,
             journal: journal.map(Arc::new),
             clock,
             tracer: Tracer::default(),
@@ -97,6 +105,32 @@ impl Transactions {
     /// The same, telling what happens.
     pub(crate) fn with_tracer(self, tracer: Tracer) -> Self {
         Self { tracer, ..self }
+    }
+
+    /// The same for a mount that journals all data.
+    ///
+    /// Source: kernel `ext4_forget`.
+    pub(crate) fn without_revokes(self, without: bool) -> Self {
+        Self { revokes: !without, ..self }
+    }
+
+    /// Whether freed blocks are revoked, each at the price of a revoke credit.
+    pub(crate) fn revokes(&self) -> bool {
+        self.revokes
+    }
+
+    /// The newest bytes of those blocks of data in a range that the device has older ones of.
+    ///
+    /// # Locks
+    /// Takes leaves. Whoever reads the range has the folio that the bytes go to, so that nobody changes them meanwhile.
+    pub(crate) fn newest_data(&self, range: PhysicalRange) -> Vec<(PhysicalBlock, FrameSlice)> {
+        self.data.newest(range)
+    }
+
+    /// How many blocks of data are newer than their home.
+    #[cfg(test)]
+    pub(crate) fn journaled_blocks(&self) -> usize {
+        self.data.len()
     }
 
     /// The way to whoever listens to events; here, since all active layers know the transactions.
@@ -182,6 +216,7 @@ impl Transactions {
         is_unused: impl FnOnce() -> Result<bool, Error>,
     ) -> Result<MetadataBlock, Error> {
         Place::Block(block).require(self.geometry.has_block(block), Rule::BlockPlace)?;
+        Place::Block(block).require(!self.data.contains(block), Rule::CrossLinked)?;
         match self.cache.claim(block, kind)? {
             Claim::Hit(block) => Ok(block),
             Claim::Load(entry) => {

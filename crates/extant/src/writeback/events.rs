@@ -43,7 +43,7 @@ impl<'a> Told<'a> {
                 range_end: last(range.end),
                 sync_mode: told.sync_mode(),
                 for_kupdate: false,
-                range_cyclic: purpose == Purpose::Background,
+                range_cyclic: purpose.is_background(),
                 writeback_index: inode.writeback_index.load(Ordering::Relaxed),
             }
         });
@@ -102,6 +102,11 @@ impl<'a> Told<'a> {
                 ret: outcome.err().map_or(0, |error| -error.errno().0),
             });
         }
+    }
+
+    /// A folio of so many pages needs no more writing.
+    pub(super) fn cleaned(&mut self, pages: u64) {
+        self.pages += i64::try_from(pages).unwrap_or(0);
     }
 
     /// The call is over.

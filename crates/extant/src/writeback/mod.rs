@@ -5,6 +5,7 @@
 //! | `queue.rs` | inodes with dirty data, oldest first |
 //! | `pass.rs` | one pass over a file: gather, place, submit |
 //! | `submit.rs` | the I/O of a pass and what follows it |
+//! | `journaled.rs` | files whose data is journaled |
 //! | `moving.rs` | contents that leave their inode |
 //! | `ordered.rs` | data that a commit waits for |
 //! | `events.rs` | what tracepoints are told |
@@ -23,6 +24,7 @@
 //! `mm/page-writeback.c`. Differs: writers help with writeback instead of sleeping (no thread of our own).
 
 mod events;
+mod journaled;
 mod moving;
 mod ordered;
 mod pass;
@@ -65,8 +67,22 @@ pub(crate) enum Purpose {
     Start,
     /// Somebody waits for it to be on the device (`WB_SYNC_ALL`).
     Integrity,
+    /// To get it out of memory: as [`Self::Background`], but journaled data is committed, or it could not go.
+    Memory,
     /// Somebody waits for all that is dirty. The kernel's flusher first writes everything without waiting, and then waits.
     Everything,
+}
+
+impl Purpose {
+    /// Whether what is being written already is left alone, and only what is dirty now is looked for.
+    fn is_background(self) -> bool {
+        matches!(self, Self::Background | Self::Memory)
+    }
+
+    /// Whether journaled data has to be in the log afterwards.
+    fn commits(self) -> bool {
+        self != Self::Background
+    }
 }
 
 /// Writes dirty data back.
@@ -80,8 +96,6 @@ pub(crate) struct Writeback {
     queue: Mutex<Queue>,
     /// Fresh blocks stay unwritten until their data is there (`dioread_nolock`).
     unwritten_until_done: bool,
-    /// Whether a commit waits for data in blocks that are written from the start (`data=ordered`).
-    ordered: bool,
     cache_bytes: u64,
     background_bytes: u64,
     limit_bytes: u64,
@@ -106,7 +120,6 @@ impl Writeback {
             account,
             queue: Mutex::new(Rank::Leaf, Queue::default()),
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
-            ordered: options.data_mode == crate::options::DataMode::Ordered,
             cache_bytes: options.cache_bytes,
             background_bytes: share(options.dirty_background_percent),
             limit_bytes: share(options.dirty_percent),
@@ -224,7 +237,7 @@ impl Writeback {
                 if end > 0 {
                     // A failure is kept with the file, whose owner hears of it at the next fsync.
                     let bytes = 0..end;
-                    let _ = self.run_passes(&inode, &bytes, Purpose::Background, true, &mut batch);
+                    let _ = self.run_passes(&inode, &bytes, Purpose::Memory, true, &mut batch);
                 }
                 seen.push((since, inode));
             }

@@ -53,7 +53,7 @@ impl Writeback {
         placed: bool,
     ) -> Result<(), Error> {
         if placed {
-            if !self.ordered && !self.is_unwritten_until_done(inode) {
+            if !self.mapper.orders_data(inode) && !self.is_unwritten_until_done(inode) {
                 let data = OrderedFile::new(&self.own, inode);
                 handle.order(data, 0..u64_from(contents.len()));
             }

@@ -95,8 +95,15 @@ impl Writeback {
         let first = if inode.is_inline() || inode.may_inline() { 0 } else { bytes.start };
         let (at, to) =
             (PageIndex::holding(first), PageIndex::holding(bytes.end.saturating_add(4095)));
+        if self.mapper.journals_data(inode) {
+            let is_clean = inode.pages.dirty_blocks() == 0;
+            return match may_place && !is_clean {
+                true => self.clean_journaled(inode, bytes, purpose, batch),
+                false => Ok(()), // a commit has the data itself
+            };
+        }
         let mut tag = Tag::Dirty;
-        if purpose != Purpose::Background {
+        if !purpose.is_background() {
             inode.pages.tag_for_write(at..to);
             tag = Tag::ToWrite;
         }
@@ -378,7 +385,7 @@ impl Writeback {
                 other => other?,
             };
             let block_bits = self.transactions.geometry().block_bits;
-            if self.ordered && mapped.exposes_data() {
+            if self.mapper.orders_data(inode) && mapped.exposes_data() {
                 let start = u64::from(mapped.blocks.start().get()) << block_bits;
                 let end = u64::from(mapped.blocks.end()) << block_bits;
                 handle.order(OrderedFile::new(&self.own, inode), start..end);

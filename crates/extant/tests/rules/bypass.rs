@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use extant::FileExtentState::{Delayed, Unwritten, Written};
-use extant::{Errno, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange};
+use extant::{
+    DataMode, Errno, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange,
+};
 use extant_testkit::{Random, RecordingDevice};
 
 use crate::world::{STALE, World, assert_not_stale, few, mount, open, read, write};
@@ -96,8 +98,10 @@ fn d19_3_a_store_reserves_the_folio_up_to_the_end_of_file() {
         MountOptions::new(),
         MountOptions::new().delayed_allocation(false),
         MountOptions::new().unwritten_until_done(false),
+        MountOptions::new().data_mode(DataMode::Journal),
     ] {
-        let delays = format!("{options:?}").contains("delayed_allocation: true");
+        let shown = format!("{options:?}");
+        let delays = shown.contains("delayed_allocation: true") && !shown.contains("Some(Journal)");
         let device = Arc::new(image.snapshot());
         let fs = mount(&device, options).unwrap();
         let file = open(&fs, "/a");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use extant::{Error, MountOptions};
+use extant::{DataMode, Error, MountOptions};
 use extant_testkit::RecordingDevice;
 
 use crate::world::{STALE, World, assert_not_stale, few, mount, open, read, write};
@@ -15,6 +15,7 @@ fn a_crash_never_shows_what_was_on_the_device_before() {
         MountOptions::new(),
         MountOptions::new().delayed_allocation(false),
         MountOptions::new().unwritten_until_done(false),
+        MountOptions::new().data_mode(DataMode::Journal),
     ] {
         let device = Arc::new(RecordingDevice::from_image(&image));
         let fs = mount(&device, options).unwrap();

@@ -9,12 +9,13 @@ use extant_testkit::{CrashOptions, RecordingDevice};
 use crate::world::{World, mount, open, read, write};
 
 /// The ways in which data gets its place.
-fn modes() -> [MountOptions; 4] {
+fn modes() -> [MountOptions; 5] {
     [
         MountOptions::new(),
         MountOptions::new().delayed_allocation(false),
         MountOptions::new().unwritten_until_done(false),
         MountOptions::new().unwritten_until_done(false).data_mode(DataMode::Writeback),
+        MountOptions::new().data_mode(DataMode::Journal),
     ]
 }
 

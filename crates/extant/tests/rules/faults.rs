@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use extant::{Errno, Error, Filesystem, MountOptions};
+use extant::{DataMode, Errno, Error, Filesystem, MountOptions};
 use extant_device::{MemoryDevice, OperationKind};
 use extant_testkit::{Effect, Fault, FaultDevice};
 
@@ -75,7 +75,11 @@ fn each_flush_may_fail() {
 fn each(kind: OperationKind) {
     let world = World::new("each");
     let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
-    for options in [MountOptions::new(), MountOptions::new().unwritten_until_done(false)] {
+    for options in [
+        MountOptions::new(),
+        MountOptions::new().unwritten_until_done(false),
+        MountOptions::new().data_mode(DataMode::Journal),
+    ] {
         let reached = (1..)
             .take_while(|&nth| run_with(&world, &image, Fault::fail(kind, nth), options.clone()));
         assert!(reached.count() > 5);
@@ -86,11 +90,12 @@ fn each(kind: OperationKind) {
 fn a_device_may_go_away_at_any_moment() {
     let world = World::new("gone");
     let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
-    let step = 3;
-    let reached = (1..)
-        .step_by(step)
-        .take_while(|&nth| run_with(&world, &image, Fault::gone_from(nth), MountOptions::new()));
-    assert!(reached.count() > 10);
+    for options in [MountOptions::new(), MountOptions::new().data_mode(DataMode::Journal)] {
+        let reached = (1..)
+            .step_by(3)
+            .take_while(|&nth| run_with(&world, &image, Fault::gone_from(nth), options.clone()));
+        assert!(reached.count() > 10);
+    }
 }
 
 #[test]

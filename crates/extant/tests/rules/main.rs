@@ -7,6 +7,7 @@ mod crash;
 mod durability;
 mod faults;
 mod inline;
+mod journaled;
 mod mounting;
 mod ranges;
 mod space;

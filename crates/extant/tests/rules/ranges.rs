@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use extant::FileExtentState::{Delayed, Unwritten, Written};
 use extant::RangeChange::{Allocate, Collapse, Insert, PunchHole, Zero};
-use extant::{Errno, File, FileExtentState, Filesystem, MountOptions, RangeChange};
+use extant::{DataMode, Errno, File, FileExtentState, Filesystem, MountOptions, RangeChange};
 use extant_device::MemoryDevice;
 use extant_testkit::{Random, RecordingDevice};
 
@@ -226,7 +226,11 @@ fn no_space_half_way_leaves_what_was_allocated() {
 #[test]
 fn a_crash_within_a_change_recovers() {
     let world = World::new("crash");
-    for options in [MountOptions::new(), MountOptions::new().unwritten_until_done(false)] {
+    for options in [
+        MountOptions::new(),
+        MountOptions::new().unwritten_until_done(false),
+        MountOptions::new().data_mode(DataMode::Journal),
+    ] {
         let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
         let device = Arc::new(RecordingDevice::new(image.snapshot(), image.snapshot()));
         let fs = mount(&device, options).unwrap();
@@ -358,8 +362,11 @@ fn random_changes_keep_the_bytes() {
         (&["-b", "2048", "-O", "^has_journal"], 2048),
     ] {
         let Some(image) = world.mkfs(16, format) else { return };
-        for seed in 0..12 {
-            let options = match seed % 4 {
+        for seed in 0..15 {
+            let options = match seed % 5 {
+                4 if !format.contains(&"^has_journal") => {
+                    MountOptions::new().data_mode(DataMode::Journal)
+                }
                 1 => MountOptions::new().unwritten_until_done(false),
                 2 => MountOptions::new().delayed_allocation(false),
                 3 => MountOptions::new().cache_bytes(1 << 20),
