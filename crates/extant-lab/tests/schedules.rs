@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use extant::{DataMode, Error, File, Filesystem, MountOptions, SetAttributes};
-use extant_format::InodeFlags;
 use extant_device::MemoryDevice;
+use extant_format::InodeFlags;
 use extant_format::cast::u64_from;
 use extant_image::{MkfsOptions, mkfs};
 use extant_lab::counts;

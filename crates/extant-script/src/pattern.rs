@@ -2,6 +2,7 @@
 //! write that it came from; no such byte is zero.
 
 use extant_format::cast::u64_from;
+
 /// With this tag every kibibyte starts as a block of the journal does: where data is journaled, it has to be escaped.
 pub const JOURNAL_MAGIC: u32 = 0xC03B_3998;
 
