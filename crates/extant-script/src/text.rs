@@ -205,9 +205,7 @@ fn operation(words: &[&str], tag: u32) -> Option<Operation> {
         "shutdown" => {
             Operation::Shutdown { how: words.get(1).map_or(Some(2), |how| how.parse().ok())? }
         }
-        "tick" => {
-            Operation::Tick { seconds: number(1).filter(|seconds| *seconds <= LONGEST_TICK)? }
-        }
+        "tick" => Operation::Tick { seconds: number(1).filter(|by| *by <= LONGEST_TICK)? },
         "remount" => Operation::Remount,
         _ => return None,
     })

@@ -10,7 +10,7 @@ use extant_format::{Compat, Superblock};
 use extant_image::{JournalSize, MkfsError, MkfsOptions, Usage, mkfs};
 
 use super::info;
-use crate::failure::Usage;
+use crate::failure;
 use crate::output::{self, size};
 use crate::{copy, values, volume};
 
@@ -147,7 +147,8 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
     let name = || args.image.display().to_string();
     match (args.image.exists(), args.size) {
         (false, None) => {
-            Err(Usage(format!("{} does not exist yet; say how large it shall be", name())).into())
+            Err(failure::Usage(format!("{} does not exist yet; say how large it shall be", name()))
+                .into())
         }
         (false, Some(bytes)) => Ok(FileDevice::create(&args.image, bytes)?),
         (true, bytes) => {
@@ -167,10 +168,10 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
 fn check_empty(device: &FileDevice) -> anyhow::Result<()> {
     let len = usize::try_from(device.geometry().len_bytes).unwrap_or(usize::MAX).min(FIRST_BYTES);
     if info::read_superblock(device).is_ok() {
-        return Err(Usage("holds a file system already; -F replaces it".to_owned()).into());
+        return Err(failure::Usage("holds a file system already; -F replaces it".to_owned()).into());
     }
     if device.read_vec(0, len)?.iter().any(|byte| *byte != 0) {
-        return Err(Usage("holds data already; -F replaces it".to_owned()).into());
+        return Err(failure::Usage("holds data already; -F replaces it".to_owned()).into());
     }
     Ok(())
 }

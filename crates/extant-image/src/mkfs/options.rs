@@ -2,7 +2,6 @@
 //!
 //! Source: mke2fs(8), mke2fs.conf(5); the default journal sizes are those that mke2fs 1.47 prints.
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

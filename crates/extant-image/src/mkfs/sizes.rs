@@ -5,7 +5,7 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 
-use extant_format::cast::{low_u16, u64_from};
+use extant_format::cast::low_u16;
 use extant_format::superblock::{DefaultMountOptions, RawSuperblock, State, SuperblockFlags};
 use extant_format::{Compat, FormatError, Geometry, Incompat, RoCompat};
 

@@ -5,15 +5,6 @@ use crate::inode::Inode;
 use crate::transaction::credits;
 
 impl Mapper {
-    /// Credits for a write that maps one run of up to `blocks` blocks of `inode`: those of [`Self::credits`], and the data where
-    /// it is journaled.
-    ///
-    /// # Source
-    /// Kernel `ext4_chunk_trans_extent` (D14.1).
-    pub(crate) fn write_credits(&self, inode: &Inode, blocks: u32) -> u32 {
-        self.credits(inode, blocks) + if self.journals_data(inode) { blocks } else { 0 }
-    }
-
     /// Credits for mapping one run of up to `blocks` blocks of `inode`, its data's bitmaps and the inode included.
     ///
     /// # Source

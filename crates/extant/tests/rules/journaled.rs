@@ -7,7 +7,7 @@ use extant::{
     DataMode, Errno, File, FileExtentState, Filesystem, MountOptions, OpenOptions, RangeChange,
     SetAttributes,
 };
-use extant_device::{BlockDevice, BlockDeviceExt, MemoryDevice, OperationKind};
+use extant_device::{BlockDeviceExt, MemoryDevice, OperationKind};
 use extant_format::InodeFlags;
 use extant_testkit::{Change, CrashOptions, GateDevice, RecordingDevice};
 
