@@ -111,7 +111,10 @@ impl Files {
     /// # Locks
     /// None may be held of rank 45 or more.
     pub(super) fn leave_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
-        while inode.is_inline() {
+        if !inode.may_inline() && !inode.is_inline() {
+            return Ok(());
+        }
+        while !self.inodes.forbid_inline(inode) {
             if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
                 self.move_out(inode)?;
             } else {
@@ -119,7 +122,6 @@ impl Files {
                 self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Everything)?;
             }
         }
-        inode.set_may_inline(false);
         Ok(())
     }
 
@@ -209,7 +211,8 @@ impl Files {
         self.fill_first_folio(inode, folio).map(|room| room.is_some())
     }
 
-    /// Cuts what lies in the inode, and what memory has of its newer form, to the file's size (D6.6).
+    /// Cuts what lies in the inode, and what memory has of its newer form, to the file's size (D6.6); `false` if it does not
+    /// lie there any more, and the blocks are to be cut.
     ///
     /// # Errors
     /// Of reading the inode; [`Error::Corrupt`].
@@ -218,15 +221,17 @@ impl Files {
     /// # Source
     /// Kernel `ext4_inline_data_truncate`. Differs: if the contents are moving out, the promise for the blocks that stay
     /// is kept, as their bytes are.
-    pub(super) fn cut_in_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    pub(super) fn cut_in_inode(&self, inode: &Arc<Inode>) -> Result<bool, Error> {
         let credits = Credits::blocks(self.mapper.credits(inode, 1), self.geometry());
         let mut handle = self.transactions.begin(credits.of(HandleType::Inode, inode.number()))?;
-        self.orphans.add(&mut handle, inode)?;
         let size = inode.size();
+        let len = usize::try_from(size).unwrap_or(usize::MAX);
+        if !self.inodes.cut_inline(&mut handle, inode, len)? {
+            return handle.stop().map(|()| false);
+        }
         if size == 0 {
             inode.allocate_on_close.store(true, Ordering::Release);
         }
-        self.inodes.cut_inline(&mut handle, inode, usize::try_from(size).unwrap_or(usize::MAX))?;
         let block = u64::from(self.geometry().block_size);
         let first = u32::try_from(size.div_ceil(block)).ok().and_then(LogicalBlock::new);
         if let Some(first) = first.filter(|_| !inode.may_inline()) {
@@ -242,7 +247,7 @@ impl Files {
         }
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
-        handle.stop()
+        handle.stop().map(|()| true)
     }
 }
 

@@ -108,10 +108,8 @@ impl Files {
     /// Frees every block behind the end of file, and takes the inode off the orphan list if it has names (D22.4).
     pub(super) fn cut_blocks(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         self.tell_truncate(inode, true);
-        if inode.is_inline() {
-            self.cut_in_inode(inode)?;
-        }
-        if self.has_blocks(inode) {
+        let was_inside = inode.is_inline() && self.cut_in_inode(inode)?;
+        if !was_inside && self.has_blocks(inode) {
             let mut handle = self.begin_truncate(inode)?;
             self.cut_blocks_under(&mut handle, inode)?;
             handle.stop()?;

@@ -125,6 +125,9 @@ impl InodeTable {
         len: usize,
     ) -> Result<bool, Error> {
         let _attributes = inode.attributes_lock.write();
+        if !inode.may_inline() {
+            return Ok(false);
+        }
         let (extra, at) = shape(inode);
         let (is_inline, geometry) = (inode.is_inline(), self.geometry());
         let (capacity, room) = self.with_raw(inode, |raw| {
@@ -134,10 +137,21 @@ impl InodeTable {
         if len > capacity {
             return Ok(false);
         }
-        Ok(len.max(BLOCK_AREA_BYTES) <= room || self.take_room(handle, inode, len)?)
+        Ok(len.max(BLOCK_AREA_BYTES) <= room || self.take_room(handle, inode, len, has_blocks)?)
     }
 
-    /// Gives the contents that [`Self::drop_inline`] has taken out back to the inode, which has no blocks.
+    /// Keeps contents out of the inode from now on; `false`, and nothing changed, if it has some.
+    pub(crate) fn forbid_inline(&self, inode: &Inode) -> bool {
+        let _attributes = inode.attributes_lock.write();
+        let forbids = !inode.is_inline();
+        if forbids {
+            inode.set_may_inline(false);
+        }
+        forbids
+    }
+
+    /// Gives the contents that [`Self::drop_inline`] has taken out back to the inode, which has no blocks; delayed ones it may
+    /// have, as what was to move out stays dirty.
     ///
     /// # Errors
     /// [`Error::TooLarge`] if its attributes have grown since.
@@ -150,15 +164,21 @@ impl InodeTable {
         bytes: &[u8],
     ) -> Result<(), Error> {
         let _attributes = inode.attributes_lock.write();
-        if !self.take_room(handle, inode, bytes.len())? {
+        if !self.take_room(handle, inode, bytes.len(), has_extents)? {
             return Err(Error::TooLarge);
         }
         self.put_inline(handle, inode, 0, bytes)
     }
 
     /// Room for `len` bytes, if there is so much, and the flag that says where they are; not for an inode with blocks, which
-    /// a store through a mapping may have made meanwhile.
-    fn take_room(&self, handle: &mut Handle<'_>, inode: &Inode, len: usize) -> Result<bool, Error> {
+    /// a store through a mapping may have made meanwhile. `has_blocks` says which count.
+    fn take_room(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        len: usize,
+        has_blocks: fn(&Inode) -> bool,
+    ) -> Result<bool, Error> {
         let (extra, at) = shape(inode);
         let _map = inode.map.write();
         if !inode.is_inline() && has_blocks(inode) {
@@ -177,7 +197,8 @@ impl InodeTable {
         Ok(true)
     }
 
-    /// Cuts inline contents: the tail ends with `len` at the latest, and what stays in the head behind it is zero.
+    /// Cuts inline contents: the tail ends with `len` at the latest, and what stays in the head behind it is zero. `false` if
+    /// the contents are not in the inode any more.
     ///
     /// # Source
     /// Kernel `ext4_inline_data_truncate`.
@@ -186,18 +207,22 @@ impl InodeTable {
         handle: &mut Handle<'_>,
         inode: &Inode,
         len: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let _attributes = inode.attributes_lock.write();
+        if !inode.is_inline() {
+            return Ok(false);
+        }
         let room = self.inline_bytes(inode)?.len();
         if len >= room {
-            return Ok(());
+            return Ok(true);
         }
         let (extra, at) = shape(inode);
         if room > BLOCK_AREA_BYTES {
             let resize = |raw: &mut [u8]| inline::resize(raw, extra, len, at, self.geometry());
             self.modify_raw(handle, inode, resize)??;
         }
-        self.put_inline(handle, inode, len, &vec![0; BLOCK_AREA_BYTES.saturating_sub(len)])
+        let zeros = vec![0; BLOCK_AREA_BYTES.saturating_sub(len)];
+        self.put_inline(handle, inode, len, &zeros).map(|()| true)
     }
 
     /// Makes an inline inode one without blocks, and hands out what its contents were; `None` if they were not in the inode,
@@ -243,13 +268,17 @@ impl InodeTable {
 /// Whether the inode has blocks, or a promise of some; the caller holds its `map`.
 fn has_blocks(inode: &Inode) -> bool {
     let promised = inode.reservations.lock().promise().clusters > ClusterCount::ZERO;
+    promised || has_extents(inode)
+}
+
+fn has_extents(inode: &Inode) -> bool {
     let core = inode.core.lock();
     let is_empty = if core.flags.contains(InodeFlags::EXTENTS) {
         NodeView::trusted(&core.block).is_some_and(|root| root.depth() == 0 && root.is_empty())
     } else {
         core.block == [0; BLOCK_AREA_BYTES]
     };
-    promised || !is_empty
+    !is_empty
 }
 
 fn shape(inode: &Inode) -> (u16, Place) {

@@ -149,14 +149,14 @@ impl Writeback {
             }
             let mut contents = None;
             if let (Some(handle), Some(folio)) = (&mut handle, unplaced) {
-                if moves_out {
+                if moves_out && !gathered.folios.is_empty() {
                     contents = self.take_contents(handle, inode, credits)?;
                 } else if inode.is_inline() {
-                    continue; // since just now
+                    return outcome; // it was cut meanwhile
                 }
                 told.round(folio);
             }
-            let (next, done, looked_at) = (gathered.next, gathered.done, gathered.looked_at);
+            let (next, mut done, looked_at) = (gathered.next, gathered.done, gathered.looked_at);
             let folios = events::span(&gathered.folios, at);
             let mut submission = Submission::default();
             let placed = self.place_all(inode, handle.as_mut(), gathered, &mut submission);
@@ -186,7 +186,7 @@ impl Writeback {
                     continue;
                 }
                 Err(error) => {
-                    self.give_up(inode, at..next, &error);
+                    done |= !self.give_up(inode, at..next, &error);
                     outcome = outcome.and(Err(error));
                     at = next;
                 }
@@ -418,12 +418,12 @@ impl Writeback {
         grows
     }
 
-    /// Data that cannot get a place is lost, and its promise given back (D15.13). Of contents that were to move out of the
-    /// inode all that is new is lost.
-    fn give_up(&self, inode: &Arc<Inode>, mut pages: Range<PageIndex>, error: &Error) {
+    /// Data that cannot get a place is lost, and its promise given back (D15.13). `false`: all stays dirty, since it was to
+    /// move out of the inode, and nothing of it can be written before the first block.
+    fn give_up(&self, inode: &Arc<Inode>, pages: Range<PageIndex>, error: &Error) -> bool {
         inode.pages.record_error(error.clone());
         if inode.is_inline() {
-            pages = PageIndex::ZERO..PageIndex::holding(u64::MAX);
+            return false;
         }
         let mut at = pages.start;
         while let Some(folio) = inode.pages.next_dirty(at, pages.end, Tag::Dirty) {
@@ -434,7 +434,7 @@ impl Writeback {
             locked.forget(blocks);
             self.mapper.forget_delayed(inode, range);
         }
-        inode.set_may_inline(inode.is_inline());
+        true
     }
 }
 

@@ -9,7 +9,7 @@ use extant::{
 };
 use extant_device::{MemoryDevice, OperationKind};
 use extant_format::InodeFlags;
-use extant_testkit::{GateDevice, RecordingDevice};
+use extant_testkit::{Fault, FaultDevice, GateDevice, RecordingDevice};
 
 use crate::world::{World, few, mount, open, read, write};
 
@@ -528,6 +528,40 @@ fn d6_6_a_crash_finds_contents_that_are_cut_as_they_were_or_cut() {
         write(file, &[7; 10], 70);
         fs.sync_all().unwrap();
     });
+}
+
+/// Where no block can be found for a reason that is not "no space", other data would be given up.
+#[test]
+fn contents_stay_on_their_way_while_no_bitmap_can_be_read() {
+    let world = World::new("inline-fault");
+    let Some(image) = world.mkfs(8, FORMAT) else { return };
+    for options in [MountOptions::new(), MountOptions::new().unwritten_until_done(false)] {
+        let device = Arc::new(FaultDevice::new(image.snapshot()));
+        let fs = mount(&device, options).unwrap();
+        let file = open(&fs, "/f");
+        write(&file, &bytes(100, 1), 0);
+        file.sync_all().unwrap();
+        write(&file, &bytes(9000, 3), 50);
+        write(&file, &[9; 10], 30_000);
+        let mut wanted = [bytes(50, 1), bytes(9000, 3)].concat();
+        wanted.resize(30_000, 0);
+        wanted.extend([9; 10]);
+        device.add(Fault { onwards: true, ..Fault::fail(OperationKind::Read, 1) });
+        assert!(file.sync_all().is_err());
+        assert!(device.struck() > 0);
+        assert!(is_inline(&fs, "/f"));
+        assert_eq!(read(&fs, "/f").unwrap(), wanted);
+        device.heal();
+        fs.check_invariants(false).unwrap();
+        file.sync_all().unwrap();
+        assert!(!is_inline(&fs, "/f"));
+        assert_eq!(read(&fs, "/f").unwrap(), wanted);
+        drop(file);
+        fs.unmount().unwrap();
+        world.e2fsck(device.inner()).unwrap();
+        let fs = mount(&device, MountOptions::read_only()).unwrap();
+        assert_eq!(read(&fs, "/f").unwrap(), wanted);
+    }
 }
 
 /// While the block that contents move to is on its way to the device, no commit may drop the copy in the inode.
