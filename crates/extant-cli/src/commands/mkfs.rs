@@ -114,11 +114,13 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Makes the file system, and fills it if asked.
 fn make(args: &MkfsArgs, options: &MkfsOptions) -> anyhow::Result<Superblock> {
     let name = || args.image.display().to_string();
+    if let Some(from) = args.from.as_ref().filter(|from| !from.is_dir()) {
+        return Err(failure::Usage(format!("{}: not a directory", from.display())).into());
+    }
     let device = open(args)?;
     let made = mkfs(&device, options).map_err(advised).with_context(name)?;
     drop(device);
     if let Some(from) = &args.from {
-        anyhow::ensure!(from.is_dir(), "{}: not a directory", from.display());
         volume::change(&args.image, |filesystem| copy::fill_new(from, filesystem, &args.image))?;
     }
     Ok(made)
@@ -132,13 +134,11 @@ fn advised(error: MkfsError) -> anyhow::Error {
     let journal = match journal_bytes {
         0 => String::new(),
         bytes => {
-            format!(", {} of them for the journal, which `-O ^has_journal` leaves out", size(bytes))
+            format!(", {bytes} of them for the journal, which `-O ^has_journal` leaves out")
         }
     };
     anyhow::anyhow!(
-        "too small: {}, and {} are needed with these options{journal}",
-        size(bytes),
-        size(needed_bytes)
+        "too small: {bytes} bytes, and {needed_bytes} are needed with these options{journal}"
     )
 }
 

@@ -165,10 +165,9 @@ impl<'a> Sizes<'a> {
             raw.set_reserved_blocks_count(reserved);
             (raw.blocks_per_group, raw.clusters_per_group) = (per_group.into(), per_group.into());
             raw.inodes_per_group = inodes_per_group.into();
-            let inodes = u32::try_from(groups * u64::from(inodes_per_group));
-            let inodes =
-                inodes.map_err(|_| option("inodes", "more than 32 bits can count".to_owned()))?;
-            raw.inodes_count = inodes.into();
+            let inodes = u32::try_from(groups.saturating_mul(inodes_per_group.into()));
+            let too_large = |_| option("size", format!("{groups} groups are more than can be"));
+            raw.inodes_count = inodes.map_err(too_large)?.into();
             self.set_reserved_descriptors(raw, blocks, groups);
 
             let geometry = Geometry::try_from(&*raw).map_err(FormatError::from)?;
@@ -216,7 +215,8 @@ impl<'a> Sizes<'a> {
             let whole = table_blocks * self.block_size / inode_size;
             // The reserved ones and lost+found are all in the first group, and one byte of its bitmap does not hold them.
             let count = (whole & !7).max(FIRST_INODE.next_multiple_of(8));
-            if u64::from(count) * groups <= u64::from(u32::MAX) {
+            // Where even the fewest are too many the caller refuses.
+            if wanted == 0 || u64::from(count).saturating_mul(groups) <= u64::from(u32::MAX) {
                 return Some(count);
             }
             wanted -= 1;

@@ -263,6 +263,22 @@ fn check_bytes(bytes: &[u8]) {
 }
 
 #[test]
+fn every_length_has_a_superblock_or_is_refused() {
+    for shift in 0..64 {
+        for block_size in [None, Some(1024), Some(4096), Some(65536)] {
+            let options = MkfsOptions { block_size, ..options() };
+            let sizes = sizes::Sizes::new(&options, 1 << shift);
+            let decided = sizes.and_then(|sizes| sizes.superblock());
+            // Without meta_bg a group's descriptors end the largest, and long before 64 bits do.
+            assert!(decided.is_err() || (16..=55).contains(&shift), "{shift} {block_size:?}");
+        }
+    }
+    let options = options();
+    let sizes = sizes::Sizes::new(&options, u64::MAX);
+    assert!(sizes.and_then(|sizes| sizes.superblock()).is_err());
+}
+
+#[test]
 fn until_the_last_write_there_is_no_file_system() {
     let old = MemoryDevice::new(64 << 20);
     mkfs(&old, &MkfsOptions { label: b"old".to_vec(), ..options() }).unwrap();
