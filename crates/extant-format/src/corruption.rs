@@ -72,6 +72,9 @@ pub enum Unsupported {
     /// A revision of the format from after 1.
     #[error("format revision {0}")]
     Revision(u32),
+    /// Features of fast commits in the journal, as a number: none has a name.
+    #[error("unsupported features of fast commits: {0:#x}")]
+    FastCommit(u32),
     /// Another checksum than crc32c.
     #[error("checksum type {0}")]
     ChecksumType(u8),

@@ -1,26 +1,27 @@
 //! Fast commits: little-endian records in the last blocks of the journal, sealed by a checksum in their tail.
 //!
 //! A record never crosses a block; the rest of a block is padded. Everything since the last tail, headers and padding
-//! included, goes into the checksum of the next.
+//! included, goes into the checksum of the next. Behind the last tail the area holds whatever was there before, so a record
+//! is taken apart in two steps: its tag and length end a scan, what it says is judged only once a tail vouches for it.
 //!
 //! Source: kernel `fs/ext4/fast_commit.h`; `fs/ext4/fast_commit.c`, `ext4_fc_reserve_space`, `ext4_fc_write_tail`,
 //! `ext4_fc_replay_scan`.
 
 use zerocopy::FromBytes;
 
-use crate::bytes::{array_at, le16, le32, put};
-use crate::corruption::{Corruption, Place, Rule};
+use crate::bytes::{le16, le32, put};
+use crate::corruption::{Corruption, Place, Rule, Unsupported};
 use crate::crc::{Crc32c, crc32c};
 use crate::extent::{Extent, RawExtent};
-use crate::numbers::{InodeNumber, TransactionId};
+use crate::numbers::{InodeNumber, LogicalRange, TransactionId};
 
 /// One change, as it is recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Record<'a> {
     /// Blocks of a file are mapped.
     AddRange(InodeNumber, Extent),
-    /// Blocks of a file, number and count, are not mapped any more.
-    DeleteRange(InodeNumber, u32, u32),
+    /// Blocks of a file are not mapped any more.
+    DeleteRange(InodeNumber, LogicalRange),
     /// A new inode got its first name.
     Create(Link<'a>),
     /// An inode got a name.
@@ -49,8 +50,8 @@ pub struct Link<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// From a tag and a value.
-    fn parse(tag: u16, value: &'a [u8]) -> Option<Self> {
+    /// From a tag and a value that [`is_possible`].
+    fn decode(tag: u16, value: &'a [u8]) -> Option<Self> {
         let word = |at| le32(value, at);
         let inode = |at| word(at).and_then(InodeNumber::new);
         let link = || Some(Link { parent: inode(0)?, inode: inode(4)?, name: value.get(8..)? });
@@ -59,14 +60,14 @@ impl<'a> Record<'a> {
                 let (&raw, _) = RawExtent::ref_from_prefix(value.get(4..)?).ok()?;
                 Self::AddRange(inode(0)?, raw.try_into().ok()?)
             }
-            2 => Self::DeleteRange(inode(0)?, word(4)?, word(8)?),
+            2 => Self::DeleteRange(inode(0)?, LogicalRange::new(word(4)?, word(8)?)?),
             3 => Self::Create(link()?),
             4 => Self::Link(link()?),
             5 => Self::Unlink(link()?),
             6 => Self::Inode(inode(0)?, value.get(4..)?),
             7 => Self::Padding,
             8 => Self::Tail(TransactionId(word(0)?), word(4)?),
-            9 => Self::Head(word(0)?, TransactionId(word(4)?)),
+            HEAD => Self::Head(word(0)?, TransactionId(word(4)?)),
             _ => return None,
         })
     }
@@ -81,7 +82,7 @@ impl<'a> Record<'a> {
             Self::Inode(..) => 6,
             Self::Padding => 7,
             Self::Tail(..) => 8,
-            Self::Head(..) => 9,
+            Self::Head(..) => HEAD,
         }
     }
 
@@ -95,7 +96,9 @@ impl<'a> Record<'a> {
                 put(&mut fixed, 4, &raw);
                 return (fixed, 16, &[]);
             }
-            Self::DeleteRange(inode, first, count) => ([inode.get(), first, count, 0], 12, &[]),
+            Self::DeleteRange(inode, blocks) => {
+                ([inode.get(), blocks.start().get(), blocks.len(), 0], 12, &[])
+            }
             Self::Create(link) | Self::Link(link) | Self::Unlink(link) => {
                 ([link.parent.get(), link.inode.get(), 0, 0], 8, link.name)
             }
@@ -112,34 +115,61 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The records of one block; ends after a tail, after padding, or after the first that breaks a rule.
+/// Whether a record with this tag can have a value of `len` bytes.
+///
+/// Source: kernel `ext4_fc_value_len_isvalid`. Differs: how long an inode may be is judged by whoever knows the volume.
+const fn is_possible(tag: u16, len: usize) -> bool {
+    match tag {
+        1 => len == 16,
+        2 => len == 12,
+        3..=5 => len > 8 && len <= 8 + 255,
+        6 => len >= 4 + 128,
+        7 => true,
+        8 => len >= 8,
+        HEAD => len == 8,
+        _ => false,
+    }
+}
+
+/// A record as it lies in its block, its tag and length possible.
+#[derive(Clone, Copy, Debug)]
+struct RawRecord<'a> {
+    tag: u16,
+    /// With its header.
+    bytes: &'a [u8],
+}
+
+impl<'a> RawRecord<'a> {
+    fn decode(&self) -> Option<Record<'a>> {
+        Record::decode(self.tag, self.bytes.get(HEADER_BYTES..)?)
+    }
+}
+
+/// The records of one block; ends behind a tail or padding, and before what can be no record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     block: &'a [u8],
     at: usize,
     log_block: u32,
+    /// It ended early.
+    broken: bool,
 }
 
 impl<'a> Records<'a> {
     /// Of a block of the area; `log_block` is its place in the journal.
     pub const fn new(block: &'a [u8], log_block: u32) -> Self {
-        Self { block, at: 0, log_block }
+        Self { block, at: 0, log_block, broken: false }
     }
 
     /// The next record with its bytes.
-    fn next_raw(&mut self) -> Option<Result<(Record<'a>, &'a [u8]), Rule>> {
+    fn next_raw(&mut self) -> Option<RawRecord<'a>> {
         let rest = self.block.get(self.at..)?;
-        let header = le16(rest, 0).zip(le16(rest, 2));
-        let (tag, len) = header?;
+        let (tag, len) = le16(rest, 0).zip(le16(rest, 2))?;
         let end = HEADER_BYTES.saturating_add(len.into());
-        let record = rest
-            .get(..end)
-            .and_then(|raw| Some((Record::parse(tag, raw.get(HEADER_BYTES..)?)?, raw)));
-        self.at = match record {
-            Some((Record::Tail(..) | Record::Padding, _)) | None => self.block.len(),
-            Some(_) => self.at.saturating_add(end),
-        };
-        Some(record.ok_or(Rule::FastCommitTag))
+        let bytes = rest.get(..end).filter(|_| is_possible(tag, len.into()));
+        self.broken = bytes.is_none();
+        self.at = if self.broken { self.block.len() } else { self.at.saturating_add(end) };
+        bytes.map(|bytes| RawRecord { tag, bytes })
     }
 }
 
@@ -148,8 +178,8 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let at = Place::Journal(self.log_block);
-        self.next_raw()
-            .map(|record| record.map(|(record, _)| record).map_err(|rule| at.breaks(rule)))
+        let raw = self.next_raw()?;
+        Some(raw.decode().ok_or(at.breaks(Rule::FastCommitTag)))
     }
 }
 
@@ -160,44 +190,56 @@ pub struct Scan {
     sum: Crc32c,
     seen: u32,
     valid: u32,
-    started: bool,
+    blocks: u32,
+    valid_blocks: u32,
 }
 
 impl Scan {
     /// For fast commits on top of the last full one, so of transaction `tid`, the next one expected.
     pub const fn new(tid: TransactionId) -> Self {
-        Self { tid, sum: Crc32c::new(0), seen: 0, valid: 0, started: false }
+        Self { tid, sum: Crc32c::new(0), seen: 0, valid: 0, blocks: 0, valid_blocks: 0 }
     }
 
     /// Looks at the next block, in order; `false` if no later one counts.
-    pub fn feed(&mut self, block: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// The features that these commits use, none of which is known here.
+    pub fn feed(&mut self, block: &[u8]) -> Result<bool, Unsupported> {
+        self.blocks = self.blocks.saturating_add(1);
         let mut records = Records::new(block, 0);
-        while let Some(record) = records.next_raw() {
-            let Ok((record, raw)) = record else { return false };
+        while let Some(raw) = records.next_raw() {
+            if self.seen == 0 && raw.tag != HEAD {
+                return Ok(false);
+            }
             self.seen = self.seen.saturating_add(1);
-            match record {
-                Record::Head(features, tid) if features != 0 || tid != self.tid => return false,
-                Record::Head(..) => self.started = true,
-                _ if !self.started => return false,
-                Record::Tail(tid, stored) => {
-                    let covered = raw.get(..TAIL_SUMMED_BYTES).unwrap_or(raw);
+            match raw.decode() {
+                Some(Record::Head(_, tid)) if tid != self.tid => return Ok(false),
+                Some(Record::Head(features, _)) if features != 0 => {
+                    return Err(Unsupported::FastCommit(features));
+                }
+                Some(Record::Tail(tid, stored)) => {
+                    let covered = raw.bytes.get(..TAIL_SUMMED_BYTES).unwrap_or(raw.bytes);
                     if tid != self.tid || stored != self.sum.update(covered).finish() {
-                        return false;
+                        return Ok(false);
                     }
                     self.valid = self.seen;
+                    self.valid_blocks = self.blocks;
                     self.sum = Crc32c::new(0);
-                    continue;
                 }
-                _ => {}
+                _ => self.sum = self.sum.update(raw.bytes),
             }
-            self.sum = self.sum.update(raw);
         }
-        true
+        Ok(!records.broken)
     }
 
     /// How many records, counted over all blocks from the first, are to be replayed.
     pub const fn valid_records(&self) -> u32 {
         self.valid
+    }
+
+    /// In how many blocks, from the first, these lie.
+    pub const fn valid_blocks(&self) -> u32 {
+        self.valid_blocks
     }
 }
 
@@ -293,12 +335,7 @@ impl Writer {
     }
 }
 
-/// Whether a block starts with the head of a commit of transaction `tid`.
-pub fn starts_commit(block: &[u8], tid: TransactionId) -> bool {
-    let head = Record::Head(0, tid).tag();
-    le16(block, 0) == Some(head) && array_at(block, 8).map(u32::from_le_bytes) == Some(tid.get())
-}
-
+const HEAD: u16 = 9;
 const HEADER_BYTES: usize = 4;
 const TAIL_BYTES: usize = 8;
 /// A tail's header and transaction.
@@ -308,7 +345,7 @@ const TAIL_SUMMED_BYTES: usize = 8;
 mod tests {
     use super::*;
     use crate::extent::ExtentState;
-    use crate::numbers::{LogicalRange, PhysicalBlock};
+    use crate::numbers::PhysicalBlock;
     use proptest::prelude::*;
 
     const TID: TransactionId = TransactionId(7);
@@ -325,7 +362,7 @@ mod tests {
         vec![
             Record::Head(0, TID),
             Record::AddRange(ino(12), extent),
-            Record::DeleteRange(ino(12), 8, 9),
+            Record::DeleteRange(ino(12), LogicalRange::new(8, 9).unwrap()),
             Record::Create(link),
             Record::Link(link),
             Record::Unlink(link),
@@ -350,7 +387,7 @@ mod tests {
 
     fn scan(blocks: &[Vec<u8>], tid: TransactionId) -> u32 {
         let mut scan = Scan::new(tid);
-        let _ = blocks.iter().all(|block| scan.feed(block));
+        let _ = blocks.iter().all(|block| scan.feed(block).unwrap());
         scan.valid_records()
     }
 
@@ -358,7 +395,6 @@ mod tests {
     fn records_round_trip() {
         let blocks = write(&all(), 1024);
         assert_eq!(blocks.len(), 1);
-        assert!(starts_commit(&blocks[0], TID) && !starts_commit(&blocks[0], TID.next()));
         let read: Vec<_> = Records::new(&blocks[0], 0).map(Result::unwrap).collect();
         assert_eq!(read[..7], all());
         assert!(matches!(read[7], Record::Tail(TID, _)));
@@ -380,19 +416,46 @@ mod tests {
     }
 
     #[test]
-    fn unknown_tags_end_the_scan() {
-        let mut block = vec![0; 1024];
-        block[0] = 10;
-        assert_eq!(
-            Records::new(&block, 3).next(),
-            Some(Err(Place::Journal(3).breaks(Rule::FastCommitTag)))
-        );
-        assert_eq!(Records::new(&block, 3).count(), 1);
+    fn what_can_be_no_record_ends_a_block() {
+        for (tag, len) in
+            [(10, 0), (0, 0), (1, 15), (2, 13), (3, 8), (5, 264), (6, 131), (8, 7), (9, 9)]
+        {
+            let mut block = vec![0; 1024];
+            block[..4].copy_from_slice(&[
+                tag,
+                0,
+                u8::try_from(len % 256).unwrap(),
+                u8::try_from(len / 256).unwrap(),
+            ]);
+            assert_eq!(Records::new(&block, 3).next(), None, "{tag} {len}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_says_nonsense_is_told_where_a_tail_vouches_for_it() {
+        let mut blocks = write(&all(), 1024);
+        // The first inode number, that of the added range, becomes 0.
+        blocks[0][16..20].fill(0);
+        assert_eq!(scan(&blocks, TID), 0);
+        let records = Records::new(&blocks[0], 3).nth(1);
+        assert_eq!(records, Some(Err(Place::Journal(3).breaks(Rule::FastCommitTag))));
+        let at = blocks[0].iter().rposition(|&byte| byte == 8).unwrap();
+        let sum = crc32c(0, &blocks[0][..at + 8]);
+        assert_eq!(blocks[0][at..at + 2], [8, 0]);
+        blocks[0][at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(scan(&blocks, TID), 8);
+    }
+
+    #[test]
+    fn unknown_features_are_no_end_of_the_scan() {
+        let blocks = write(&[Record::Head(4, TID)], 1024);
+        assert_eq!(Scan::new(TID).feed(&blocks[0]), Err(Unsupported::FastCommit(4)));
+        assert_eq!(Scan::new(TID.next()).feed(&blocks[0]), Ok(false));
     }
 
     proptest! {
         #[test]
-        fn any_length_of_records_is_read_back(lengths in prop::collection::vec(100..900_usize, 1..12)) {
+        fn any_length_of_records_is_read_back(lengths in prop::collection::vec(128..900_usize, 1..12)) {
             let bytes = vec![3; 1000];
             let mut records = vec![Record::Head(0, TID)];
             records.extend(lengths.iter().map(|&len| Record::Inode(ino(9), &bytes[..len])));

@@ -1,5 +1,6 @@
 //! What can go wrong with a journal.
 
+use extant_format::corruption::Unsupported;
 use extant_format::{PhysicalBlock, TransactionId};
 
 use crate::LogBlock;
@@ -66,6 +67,9 @@ pub enum JournalError {
         /// The log block that says so.
         at: LogBlock,
     },
+    /// What is in the journal uses features that are not known here.
+    #[error(transparent)]
+    Unsupported(Unsupported),
     /// A log block cannot be read.
     #[error("journal block {0} cannot be read")]
     Unreadable(LogBlock),

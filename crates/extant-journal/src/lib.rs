@@ -9,6 +9,7 @@
 //!           lock -> ready_to_switch -> switch -> CommitPlan   seals and shares the payloads; the next transaction may run
 //!           CommitPlan: superblock?, log writes, [flush] commit block [FUA], tail update? -> committed
 //!           plan_checkpoint -> CheckpointPlan -> checkpointed -> plan_tail_update -> [flush] [FUA] -> tail_updated
+//!           begin_fast_commit -> end_fast_commit              records of the running transaction, in an area of their own
 //!           plan_clean -> cleaned                             unmount, freeze
 //! ```
 //!
@@ -22,7 +23,7 @@
 //! | `journal` | handles and credits, and the states of the running transaction |
 //! | `commit` | the blocks of one transaction, encoded |
 //! | `checkpoint` | committed blocks that are not home yet, and the tail |
-//! | `recovery` | scan, revoke, replay or map; fast-commit records |
+//! | `recovery` | scan, revoke, replay or map; where fast commits count |
 //!
 //! # Invariants
 //! At most one transaction runs and one commits. A handle is granted only if its transaction fits into the log.
@@ -54,13 +55,12 @@ pub use checkpoint::{CheckpointPlan, CheckpointStep, TailUpdate};
 pub use commit::{CommitPlan, CommitTime, LogData, LogWrite};
 pub use error::JournalError;
 pub use journal::{
-    Begin, BlockChange, Committed, Extend, HandleRequest, Journal, Lock, Progress, Reservation,
-    Stopped, Ticket,
+    Begin, BlockChange, Committed, Extend, FastCommitBegin, FastCommitTicket, HandleRequest,
+    Journal, Lock, Progress, Reservation, Stopped, Ticket,
 };
 pub use log::{LogArea, LogBlock, LogRange};
 pub use parameters::{JournalParameters, LogState};
 pub use recovery::{
-    FastCommitName, FastCommitRecord, Recovered, Recovery, RecoveryMap, RecoveryMode, RecoveryStep,
-    Replacement,
+    FastCommits, Recovered, Recovery, RecoveryMap, RecoveryMode, RecoveryStep, Replacement,
 };
 pub use superblock::SuperblockWrite;

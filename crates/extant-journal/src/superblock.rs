@@ -71,6 +71,11 @@ impl SuperblockState {
         Some(SuperblockWrite::of(&self.durable))
     }
 
+    /// Whether a recovery would look for transactions, and for fast commits behind them.
+    pub(crate) fn is_log_in_use(&self) -> bool {
+        self.durable.start().is_some()
+    }
+
     /// The oldest transaction that the log says is needed.
     pub(crate) fn tail_tid(&self) -> TransactionId {
         TransactionId(self.durable.raw().sequence.get())

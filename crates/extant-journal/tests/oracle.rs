@@ -8,6 +8,7 @@ mod judged {
     use std::time::Duration;
 
     use extant_format::cast::usize_from;
+    use extant_format::fast_commit::{Record, Records};
     use extant_format::features::Incompat;
     use extant_format::jbd2::{JournalCompat, JournalIncompat, JournalSuperblock, MAGIC};
     use extant_format::{PhysicalBlock, Superblock};
@@ -335,11 +336,17 @@ mod judged {
         sync("fast");
         image.load();
         mount.unmount().unwrap();
-        let records = image.recover().fast_commits;
+        let found = image.recover().fast_commits.expect("the second file came by a fast commit");
+        let blocks = (0..found.blocks.len).map(|n| found.blocks.start.get() + n);
+        let blocks: Vec<_> =
+            blocks.map(|at| (at, image.log_block(LogBlock(at)).to_vec())).collect();
+        let records = blocks.iter().flat_map(|(at, bytes)| Records::new(bytes, *at));
+        let records: Vec<_> = records.map(Result::unwrap).collect();
+        assert_eq!(records.len(), usize_from(found.records));
         let created =
-            |record: &_| matches!(record, FastCommitRecord::Create(entry) if entry.name == b"fast");
+            |record: &Record<'_>| matches!(record, Record::Create(entry) if entry.name == b"fast");
         assert!(records.iter().any(created), "{records:?}");
-        assert!(records.iter().any(|record| matches!(record, FastCommitRecord::AddRange { .. })));
-        assert!(records.iter().any(|record| matches!(record, FastCommitRecord::Inode { .. })));
+        assert!(records.iter().any(|record| matches!(record, Record::AddRange(..))));
+        assert!(records.iter().any(|record| matches!(record, Record::Inode(..))));
     }
 }

@@ -231,7 +231,7 @@ fn fast_commits_of_ours_are_replayed() {
     }
     assert!(writer.seal(image.block_mut(first), log.tid));
     let mut scan = fast_commit::Scan::new(log.tid);
-    assert!(scan.feed(image.block(first)));
+    assert_eq!(scan.feed(image.block(first)), Ok(true));
     assert_eq!(scan.valid_records(), 4);
     let image = image.e2fsck(&["-fy"]);
     assert_eq!(crate::find(&image, InodeNumber::ROOT, b"by-fast-commit"), small);

@@ -116,8 +116,9 @@ pub enum BlockChange {
 pub struct Stopped {
     /// Blocks filed beyond the credits: a bug of the caller. They are filed nonetheless, to keep the operation whole.
     pub overrun: u32,
-    /// Whether a locked transaction has now lost its last handle.
-    pub ready_to_switch: bool,
+    /// Whether somebody waits for this: a locked transaction has lost its last handle, or updates are locked out and none
+    /// runs any more.
+    pub is_awaited: bool,
 }
 
 impl<B: Clone + AsRef<[u8]>> Journal<B> {
@@ -254,7 +255,8 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         running.open = running.open.saturating_sub(cost);
         running.updates = running.updates.saturating_sub(1);
         let used = running.filed(&self.parameters).saturating_sub(before);
-        Stopped { overrun: used.saturating_sub(cost), ready_to_switch: self.ready_to_switch() }
+        let is_awaited = running.updates == 0 && (running.locked || self.barrier > 0);
+        Stopped { overrun: used.saturating_sub(cost), is_awaited }
     }
 
     /// J3.2.

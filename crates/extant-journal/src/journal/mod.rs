@@ -8,6 +8,7 @@
 //! # Source
 //! Kernel `fs/jbd2/transaction.c` and `commit.c`. Differs: a transaction's blocks are sealed all at once by `switch`.
 
+mod fast_commit;
 mod handle;
 mod running;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use core::time::Duration;
 
 use extant_format::{PhysicalBlock, TransactionId};
 
+use self::fast_commit::FastCommitState;
+pub use self::fast_commit::{FastCommitBegin, FastCommitTicket};
 pub use self::handle::{Begin, BlockChange, Extend, HandleRequest, Reservation, Stopped, Ticket};
 use self::running::Running;
 use crate::checkpoint::{Checkpointing, TailUpdate};
@@ -43,6 +46,7 @@ pub struct Journal<B> {
     /// Credits set aside for handles that start later.
     reserved: u32,
     barrier: u32,
+    fast_commits: FastCommitState,
     aborted: Option<u16>,
     average_commit: Duration,
     last_commit_time: CommitTime,
@@ -66,6 +70,8 @@ pub enum Lock {
     Locked,
     /// This earlier transaction is still committing; wait for it, then lock.
     Wait(TransactionId),
+    /// A fast commit is being written; wait for it, then lock.
+    WaitFastCommit,
     /// It does not run (any more); see [`Journal::progress`].
     NotRunning,
 }
@@ -114,6 +120,7 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
             next_tid: state.next_tid,
             reserved: 0,
             barrier: 0,
+            fast_commits: FastCommitState::default(),
             aborted: None,
             average_commit: Duration::ZERO,
             last_commit_time: state.last_commit_time,
@@ -206,6 +213,9 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
             (Some(running), Some(committing)) if running.tid == tid => {
                 Ok(Lock::Wait(committing.tid))
             }
+            (Some(running), None) if running.tid == tid && self.fast_commits.under_way => {
+                Ok(Lock::WaitFastCommit)
+            }
             (Some(running), None) if running.tid == tid => {
                 running.locked = true;
                 Ok(Lock::Locked)
@@ -262,6 +272,7 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
             forgotten: running.forgotten,
             switched_at: now,
         });
+        self.fast_commits = FastCommitState::default();
         plan.superblock = self.superblock.first_commit(running.tid, start);
         plan.tail = self.commit_tail();
         Ok(plan)
@@ -322,7 +333,8 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.superblock.clear_errno()
     }
 
-    /// Keeps new handles out, for a freeze; counted. Wait until [`Self::updates_drained`].
+    /// Keeps new handles out, for a freeze or a fast commit; counted. Wait until [`Self::updates_drained`], or
+    /// [`Self::handles_stopped`].
     pub fn lock_updates(&mut self) {
         self.barrier = self.barrier.saturating_add(1);
     }
@@ -330,11 +342,6 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
     /// Whether no handle runs and none is reserved.
     pub fn updates_drained(&self) -> bool {
         self.reserved == 0 && self.running.as_ref().is_none_or(|running| running.updates == 0)
-    }
-
-    /// Whether somebody keeps new handles out.
-    pub fn is_locked_for_updates(&self) -> bool {
-        self.barrier > 0
     }
 
     /// Ends one [`Self::lock_updates`].

@@ -1,7 +1,9 @@
 //! The rules of handles, commits and checkpoints, each by its name.
 
+use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
+
 use super::*;
-use crate::testing::{Bytes, parameters};
+use crate::testing::{Bytes, parameters, with_features};
 use crate::{CheckpointPlan, CheckpointStep, LogArea, LogBlock};
 
 fn journal() -> Journal<Bytes> {
@@ -185,8 +187,8 @@ fn a_reserved_handle_joins_a_locked_transaction() {
     ));
     let late = journal.start_reserved(reservation.unwrap(), Duration::ZERO).unwrap();
     assert_eq!(late.tid(), TransactionId(7));
-    assert!(!journal.stop(ticket, []).ready_to_switch);
-    assert!(journal.stop(late, [(block(3), BlockChange::Dirty)]).ready_to_switch);
+    assert!(!journal.stop(ticket, []).is_awaited);
+    assert!(journal.stop(late, [(block(3), BlockChange::Dirty)]).is_awaited);
 }
 
 #[test]
@@ -207,7 +209,7 @@ fn a_transaction_waits_for_the_handles_that_were_pinned_to_it() {
     ));
     let late = journal.start_reserved(pinned, Duration::ZERO).unwrap();
     assert_eq!(late.tid(), tid);
-    assert!(journal.stop(late, [(block(4), BlockChange::Dirty)]).ready_to_switch);
+    assert!(journal.stop(late, [(block(4), BlockChange::Dirty)]).is_awaited);
     let plan = journal.switch(Duration::ZERO, seal(1)).unwrap();
     let _ = journal.committed(plan, Duration::ZERO).unwrap();
 
@@ -539,4 +541,115 @@ fn log_positions_wrap_in_a_plan() {
     let at = plan.log_writes().iter().map(|write| write.at.get()).collect::<Vec<_>>();
     assert_eq!(at, [1198, 1199, 1, 2]);
     assert_eq!(plan.commit_block(CommitTime::default()).at, LogBlock(3));
+}
+
+/// A journal with an area of 100 blocks for fast commits, whose first transaction has committed.
+fn journal_with_area() -> Journal<Bytes> {
+    let features = JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT;
+    let mut parameters = with_features(1024, 1300, features).superblock().clone();
+    parameters.change(|raw| raw.num_fc_blocks = 100.into());
+    let parameters = JournalParameters::new(parameters).unwrap();
+    let state = LogState {
+        next_tid: TransactionId(7),
+        head: LogBlock(1),
+        last_commit_time: CommitTime::default(),
+    };
+    let mut journal = Journal::new(parameters, state);
+    let _ = run(&mut journal, &[(5, BlockChange::Dirty)]);
+    assert!(matches!(journal.begin_fast_commit(TransactionId(7)), FastCommitBegin::Refused));
+    let _ = commit(&mut journal, 1);
+    let _ = run(&mut journal, &[(6, BlockChange::Dirty)]);
+    journal
+}
+
+fn begin_fast(journal: &mut Journal<Bytes>) -> FastCommitTicket {
+    match journal.begin_fast_commit(TransactionId(8)) {
+        FastCommitBegin::Granted(ticket) => ticket,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+#[test]
+fn j10_1_no_fast_commit_while_the_log_is_empty_on_disk() {
+    let mut journal = journal_with_area();
+    let ticket = begin_fast(&mut journal);
+    journal.end_fast_commit(ticket, 1);
+    let plan = checkpoint(&mut journal, u32::MAX);
+    let _ = journal.checkpointed(plan, &[]);
+    let update = journal.plan_tail_update().unwrap();
+    journal.tail_updated(update);
+    let _ = commit(&mut journal, 2);
+    let plan = checkpoint(&mut journal, u32::MAX);
+    let _ = journal.checkpointed(plan, &[]);
+    let _ = journal.plan_clean().unwrap();
+    journal.cleaned();
+    let _ = run(&mut journal, &[(6, BlockChange::Dirty)]);
+    let tid = journal.running().unwrap();
+    assert!(matches!(journal.begin_fast_commit(tid), FastCommitBegin::Refused));
+}
+
+#[test]
+fn j10_1_fast_commits_and_full_ones_wait_for_each_other() {
+    let mut journal = journal_with_area();
+    let ticket = begin_fast(&mut journal);
+    assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Wait));
+    assert_eq!(journal.lock(TransactionId(8)), Ok(Lock::WaitFastCommit));
+    journal.end_fast_commit(ticket, 1);
+    let plan = switch(&mut journal, 2);
+    let _ = run(&mut journal, &[(7, BlockChange::Dirty)]);
+    assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Wait));
+    assert!(matches!(journal.begin_fast_commit(TransactionId(9)), FastCommitBegin::Wait));
+    let _ = journal.committed(plan, Duration::ZERO).unwrap();
+    assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Done));
+}
+
+#[test]
+fn j10_7_a_full_commit_starts_the_area_again() {
+    let mut journal = journal_with_area();
+    let first = begin_fast(&mut journal);
+    // The first block behind the log stays unused.
+    assert_eq!((first.start(), first.room(), first.is_first()), (LogBlock(1201), 99, true));
+    journal.end_fast_commit(first, 3);
+    let second = begin_fast(&mut journal);
+    assert_eq!((second.start(), second.room(), second.is_first()), (LogBlock(1204), 96, false));
+    journal.end_fast_commit(second, 96);
+    let full = begin_fast(&mut journal);
+    assert_eq!((full.room(), full.is_first()), (0, false));
+    journal.end_fast_commit(full, 0);
+    let _ = commit(&mut journal, 2);
+    let _ = run(&mut journal, &[(7, BlockChange::Dirty)]);
+    let FastCommitBegin::Granted(again) = journal.begin_fast_commit(TransactionId(9)) else {
+        panic!()
+    };
+    assert_eq!((again.start(), again.is_first()), (LogBlock(1201), true));
+}
+
+#[test]
+fn the_log_begins_with_the_transaction_of_fast_commits_once_all_is_home() {
+    let mut journal = journal_with_area();
+    assert!(!journal.is_all_home() && !journal.is_tail_running());
+    assert!(journal.plan_fast_commit_tail().is_none());
+    let plan = checkpoint(&mut journal, u32::MAX);
+    let _ = journal.checkpointed(plan, &[]);
+    let update = journal.plan_fast_commit_tail().unwrap();
+    let superblock = JournalSuperblock::parse(update.superblock.bytes()).unwrap();
+    assert_eq!(superblock.sequence(), TransactionId(8));
+    assert_eq!(superblock.start(), Some(journal.log.head.get()));
+    journal.tail_updated(update);
+    assert!(journal.is_tail_running());
+    assert_eq!(journal.free_log_blocks(), journal.parameters().area().len());
+}
+
+#[test]
+fn a_fast_commit_waits_for_handles_but_not_for_credits_set_aside() {
+    let mut journal = journal_with_area();
+    let request = HandleRequest { blocks: 1, revokes: 0, reserved: 1 };
+    let (ticket, reservation) = begin(&mut journal, request);
+    journal.lock_updates();
+    assert!(!journal.handles_stopped());
+    assert!(matches!(journal.begin(request, Duration::ZERO), Begin::WaitBarrier));
+    assert!(journal.stop(ticket, []).is_awaited);
+    assert!(journal.handles_stopped() && !journal.updates_drained());
+    journal.unlock_updates();
+    journal.release(reservation.unwrap());
 }

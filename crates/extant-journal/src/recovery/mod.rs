@@ -9,7 +9,6 @@
 //! Kernel `fs/jbd2/recovery.c`. Differs: a damaged commit block (J7.3) stops us before replay, not after it; blocks
 //! outside the file system are refused, also before replay; the end of each pass is bounded.
 
-mod fast_commit;
 mod map;
 mod passes;
 #[cfg(test)]
@@ -19,11 +18,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use extant_format::cast::{u64_from, usize_from};
+use extant_format::fast_commit::Scan as FastCommitScan;
 use extant_format::jbd2::Tag;
 use extant_format::{PhysicalBlock, TransactionId};
 
-use self::fast_commit::FastCommitScan;
-pub use self::fast_commit::{FastCommitName, FastCommitRecord};
 pub use self::map::{RecoveryMap, Replacement};
 use crate::superblock::{SuperblockState, SuperblockWrite};
 use crate::{CommitTime, JournalError, JournalParameters, LogBlock, LogRange, LogState};
@@ -68,8 +66,19 @@ pub struct Recovered {
     pub revoked: u32,
     /// Where the newest versions are; empty in [`RecoveryMode::Replay`].
     pub map: RecoveryMap,
-    /// Fast commits after the last transaction, to be applied in this order (section 10).
-    pub fast_commits: Vec<FastCommitRecord>,
+    /// Fast commits after the last transaction, to be applied in their order (section 10); `None` if there are none.
+    pub fast_commits: Option<FastCommits>,
+}
+
+/// Where the fast commits lie that count. Applying them is the engine's part.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FastCommits {
+    /// The transaction that they are a part of: the one after the last in the log.
+    pub tid: TransactionId,
+    /// The blocks of the journal that hold them.
+    pub blocks: LogRange,
+    /// How many records of these blocks count, from the first on.
+    pub records: u32,
 }
 
 /// A recovery under way.
@@ -172,7 +181,7 @@ impl Recovery {
             blocks: BTreeMap::new(),
             batch: BTreeMap::new(),
             map: RecoveryMap::default(),
-            fast_commit: FastCommitScan::default(),
+            fast_commit: FastCommitScan::new(TransactionId(0)),
             damage: None,
             transactions: 0,
             replayed: 0,
@@ -292,8 +301,15 @@ impl Recovery {
             replayed: self.replayed,
             revoked: self.revoked,
             map: core::mem::take(&mut self.map),
-            fast_commits: self.fast_commit.take_records(),
+            fast_commits: self.fast_commits(),
         }))
+    }
+
+    fn fast_commits(&self) -> Option<FastCommits> {
+        let start = self.parameters.fast_commit_area()?.first();
+        let (len, records) = (self.fast_commit.valid_blocks(), self.fast_commit.valid_records());
+        let blocks = LogRange { start, len };
+        (records > 0).then_some(FastCommits { tid: self.end, blocks, records })
     }
 }
 

@@ -8,7 +8,7 @@ use extant_format::jbd2::{
     TagFlags,
 };
 
-use super::{Pass, Recovery, RecoveryMode, Replacement};
+use super::{FastCommitScan, Pass, Recovery, RecoveryMode, Replacement};
 use crate::{CommitTime, JournalError};
 
 impl Recovery {
@@ -186,6 +186,7 @@ impl Recovery {
             (Pass::Replay, Some(_)) => Pass::FastCommit,
             (Pass::Replay, None) | (Pass::FastCommit | Pass::Done, _) => Pass::Done,
         };
+        self.fast_commit = FastCommitScan::new(self.end);
         self.tags.clear();
         self.walked = 0;
         self.tid = self.parameters.superblock().sequence();
@@ -198,7 +199,7 @@ impl Recovery {
 
     fn fast_commit_block(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
         let next = self.position.get().checked_add(1);
-        let more = self.fast_commit.block(bytes, self.end);
+        let more = self.fast_commit.feed(bytes).map_err(JournalError::Unsupported)?;
         let end = self.parameters.fast_commit_area().map_or(0, |area| area.end());
         match next.filter(|&next| more && next < end) {
             Some(next) => self.position.0 = next,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use extant_format::InodeNumber;
 use extant_format::cast::usize_from;
+use extant_format::corruption::Unsupported;
 use extant_format::crc::crc32c;
 use extant_format::jbd2::{JournalIncompat, MAGIC};
 use proptest::prelude::*;
@@ -330,19 +330,29 @@ fn fast_commits_after_the_last_transaction_count_up_to_their_last_valid_tail() {
     let hole = record(2, &words(&[12, 7, 3]));
     *log.block(LogBlock(1245)) = fast_commit_block(next, &[head, unlink]);
     *log.block(LogBlock(1246)) = fast_commit_block(next, &[hole]);
-    let (number, dir) = (InodeNumber::new(12).unwrap(), InodeNumber::ROOT);
-    let unlinked = FastCommitName { parent: dir, inode: number, name: b"name".to_vec() };
-    let expected = [
-        FastCommitRecord::Unlink(unlinked),
-        FastCommitRecord::DeleteRange { inode: number, start: 7, len: 3 },
-    ];
-    assert_eq!(log.recover().1.unwrap().fast_commits, expected);
+    let found = |log: &TestLog| log.recover().1.unwrap().fast_commits;
+    let blocks = |len| LogRange { start: LogBlock(1245), len };
+    let both = FastCommits { tid: T1.next(), blocks: blocks(2), records: 5 };
+    assert_eq!(found(&log), Some(both));
     // Torn: the first fast commit alone counts.
     log.block(LogBlock(1246))[5] ^= 1;
-    assert_eq!(log.recover().1.unwrap().fast_commits, expected[..1]);
+    assert_eq!(found(&log), Some(FastCommits { blocks: blocks(1), records: 3, ..both }));
     // Overtaken by a full commit: none does.
     log.commit(11, &[Fill(6, 1)]);
-    assert_eq!(log.recover().1.unwrap().fast_commits, []);
+    assert_eq!(found(&log), None);
+}
+
+#[test]
+fn fast_commits_with_features_that_nobody_knows_are_refused() {
+    let features = JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT;
+    let mut log = TestLog::new(&with_features(1024, 1500, features));
+    log.commit(10, &[Fill(5, 1)]);
+    let tid = T1.next().get();
+    let words = [0_u32.to_le_bytes(), tid.to_le_bytes()].concat();
+    let mut head = record(9, &words);
+    head[4] = 2;
+    *log.block(LogBlock(1245)) = fast_commit_block(tid, &[head]);
+    assert_eq!(error(&log), JournalError::Unsupported(Unsupported::FastCommit(2)));
 }
 
 proptest! {

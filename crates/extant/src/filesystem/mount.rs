@@ -232,7 +232,7 @@ fn with_features(
 
 /// What was made durable by fast commits must not be lost; until they are replayed here, another has to do it.
 fn refuse_fast_commits(recovered: &Recovered) -> Result<(), Error> {
-    if recovered.fast_commits.is_empty() {
+    if recovered.fast_commits.is_none() {
         return Ok(());
     }
     Err(Error::NotSupported(

@@ -50,7 +50,9 @@ impl Transactions {
                 }
                 Progress::Running | Progress::Locked => {
                     match locked.journal.lock(tid).map_err(|e| self.refusal(e))? {
-                        Lock::Wait(_) | Lock::NotRunning => locked = state.changed.wait(locked),
+                        Lock::Wait(_) | Lock::WaitFastCommit | Lock::NotRunning => {
+                            locked = state.changed.wait(locked);
+                        }
                         Lock::Locked if locked.journal.ready_to_switch() => {
                             locked = self.commit_locked(state, locked)?;
                         }

@@ -269,10 +269,9 @@ impl Transactions {
             }
         }
         let stopped = locked.journal.stop(ticket, changes.blocks);
-        let is_awaited = stopped.ready_to_switch || locked.journal.is_locked_for_updates();
         drop(locked);
         debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");
-        if is_awaited {
+        if stopped.is_awaited {
             state.changed.notify_all();
         }
     }
