@@ -22,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --sabotage to see it fail
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
+  fast-commit
+          fast commits of the kernel recovered, and ours by it: --seeds N --first SEED; needs root
   contents
           random operations against a plain model of files: --seeds N --first SEED --operations N each
   schedules [COUNT]
@@ -89,6 +91,7 @@ fn check(arguments: &[&str]) -> Result<(), String> {
         ["crash", ref rest @ ..] => {
             check_options(rest, &["--seeds", "--first", "--images"], &["--sabotage"])
         }
+        ["fast-commit", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &[]),
         // A tree comes last if one is named.
         ["kill", ref options @ .., tree] if Path::new(tree).is_dir() => {
             check_options(options, &["--count", "--size"], &[])

@@ -72,7 +72,8 @@ impl<'a> Record<'a> {
         })
     }
 
-    const fn tag(&self) -> u16 {
+    /// The number of its kind.
+    pub const fn tag(&self) -> u16 {
         match self {
             Self::AddRange(..) => 1,
             Self::DeleteRange(..) => 2,

@@ -109,6 +109,15 @@ impl Superblock {
         has.then(|| InodeNumber::new(self.raw.orphan_file_inum.get())).flatten()
     }
 
+    /// Inodes of the file system itself beyond those of a fixed number: orphan file and quotas.
+    pub fn special_inodes(&self) -> impl Iterator<Item = InodeNumber> {
+        let Self { raw, .. } = self;
+        let quotas = [raw.usr_quota_inum, raw.grp_quota_inum, raw.prj_quota_inum];
+        let journal = [raw.journal_inum];
+        let numbers = quotas.into_iter().chain(journal).map(|number| number.get());
+        numbers.filter_map(InodeNumber::new).chain(self.orphan_file())
+    }
+
     /// Head of the orphan list.
     pub fn last_orphan(&self) -> Option<InodeNumber> {
         InodeNumber::new(self.raw.last_orphan.get())

@@ -9,6 +9,7 @@ pub mod contents;
 pub mod counts;
 pub mod crash;
 pub mod damage;
+pub mod fast_commit;
 pub mod kill;
 pub mod oracle;
 pub mod recipes;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cap::Cap;
@@ -10,6 +11,7 @@ use extant_device::OperationKind;
 use extant_lab::contents;
 use extant_lab::crash::{self, Report};
 use extant_lab::damage::{self, Case, Run, Watch};
+use extant_lab::fast_commit;
 use extant_lab::kill;
 use extant_lab::oracle;
 use extant_testkit::{Effect, Fault};
@@ -36,6 +38,8 @@ enum Suite {
     DamageWorker { seed: u64, first: u64, step: u64, count: u64 },
     /// Recovers crash images of scripts
     Crash(CrashArgs),
+    /// Recovers fast commits of the kernel, and lets it recover ours
+    FastCommit(FastCommitArgs),
     /// Runs random operations on files against a plain model
     Contents(ContentsArgs),
     /// Kills copies of a tree, and looks for what had been synced
@@ -70,6 +74,16 @@ struct TraceArgs {
     /// The first random script's seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct FastCommitArgs {
+    /// How many scripts
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +160,7 @@ fn main() -> ExitCode {
             damage::work(seed, first, step, count, limit_memory);
             true
         }
+        Suite::FastCommit(arguments) => run_fast_commit(&arguments),
         Suite::Contents(arguments) => run_contents(&arguments),
         Suite::Kill(arguments) => run_kills(&arguments),
         Suite::KillCopier { image, tree } => match kill::copy(&image, &tree) {
@@ -205,6 +220,30 @@ fn run_contents(arguments: &ContentsArgs) -> bool {
         Err(failures) => failures.iter().for_each(|failure| println!("FAILED {failure}")),
     }
     outcome.is_ok()
+}
+
+fn run_fast_commit(arguments: &FastCommitArgs) -> bool {
+    let start = Instant::now();
+    let (mut done, mut failed) = (0, 0);
+    let seen = Arc::new(fast_commit::Seen::default());
+    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
+        match fast_commit::recover_from_kernel(seed, &seen) {
+            None => return true,
+            Some(Ok(())) => {}
+            Some(Err(reason)) => {
+                failed += 1;
+                println!("FAILED seed {seed}: {reason}");
+            }
+        }
+        done += 1;
+    }
+    println!(
+        "{done} scripts, records by tag {:?}, {} refused by the kernel, {failed} failed, {} s",
+        seen.tags(),
+        seen.refused(),
+        start.elapsed().as_secs()
+    );
+    failed == 0
 }
 
 fn run_kills(arguments: &KillArgs) -> bool {

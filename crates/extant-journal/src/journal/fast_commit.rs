@@ -36,7 +36,7 @@ pub enum FastCommitBegin {
     Wait,
     /// The transaction has committed in full, or never began.
     Done,
-    /// Only a full commit will do: there is no area, or the log is empty on disk.
+    /// Only a full commit will do: there is no area, the log is empty on disk, or somebody waits for a full commit.
     Refused,
 }
 
@@ -83,9 +83,9 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         if self.committing.is_some() || self.fast_commits.under_way {
             return FastCommitBegin::Wait;
         }
-        let Some(area) =
-            self.parameters.fast_commit_area().filter(|_| self.superblock.is_log_in_use())
-        else {
+        let is_wanted = self.running.as_ref().is_some_and(|running| running.commit_wanted);
+        let may = self.superblock.is_log_in_use() && !is_wanted;
+        let Some(area) = self.parameters.fast_commit_area().filter(|_| may) else {
             return FastCommitBegin::Refused;
         };
         let used = self.fast_commits.used.min(area.len());

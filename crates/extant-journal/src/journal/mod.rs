@@ -214,6 +214,8 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
                 Ok(Lock::Wait(committing.tid))
             }
             (Some(running), None) if running.tid == tid && self.fast_commits.under_way => {
+                // The next fsync commits in full too, or this might wait for ever.
+                running.commit_wanted = true;
                 Ok(Lock::WaitFastCommit)
             }
             (Some(running), None) if running.tid == tid => {

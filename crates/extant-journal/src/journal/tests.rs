@@ -595,6 +595,7 @@ fn j10_1_fast_commits_and_full_ones_wait_for_each_other() {
     assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Wait));
     assert_eq!(journal.lock(TransactionId(8)), Ok(Lock::WaitFastCommit));
     journal.end_fast_commit(ticket, 1);
+    assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Refused));
     let plan = switch(&mut journal, 2);
     let _ = run(&mut journal, &[(7, BlockChange::Dirty)]);
     assert!(matches!(journal.begin_fast_commit(TransactionId(8)), FastCommitBegin::Wait));

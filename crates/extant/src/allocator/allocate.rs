@@ -76,51 +76,6 @@ impl Allocator {
         })
     }
 
-    /// Takes the first free cluster from `goal` on, around the volume: for the replay of fast commits, which must avoid the
-    /// blocks that it will need itself.
-    ///
-    /// # Errors
-    /// As [`Self::allocate`].
-    /// # Source
-    /// Kernel `fs/ext4/mballoc.c`, `ext4_mb_new_blocks_simple`.
-    pub(crate) fn allocate_first_free(
-        &self,
-        handle: &mut Handle<'_>,
-        goal: PhysicalBlock,
-        avoid: &[PhysicalRange],
-    ) -> Result<PhysicalBlock, Error> {
-        let (first, from) = self.layout.place(goal).unwrap_or_default();
-        let others = (first.0 + 1..self.layout.groups).chain(0..=first.0);
-        for (group, from) in
-            [(first, from)].into_iter().chain(others.map(|group| (BlockGroup(group), 0)))
-        {
-            let found = self.with_buddy(group, |state, buddy| {
-                let mut start = buddy.next_free(from);
-                let avoided = |start| {
-                    let cluster = PhysicalRange::new(
-                        self.layout.block(group, start),
-                        self.layout.cluster_ratio().into(),
-                    );
-                    cluster.is_some_and(|cluster| avoid.iter().any(|range| range.overlaps(cluster)))
-                };
-                while start < buddy.clusters() && avoided(start) {
-                    start = buddy.next_free(start + 1);
-                }
-                (start < buddy.clusters()).then(|| {
-                    buddy.mark_used(start, 1);
-                    state.pinned += 1;
-                    Run { group, start, len: 1 }
-                })
-            })?;
-            if let Some(run) = found.flatten() {
-                self.mark_taken(handle, run, run)?;
-                self.ledger.allocated(ClusterCount(1));
-                return Ok(self.layout.block(group, run.start));
-            }
-        }
-        Err(Error::NoSpace { wanted: ClusterCount(1), free: self.ledger.free_space().free })
-    }
-
     /// Drops what is set aside for `inode`: how many preallocations there were.
     ///
     /// Source: kernel `ext4_discard_preallocations`.
@@ -315,7 +270,12 @@ impl Allocator {
     }
 
     /// Marks `run` in its bitmap; if that fails, `all` of what was pinned around it goes back to the buddy.
-    fn mark_taken(&self, handle: &mut Handle<'_>, run: Run, all: Run) -> Result<Run, Error> {
+    pub(super) fn mark_taken(
+        &self,
+        handle: &mut Handle<'_>,
+        run: Run,
+        all: Run,
+    ) -> Result<Run, Error> {
         let start = self.layout.block(run.group, run.start);
         let range = PhysicalRange::new(start, u64::from(run.len) << self.layout.cluster_bits);
         if range.is_none_or(|range| self.zones.overlaps(None, range)) {

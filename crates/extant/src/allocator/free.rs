@@ -23,6 +23,13 @@ pub(super) struct Freed {
     counted: bool,
 }
 
+impl Freed {
+    /// A run whose freeing the ledger was told of.
+    pub(super) const fn counted(run: Run) -> Self {
+        Self { run, counted: true }
+    }
+}
+
 impl Allocator {
     /// Frees `range` of `owner`; returns how many clusters that are.
     ///
@@ -134,7 +141,7 @@ impl Allocator {
     }
 
     /// Puts freed runs into their buddies.
-    fn give_back(&self, freed: &[Freed]) {
+    pub(super) fn give_back(&self, freed: &[Freed]) {
         for freed in freed {
             self.group(freed.run.group).trimmed = None;
             self.release(freed.run);

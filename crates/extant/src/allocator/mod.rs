@@ -16,6 +16,7 @@
 //! | `validity.rs` | blocks of the file system itself |
 //! | `group.rs` | a group in memory; its bitmap and descriptor under a handle |
 //! | `allocate.rs`, `free.rs`, `inodes.rs` | the three doors |
+//! | `replay.rs` | blocks and inodes by number, for fast commits |
 //!
 //! # Invariants
 //! Inside the allocator all lengths are clusters. A buddy's used clusters are those of the bitmap and those *pinned*: set
@@ -47,6 +48,7 @@ mod inodes;
 mod layout;
 mod normalize;
 mod preallocation;
+mod replay;
 mod request;
 #[cfg(test)]
 mod tests;

@@ -15,8 +15,10 @@ mod freeze;
 mod gate;
 mod layers;
 mod mount;
+mod open_journal;
 mod operations;
 mod recovered_view;
+mod replay;
 #[cfg(test)]
 mod safety_tests;
 mod support;

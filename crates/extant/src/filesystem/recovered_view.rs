@@ -4,7 +4,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use extant_device::{
     BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, Frame, Operation, OperationKind,
@@ -13,30 +12,44 @@ use extant_device::{
 use extant_format::cast::{u64_from, usize_from};
 use extant_journal::Replacement;
 
-/// Reads through the log; refuses to write.
+/// Reads through the log, and through what fast commits change; refuses to write.
 pub(super) struct RecoveredView {
     data: Arc<dyn BlockDevice>,
     journal: Arc<dyn BlockDevice>,
     block_bytes: u32,
-    /// By byte offset of the block on the data device: where on the journal's device its newest version is.
-    copies: BTreeMap<u64, (u64, Replacement)>,
+    /// By byte offset of the block on the data device.
+    copies: BTreeMap<u64, Copy>,
+}
+
+/// Where the newest version of a block is.
+#[derive(Clone, Debug)]
+pub(super) enum Copy {
+    /// At this byte offset of the journal's device.
+    Logged(u64, Replacement),
+    /// Here.
+    InMemory(Frame),
 }
 
 impl RecoveredView {
-    /// `data` with the blocks of `copies` read from `journal` instead.
+    /// `data` with the blocks of `copies` read from there instead.
     pub(super) fn new(
         data: Arc<dyn BlockDevice>,
         journal: Arc<dyn BlockDevice>,
         block_bytes: u32,
-        copies: BTreeMap<u64, (u64, Replacement)>,
+        copies: BTreeMap<u64, Copy>,
     ) -> Self {
         Self { data, journal, block_bytes, copies }
     }
 
-    fn log_copy(&self, (offset, replacement): (u64, Replacement)) -> Result<Frame, DeviceError> {
-        let mut frame = self.journal.read_frame(offset, usize_from(self.block_bytes))?;
-        replacement.decode(frame.make_mut());
-        Ok(frame)
+    fn read_copy(&self, copy: &Copy) -> Result<Frame, DeviceError> {
+        match copy {
+            Copy::InMemory(frame) => Ok(frame.clone()),
+            Copy::Logged(offset, replacement) => {
+                let mut frame = self.journal.read_frame(*offset, usize_from(self.block_bytes))?;
+                replacement.decode(frame.make_mut());
+                Ok(frame)
+            }
+        }
     }
 
     /// Lays the log's copies over what was read from the device.
@@ -46,9 +59,8 @@ impl RecoveredView {
         let Operation::Read { into } = &mut request.operation else { return Ok(()) };
         let block_bytes = u64::from(self.block_bytes);
         let first = start.saturating_sub(block_bytes - 1);
-        let copies: Vec<_> = self.copies.range(first..end).map(|(&at, &copy)| (at, copy)).collect();
-        for (at, copy) in copies {
-            let bytes = self.log_copy(copy)?;
+        for (&at, copy) in self.copies.range(first..end) {
+            let bytes = self.read_copy(copy)?;
             let mut frame_start = start;
             for frame in into.iter_mut() {
                 let frame_end = frame_start + u64_from(frame.len());

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `flags.rs` | questions and answers |
 //! | `look_up.rs`, `delay.rs`, `map.rs`, `remove.rs`, `cut.rs`, `shift.rs` | the operations |
+//! | `replay.rs` | runs with a known place, for fast commits |
 //! | `promise.rs`, `publish.rs` | what delayed data is promised, and what becomes of promises |
 //! | `credits.rs` | how much a handle has to ask for |
 //! | `events.rs` | what tracepoints are told |
@@ -37,6 +38,7 @@ mod map;
 mod promise;
 mod publish;
 mod remove;
+mod replay;
 mod shift;
 #[cfg(test)]
 pub(crate) mod tests;

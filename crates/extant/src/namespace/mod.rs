@@ -8,6 +8,7 @@
 //! | `inline.rs`, `disk.rs` | entries inside the inode; blocks through the map; which of the two |
 //! | `spawn.rs` | new inodes: owner, mode, flags, access control lists |
 //! | `create.rs`, `remove.rs`, `rename.rs` | the operations, each one transaction |
+//! | `replay.rs` | names that fast commits brought and took |
 //! | `encrypted.rs` | how names and targets look without their key |
 //!
 //! # Invariants
@@ -32,6 +33,7 @@ mod name;
 mod read_dir;
 mod remove;
 mod rename;
+mod replay;
 mod spawn;
 mod tree;
 
@@ -42,7 +44,7 @@ use core::ops::ControlFlow;
 use extant_format::corruption::{Place, Rule};
 use extant_format::hash::{CharSign, HashVersion};
 use extant_format::inode::{InodeFlags, InodeRecord};
-use extant_format::{Compat, FileType, Geometry, RoCompat, Superblock};
+use extant_format::{Compat, FileType, Geometry, RoCompat, Superblock, Timestamp};
 
 pub use create::NodeKind;
 use directory::{Found, Hashing};
@@ -283,10 +285,14 @@ impl Namespace {
 
     /// Notes in a directory that its names have changed, and stores it.
     fn touch(&self, handle: &mut Handle<'_>, dir: &Inode) -> Result<(), Error> {
-        let now = self.clock.wall();
+        self.touch_at(handle, dir, self.clock.wall())
+    }
+
+    /// The same, as of another time.
+    fn touch_at(&self, handle: &mut Handle<'_>, dir: &Inode, when: Timestamp) -> Result<(), Error> {
         {
             let mut core = dir.core.lock();
-            (core.mtime, core.ctime, core.version) = (now, now, core.version.wrapping_add(1));
+            (core.mtime, core.ctime, core.version) = (when, when, core.version.wrapping_add(1));
             if !self.geometry().compat.contains(Compat::DIR_INDEX) {
                 core.flags -= InodeFlags::INDEX;
             }

@@ -94,6 +94,11 @@ impl Orphans {
         state.list.is_empty() && state.slots.is_empty()
     }
 
+    /// Whether the inode is on the list, so that its time of deletion is no time but the next inode's number.
+    pub(crate) fn is_listed(&self, inode: InodeNumber) -> bool {
+        self.state.lock().list.contains(&inode)
+    }
+
     /// Notes that nobody uses an inode that has lost its last link otherwise than by a name: somebody has to free it.
     pub(crate) fn note_unused(&self, inode: InodeNumber) {
         self.state.lock().unused.insert(inode);

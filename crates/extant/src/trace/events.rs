@@ -48,6 +48,8 @@ macro_rules! events {
                 match *self {
                     $(Self::$variant { $($field),* } => {
                         $(let $field = FieldValue::from($field);)*
+                        // Some go on in the device's own sentence.
+                        f.write_str(if $text.starts_with([',', ':']) { "" } else { " " })?;
                         write!(f, $text)
                     })*
                 }
@@ -60,7 +62,7 @@ impl Event {
     /// The event's text as on `device`.
     pub fn on(&self, device: DeviceNumber) -> impl fmt::Display + '_ {
         fmt::from_fn(move |f| {
-            write!(f, "dev {},{} ", device.major, device.minor)?;
+            write!(f, "dev {},{}", device.major, device.minor)?;
             self.print(f)
         })
     }
@@ -361,6 +363,38 @@ events! {
     /// So many went.
     EsShrinkScanExit "ext4_es_shrink_scan_exit" { nr_shrunk: u32, cache_cnt: u32 }
         "nr_shrunk {nr_shrunk} cache_cnt {cache_cnt}";
+
+    // Fast commits.
+
+    /// An `fsync` would have them.
+    FcCommitStart "ext4_fc_commit_start" { tid: u32 } "tid {tid}";
+    /// It is over: 0 written, 1 not possible for what was done, 2 not needed, 3 failed; with the sums of all.
+    FcCommitStop "ext4_fc_commit_stop"
+        { nblks: u32, reason: u32, num_fc: u32, num_fc_ineligible: u32, nblks_agg: u32, tid: u32 }
+        "nblks {nblks}, reason {reason}, fc = {num_fc}, ineligible = {num_fc_ineligible}, agg_nblks {nblks_agg}, tid {tid}";
+    /// What a fast or a full commit has written is forgotten; `j_fc_off` blocks of the area are taken.
+    FcCleanup "ext4_fc_cleanup" { j_fc_off: u32, full: bool, tid: u32 } ", j_fc_off {j_fc_off}, full {full}, tid {tid}";
+    /// The next fast commit has the inode; `error` is -17 if it had it already.
+    FcTrackInode "ext4_fc_track_inode" { t_tid: u32, i_ino: InodeNumber, i_sync_tid: u32, error: i32 }
+        ", t_tid {t_tid}, inode {i_ino}, i_sync_tid {i_sync_tid}, error {error}";
+    /// The next fast commit tells what these blocks are then, the last included.
+    FcTrackRange "ext4_fc_track_range"
+        { t_tid: u32, i_ino: InodeNumber, i_sync_tid: u32, error: i32, start: u32, end: u32 }
+        ", t_tid {t_tid}, inode {i_ino}, i_sync_tid {i_sync_tid}, error {error}, start {start}, end {end}";
+    /// The next fast commit has a new inode's name.
+    FcTrackCreate "ext4_fc_track_create" { t_tid: u32, i_ino: InodeNumber, i_sync_tid: u32, error: i32 }
+        ", t_tid {t_tid}, ino {i_ino}, i_sync_tid {i_sync_tid}, error {error}";
+    /// The next fast commit has one more name.
+    FcTrackLink "ext4_fc_track_link" { t_tid: u32, i_ino: InodeNumber, i_sync_tid: u32, error: i32 }
+        ", t_tid {t_tid}, ino {i_ino}, i_sync_tid {i_sync_tid}, error {error}";
+    /// The next fast commit has one name less.
+    FcTrackUnlink "ext4_fc_track_unlink" { t_tid: u32, i_ino: InodeNumber, i_sync_tid: u32, error: i32 }
+        ", t_tid {t_tid}, ino {i_ino}, i_sync_tid {i_sync_tid}, error {error}";
+    /// A recovery looked at a block of fast commits.
+    FcReplayScan "ext4_fc_replay_scan" { error: i32, off: u32 } "error {error}, off {off}";
+    /// A recovery applies a record.
+    FcReplay "ext4_fc_replay" { tag: u32, ino: i32, priv1: i32, priv2: i32 }
+        ": tag {tag}, ino {ino}, data1 {priv1}, data2 {priv2}";
 
     // The journal.
 

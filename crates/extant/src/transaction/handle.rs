@@ -190,7 +190,8 @@ impl<'t> Handle<'t> {
     /// Changes a block's bytes; the first time in this transaction costs one credit.
     ///
     /// # Errors
-    /// [`Error::TransactionFull`] if no credit is left: the operation had asked for too few.
+    /// [`Error::TransactionFull`] if no credit is left: the operation had asked for too few. [`Error::Journal`] on a volume
+    /// whose changes are only collected, once they are too many.
     /// # Locks
     /// Takes the block's lock (95) around `change`; does no I/O.
     pub(crate) fn modify<R>(
@@ -204,6 +205,9 @@ impl<'t> Handle<'t> {
                 drop(state); // more credits take the journal's lock, which comes before the block's
                 self.ensure_credits(1, 0)?;
                 state = block.0.lock();
+            }
+            if !self.is_journaled() {
+                self.transactions.take_room()?;
             }
             self.credits = self.credits.saturating_sub(1);
             state.newest = Some(self.tid);

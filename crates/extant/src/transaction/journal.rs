@@ -414,7 +414,11 @@ impl JournalState {
         Ok(if fua { Request::write_fua(offset, data) } else { Request::write(offset, data) })
     }
 
-    fn write_superblock(&self, superblock: &SuperblockWrite, durable: bool) -> Result<(), Error> {
+    pub(super) fn write_superblock(
+        &self,
+        superblock: &SuperblockWrite,
+        durable: bool,
+    ) -> Result<(), Error> {
         let at = LogBlock::SUPERBLOCK;
         let block = self.map.block(at).ok_or(JournalError::Unreadable(at))?;
         let frame = Frame::copy_from(superblock.bytes());

@@ -13,6 +13,7 @@
 //! # Source
 //! Kernel `fs/jbd2/`, `fs/ext4/ext4_jbd2.c`. Differs: see `docs/design.md`, "Metadata and transactions".
 
+mod alone;
 mod block;
 mod cache;
 mod checkpoint;
@@ -31,6 +32,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use extant_device::{Frame, FrameSlice, Request};
 use extant_format::corruption::{Place, Rule};
 use extant_format::{Geometry, PhysicalBlock, PhysicalRange, TransactionId};
+use extant_journal::JournalError;
 
 pub(crate) use block::{BlockKind, MetadataBlock};
 use cache::{Claim, MetadataCache};
@@ -65,6 +67,8 @@ pub(crate) struct Transactions {
     state: Mutex<State>,
     /// Without a journal: held by handles against the writing home of what they change.
     home: RwLock<()>,
+    /// Without a journal: how many more blocks may become newer than their home.
+    room: AtomicU64,
 }
 
 /// Whether anything may be changed.
@@ -99,6 +103,7 @@ impl Transactions {
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
             state: Mutex::new(Rank::MetadataBlock, state),
             home: RwLock::new(Rank::Handle, ()),
+            room: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -131,6 +136,21 @@ impl Transactions {
     #[cfg(test)]
     pub(crate) fn journaled_blocks(&self) -> usize {
         self.data.len()
+    }
+
+    /// Lets at most so many blocks become newer than their home; for a volume without a journal whose changes are never
+    /// written home but asked for by [`Self::take_changes`].
+    pub(crate) fn limit_changes(&self, blocks: u32) {
+        self.room.store(blocks.into(), Ordering::Relaxed);
+    }
+
+    /// Counts one more block that is newer than its home.
+    fn take_room(&self) -> Result<(), Error> {
+        let taken = self
+            .room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1));
+        let full = JournalError::LogFull { needed: 1, free: 0 };
+        taken.map(drop).map_err(|_| Error::Journal(full))
     }
 
     /// The way to whoever listens to events; here, since all active layers know the transactions.
@@ -283,6 +303,17 @@ impl Transactions {
         }
         self.write_dirty_home()?;
         self.io.flush()
+    }
+
+    /// Without a journal: every changed block as it would be written home; it stays where it is.
+    ///
+    /// # Locks
+    /// Takes what handles hold (50) for writing.
+    pub(crate) fn take_changes(&self) -> Vec<(PhysicalBlock, Frame)> {
+        let _home = self.home.write();
+        let dirty = self.cache.dirty();
+        seal::seal(&dirty, &self.cache, &self.geometry);
+        dirty.iter().map(|block| (block.number(), block.frame())).collect()
     }
 
     /// Without a journal: writes every changed block home.

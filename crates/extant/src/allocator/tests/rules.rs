@@ -342,47 +342,63 @@ fn all_inodes_can_be_taken() {
 }
 
 #[test]
-fn the_simple_allocator_takes_the_first_free_from_the_goal_on() {
-    // After the kernel's own cases: groups of 8192 clusters, of one block and of eight.
-    let plain: &[&str] = &["-b", "1024", "-O", "^has_journal,^resize_inode", "-G", "1"];
+fn blocks_named_by_a_fast_commit_are_taken_where_free_and_freed_where_used() {
+    let plain: &[&str] = &["-b", "1024", "-O", "^has_journal,^resize_inode"];
     let bigalloc: &[&str] =
-        &["-b", "1024", "-O", "bigalloc,^has_journal,^resize_inode", "-C", "8192", "-G", "1"];
-    for (options, bytes) in [(plain, 32 * MIB), (bigalloc, 128 * MIB)] {
+        &["-b", "1024", "-O", "bigalloc,^has_journal,^resize_inode", "-C", "8192"];
+    for (options, bytes) in [(plain, 32 * MIB), (bigalloc, 200 * MIB)] {
         let Some(image) = image(bytes, options) else { return };
         let volume = Volume::open(&image, false);
         let allocator = &volume.allocator;
         let (layout, mut handle) = (allocator.layout, volume.begin());
-        let mut take = |goal: u64, avoid: &[PhysicalRange]| {
-            allocator
-                .allocate_first_free(&mut handle, PhysicalBlock::new(goal), avoid)
-                .map(PhysicalBlock::get)
-        };
-        let next_free = |group: u32, from: u32| {
-            let at = allocator
-                .with_buddy(BlockGroup(group), |_, buddy| buddy.next_free(from))
-                .unwrap()
-                .unwrap();
-            layout.block(BlockGroup(group), at).get()
-        };
         let ratio = u64::from(layout.cluster_ratio());
-        let goal = next_free(1, 500);
-        assert_eq!(take(goal, &[]).unwrap(), goal);
-        assert_eq!(
-            take(goal, &[range(goal + ratio, ratio)]).unwrap(),
-            goal + 2 * ratio,
-            "avoiding one"
+        let before = allocator.free_clusters().get();
+        // Over the border of two groups, past what mkfs has put at the start of the second.
+        let free = |group| {
+            let first = allocator.with_buddy(BlockGroup(group), |_, buddy| buddy.next_free(500));
+            layout.block(BlockGroup(group), first.unwrap().unwrap()).get()
+        };
+        let (start, end) = (free(1), free(2));
+        let border = layout.first_block(BlockGroup(2));
+        let named = range(start, end - start + 1);
+        let taken = allocator.take_free(&mut handle, named).unwrap();
+        let count: u64 = taken.iter().map(|blocks| blocks.len() / ratio).sum();
+        assert_eq!(allocator.free_clusters().get(), before - count);
+        assert_eq!(taken.first().unwrap().start().get(), start);
+        assert_eq!(taken.last().unwrap().end().get(), end + ratio);
+        assert!(
+            taken
+                .iter()
+                .all(|blocks| blocks.end().get() <= border || blocks.start().get() >= border)
         );
-        assert_eq!(take(goal, &[]).unwrap(), goal + ratio);
-        let first_of_next = next_free(2 % layout.groups, 0);
-        let mut last = goal;
-        while layout.place(PhysicalBlock::new(last)).unwrap().0 == BlockGroup(1) {
-            last = take(goal, &[]).unwrap();
+        assert!(allocator.take_free(&mut handle, range(start, border - start)).unwrap().is_empty());
+        for blocks in taken {
+            allocator.free_used(&mut handle, blocks).unwrap();
+            allocator.free_used(&mut handle, blocks).unwrap();
         }
-        assert_eq!(last, first_of_next, "the next group when this one is full");
-        while take(goal, &[]).is_ok() {}
-        assert!(take(0, &[]).unwrap_err().is_no_space());
-        assert_eq!(allocator.free_clusters(), ClusterCount(0));
+        assert_eq!(allocator.free_clusters().get(), before);
+        let table = allocator.snapshot(BlockGroup(1)).unwrap().descriptor.inode_table;
+        assert!(allocator.take_free(&mut handle, PhysicalRange::single(table)).is_err());
+        let outside = range(allocator.geometry.blocks_count, 1);
+        assert!(allocator.free_used(&mut handle, outside).is_err());
     }
+}
+
+#[test]
+fn an_inode_named_by_a_fast_commit_is_taken_once() {
+    let Some(image) = image(16 * MIB, &["-b", "1024", "-O", "^has_journal"]) else { return };
+    let volume = Volume::open(&image, false);
+    let (allocator, mut handle) = (&volume.allocator, volume.begin());
+    let before = (allocator.free_inodes(), allocator.used_directories());
+    let number = |n| InodeNumber::new(n).unwrap();
+    for _ in 0..2 {
+        allocator.take_inode_number(&mut handle, number(700), true).unwrap();
+        assert!(allocator.is_inode_used(number(700)).unwrap());
+        assert!(!allocator.is_inode_used(number(699)).unwrap());
+    }
+    assert_eq!((allocator.free_inodes() + 1, allocator.used_directories() - 1), before);
+    let past = number(allocator.geometry.inodes_count + 1);
+    assert!(allocator.take_inode_number(&mut handle, past, false).is_err());
 }
 
 #[test]

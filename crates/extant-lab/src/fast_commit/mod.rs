@@ -1,0 +1,212 @@
+//! Fast commits against the kernel: what it left is recovered here, what was left here is recovered by it.
+//!
+//! A script with many `fsync` runs on one side, which is then stopped at once. Copies of the image are recovered by both
+//! sides, read-only too, and the trees compared.
+//!
+//! # Invariants
+//! What the engine recovers is clean for e2fsck, and the same whether it may write or not.
+//! # Locking
+//! None.
+//! # Not here
+//! Crashes between two writes of one fast commit (`crash`).
+//! # Source
+//! None: a comparison.
+
+mod generate;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io};
+
+use extant::MountOptions;
+use extant::trace::{Event, TraceSink};
+use extant_device::MemoryDevice;
+use extant_testkit::oracle::{self, KernelMount, Scratch};
+use extant_testkit::tree::{self, Entry, Tree};
+
+use crate::bases::load;
+use crate::counts;
+use crate::recipes::some;
+use crate::script::{DirectoryTarget, Operation, Target};
+use crate::volume::{self, Volume};
+
+pub use generate::script;
+
+/// Kinds of volumes: options of mkfs.ext4 beside the feature.
+const KINDS: [&[&str]; 9] = [
+    &["-b", "4096"],
+    &["-b", "1024"],
+    &["-b", "4096", "-O", "^metadata_csum"],
+    &["-b", "1024", "-I", "128"],
+    &["-b", "4096", "-O", "orphan_file"],
+    &["-b", "4096", "-O", "bigalloc", "-C", "16384"],
+    &["-b", "1024", "-O", "^64bit,^flex_bg"],
+    &["-b", "2048", "-O", "^dir_index"],
+    &["-b", "4096", "-O", "inline_data"],
+];
+
+/// The kind that `seed` stands for.
+fn kind(seed: u64) -> &'static [&'static str] {
+    KINDS[usize::try_from(seed % 9).expect("an index")]
+}
+
+/// An empty image of the kind that `seed` stands for.
+fn make_image(image: &Path, seed: u64) -> Option<()> {
+    let features = ["-O", "fast_commit", "-J", "size=5"];
+    oracle::mkfs(image, 32 << 20, &[&features, kind(seed)].concat())
+}
+
+/// What was seen of all scripts.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Records that the engine applied, by tag.
+    tags: [AtomicU64; 7],
+    /// Images that the kernel refused, though it wrote them itself: it looks past the end of an area that is full. And
+    /// trees of which it could not read all while it had them mounted.
+    refused: AtomicU64,
+}
+
+impl Seen {
+    /// Records that the engine applied, by tag.
+    pub fn tags(&self) -> [u64; 7] {
+        self.tags.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Images of the kernel that it refused itself.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl TraceSink for Seen {
+    fn event(&self, event: &Event) {
+        if let Event::FcReplay { tag, .. } = event
+            && let Some(count) = usize::try_from(*tag).ok().and_then(|tag| self.tags.get(tag))
+        {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Lets the kernel run the script of `seed` and stop, and recovers what it left on both sides; `None`, after a skip, where
+/// that cannot be done.
+///
+/// What is known to be durable is compared for every other script, and for those of which the kernel forgets something
+/// in its replay: attributes of a number used again, what counts in a directory's links, bytes that leave the inode.
+///
+/// # Errors
+/// In what they differ.
+pub fn recover_from_kernel(seed: u64, seen: &Arc<Seen>) -> Option<Result<(), String>> {
+    let scratch = Scratch::new("fast");
+    let image = scratch.path("image");
+    make_image(&image, seed)?;
+    let point = scratch.path("mount");
+    let mount = KernelMount::new(&image, &point, "noatime,commit=100")?;
+    let len = 20 + usize::try_from(seed % 60).expect("small");
+    let is_rare = seed.is_multiple_of(3);
+    let mut target = DirectoryTarget::new(&point);
+    for operation in &script(seed, len, is_rare) {
+        if let Err(errno) = target.apply(operation) {
+            return Some(Err(format!("{operation:?}: {errno}")));
+        }
+    }
+    let must_know = is_rare || seed.is_multiple_of(2) || kind(seed).contains(&"inline_data");
+    let synced = match must_know.then(|| sync_all(&mut target, &point)).transpose() {
+        Ok(synced) => synced,
+        Err(_) => {
+            seen.refused.fetch_add(1, Ordering::Relaxed);
+            return Some(Ok(()));
+        }
+    };
+    target.apply(&Operation::Shutdown { how: 2 }).expect("root may do this");
+    drop(target);
+    mount.unmount().expect("nobody uses it");
+    Some(recover(&scratch, &image, seen, synced.as_ref()))
+}
+
+/// All that is seen once each file is synced, a new one too, so that something has changed: it is durable then.
+fn sync_all(target: &mut impl Target, root: &Path) -> io::Result<Tree> {
+    let last = Operation::Create { path: b"last".to_vec(), mode: 0o644 };
+    target.apply(&last).expect("there is no such name");
+    let seen = tree::read(root)?;
+    for (path, _) in seen.iter().filter(|(_, entry)| is_of_kind(entry, 0x8000)) {
+        let path = path.as_encoded_bytes().to_vec();
+        target.apply(&Operation::Fsync { path }).expect("it is there");
+    }
+    tree::read(root)
+}
+
+fn recover(
+    scratch: &Scratch,
+    image: &Path,
+    seen: &Arc<Seen>,
+    synced: Option<&Tree>,
+) -> Result<(), String> {
+    let ours = recover_here(image, &scratch.path("ours"), seen)?;
+    // A directory's own times are in no record.
+    let times = ["modified", "changed", "accessed"];
+    let is_directory =
+        |path: &Path| ours.get(path.as_os_str()).is_some_and(|entry| is_of_kind(entry, 0x4000));
+    let ignored = |path: &Path, field: &str| is_directory(path) && times.contains(&field);
+    if let Some(synced) = synced {
+        // What was read or zeroed in memory counts as data there. Blocks behind the end of a file that it does not make
+        // shorter are taken by a truncation of which there is no record.
+        return same("what was synced against recovered", synced, &ours, |path, field| {
+            ignored(path, field) || ["data", "sparse"].contains(&field)
+        });
+    }
+    let Some(theirs) = recover_there(image, &scratch.path("mount"))? else {
+        seen.refused.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    };
+    // The kernel counts blocks wrong.
+    same("kernel against recovered", &theirs, &ours, |path, field| {
+        ignored(path, field) || field == "sparse"
+    })
+}
+
+/// What the engine makes of the image; the copy `recovered` is judged by e2fsck.
+fn recover_here(image: &Path, recovered: &Path, seen: &Arc<Seen>) -> Result<Tree, String> {
+    let device = Arc::new(load(image));
+    let before = device.to_vec();
+    let read = |options: MountOptions| {
+        let volume = Volume::mount(Arc::<MemoryDevice>::clone(&device), options)
+            .map_err(|error| format!("mount: {error}"))?;
+        let tree = volume::tree(&volume.filesystem)?;
+        volume.unmount().map_err(|error| format!("unmount: {error}"))?;
+        Ok::<_, String>(tree)
+    };
+    let through = read(MountOptions::read_only())?;
+    if device.to_vec() != before {
+        return Err("a read-only mount has written".to_owned());
+    }
+    let ours = read(MountOptions::new().trace(Arc::<Seen>::clone(seen)))?;
+    same("read-only against recovered", &through, &ours, |_, _| false)?;
+    counts::check(&device)?;
+    fs::write(recovered, device.to_vec()).map_err(|error| error.to_string())?;
+    oracle::e2fsck(recovered).map_err(|said| format!("e2fsck: {said}"))?;
+    Ok(ours)
+}
+
+/// What the kernel makes of the image; `None` if it refuses it.
+fn recover_there(image: &Path, point: &Path) -> Result<Option<Tree>, String> {
+    let Some(Ok(mount)) = KernelMount::try_new(image, point, "noatime") else { return Ok(None) };
+    let seen = tree::read(mount.root()).map_err(|error| error.to_string())?;
+    mount.unmount().map_err(|error| error.to_string())?;
+    Ok(Some(seen))
+}
+
+fn is_of_kind(entry: &Entry, kind: u32) -> bool {
+    entry.mode & 0xF000 == kind
+}
+
+fn same(
+    what: &str,
+    one: &Tree,
+    other: &Tree,
+    ignore: impl Fn(&Path, &str) -> bool,
+) -> Result<(), String> {
+    let differences = tree::differences(one, other, ignore);
+    if differences.is_empty() { Ok(()) } else { Err(format!("{what}: {}", some(&differences))) }
+}

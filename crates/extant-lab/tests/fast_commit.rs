@@ -1,0 +1,21 @@
+//! The bounded part of `cargo xtask fast-commit`.
+
+use std::sync::Arc;
+
+use extant_lab::fast_commit::{self, Seen};
+
+/// What the kernel left in fast commits is there after recovery, read-only or not: three scripts on each kind of image.
+#[test]
+fn fast_commits_of_the_kernel_are_recovered() {
+    let seen = Arc::new(Seen::default());
+    let mut failures = Vec::new();
+    for seed in 0..27 {
+        match fast_commit::recover_from_kernel(seed, &seen) {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(reason)) => failures.push(format!("{seed}: {reason}")),
+        }
+    }
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(seen.tags()[1..].iter().all(|count| *count > 9), "{seen:?}");
+}
