@@ -141,7 +141,7 @@ fn sudden_death(place: &Place) -> anyhow::Result<bool> {
         child.kill()?;
         child.wait()?;
         let by_us = place.folder.join("by-us.img");
-        std::fs::copy(place.image(), &by_us)?;
+        succeed(Command::new("cp").arg("--sparse=always").arg(place.image()).arg(&by_us))?;
         succeed(Command::new("mount").args(["-o", "loop"]).arg(place.image()).arg(place.mount()))?;
         succeed(Command::new("umount").arg(place.mount()))?;
         let kernel = place.check();
