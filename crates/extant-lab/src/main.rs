@@ -9,7 +9,7 @@ use cap::Cap;
 use clap::{Args, Parser, Subcommand};
 use extant_device::OperationKind;
 use extant_lab::contents;
-use extant_lab::crash::{self, Report};
+use extant_lab::crash::{self, Report, Set};
 use extant_lab::damage::{self, Case, Run, Watch};
 use extant_lab::fast_commit;
 use extant_lab::kill;
@@ -126,6 +126,9 @@ struct CrashArgs {
     /// At most so many images of each
     #[arg(long, default_value_t = 1000)]
     images: usize,
+    /// Volumes with fast commits
+    #[arg(long)]
+    fast_commits: bool,
     /// Drop every flush, and expect that to be found
     #[arg(long)]
     sabotage: bool,
@@ -227,20 +230,25 @@ fn run_fast_commit(arguments: &FastCommitArgs) -> bool {
     let (mut done, mut failed) = (0, 0);
     let seen = Arc::new(fast_commit::Seen::default());
     for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
-        match fast_commit::recover_from_kernel(seed, &seen) {
-            None => return true,
-            Some(Ok(())) => {}
-            Some(Err(reason)) => {
+        let of_kernel = fast_commit::recover_from_kernel(seed, &seen);
+        let (Some(of_kernel), Some(ours)) =
+            (of_kernel, fast_commit::recover_from_engine(seed, &seen))
+        else {
+            return true;
+        };
+        for (who, outcome) in [("the kernel's", of_kernel), ("ours", ours)] {
+            if let Err(reason) = outcome {
                 failed += 1;
-                println!("FAILED seed {seed}: {reason}");
+                println!("FAILED seed {seed}, {who}: {reason}");
             }
         }
         done += 1;
     }
     println!(
-        "{done} scripts, records by tag {:?}, {} refused by the kernel, {failed} failed, {} s",
+        "{done} scripts, records by tag {:?}, {} refused by the kernel, {} fast commits of ours, {failed} failed, {} s",
         seen.tags(),
         seen.refused(),
+        seen.written(),
         start.elapsed().as_secs()
     );
     failed == 0
@@ -288,9 +296,10 @@ fn run_crash(arguments: &CrashArgs) -> bool {
     let fault =
         Fault { kind: Some(OperationKind::Flush), nth: 1, onwards: true, effect: Effect::Ignore };
     let sabotage = arguments.sabotage.then_some(fault);
+    let set = if arguments.fast_commits { Set::FastCommits } else { Set::Usual };
     let mut all = Report::default();
     for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
-        let report = crash::explore(seed, arguments.images, sabotage);
+        let report = crash::explore(set, seed, arguments.images, sabotage);
         report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
         all.images += report.images;
         all.checked += report.checked;

@@ -1,15 +1,19 @@
 //! The bounded part of `cargo xtask crash`.
 
 use extant_device::OperationKind;
-use extant_lab::crash::explore;
+use extant_lab::crash::{Set, explore};
 use extant_testkit::{Effect, Fault};
 
 #[test]
 fn every_crash_leaves_what_was_promised() {
     // Known scripts and random ones in turn, and a long one on blocks of 1 KiB, whose journal is full now and then.
     let seeds = (0..30).map(|seed| (seed, 40)).chain([(59, 160)]);
-    let failures: Vec<String> =
-        seeds.flat_map(|(seed, images)| explore(seed, images, None).failures).collect();
+    let usual = seeds.map(|(seed, images)| (Set::Usual, seed, images));
+    let fast = (0..20).map(|seed| (Set::FastCommits, seed, 40));
+    let failures: Vec<String> = usual
+        .chain(fast)
+        .flat_map(|(set, seed, images)| explore(set, seed, images, None).failures)
+        .collect();
     assert!(
         failures.is_empty(),
         "{}:\n{}",
@@ -23,6 +27,8 @@ fn every_crash_leaves_what_was_promised() {
 fn dropped_flushes_are_found() {
     let fault =
         Fault { kind: Some(OperationKind::Flush), nth: 1, onwards: true, effect: Effect::Ignore };
-    let found = (0..20).any(|seed| !explore(seed, 60, Some(fault)).failures.is_empty());
-    assert!(found, "a device without flushes kept every promise");
+    for set in [Set::Usual, Set::FastCommits] {
+        let found = (0..20).any(|seed| !explore(set, seed, 60, Some(fault)).failures.is_empty());
+        assert!(found, "a device without flushes kept every promise: {set:?}");
+    }
 }

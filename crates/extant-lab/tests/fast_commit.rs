@@ -19,3 +19,20 @@ fn fast_commits_of_the_kernel_are_recovered() {
     assert_eq!(failures, Vec::<String>::new());
     assert!(seen.tags()[1..].iter().all(|count| *count > 9), "{seen:?}");
 }
+
+/// What the engine left in fast commits is there after recovery by the kernel, by e2fsck, and here, read-only or not.
+#[test]
+fn fast_commits_of_the_engine_are_recovered_by_everybody() {
+    let seen = Arc::new(Seen::default());
+    let mut failures = Vec::new();
+    for seed in 0..18 {
+        match fast_commit::recover_from_engine(seed, &seen) {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(reason)) => failures.push(format!("{seed}: {reason}")),
+        }
+    }
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(seen.written() > 80, "{seen:?}");
+    assert!(seen.tags()[1..].iter().all(|count| *count > 9), "{seen:?}");
+}

@@ -42,6 +42,7 @@ pub(crate) mod delayed;
 pub mod error;
 pub(crate) mod extent_status;
 pub(crate) mod extent_tree;
+pub(crate) mod fast_commit;
 pub(crate) mod file;
 pub(crate) mod filesystem;
 pub(crate) mod inode;
@@ -73,6 +74,7 @@ pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{
-    AllocatorStats, Counters, DirEntry, FileExtent, FileExtentState, GroupSpace, KernelCounters,
-    Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs, StatusStats,
+    AllocatorStats, Counters, DirEntry, FastCommitStats, FileExtent, FileExtentState, GroupSpace,
+    Ineligible, KernelCounters, Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs,
+    StatusStats,
 };

@@ -39,6 +39,8 @@ pub struct MountOptions {
     pub(crate) barriers: bool,
     /// `None`: as the superblock says.
     pub(crate) data_mode: Option<DataMode>,
+    /// `fsync` writes fast commits where the volume has the feature.
+    pub(crate) fast_commits: bool,
     /// How old a transaction may become (`commit=`).
     pub(crate) commit_interval: Duration,
     /// Memory for cached file bytes.
@@ -67,6 +69,7 @@ impl Default for MountOptions {
             auto_da_alloc: true,
             barriers: true,
             data_mode: None,
+            fast_commits: true,
             commit_interval: Duration::from_secs(5),
             cache_bytes: 256 << 20,
             dirty_background_percent: 10,
@@ -120,6 +123,12 @@ impl MountOptions {
     #[must_use]
     pub fn data_mode(self, mode: DataMode) -> Self {
         Self { data_mode: Some(mode), ..self }
+    }
+
+    /// Whether `fsync` writes fast commits, if the volume has the feature `fast_commit` (the default).
+    #[must_use]
+    pub fn fast_commits(self, on: bool) -> Self {
+        Self { fast_commits: on, ..self }
     }
 
     /// How old a transaction may become before a tick commits it.

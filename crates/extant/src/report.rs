@@ -1,6 +1,7 @@
 //! What files and volumes look like to those who look at them from outside.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use extant_format::InodeNumber;
 use extant_format::inode::{FileType, InodeFlags};
@@ -271,6 +272,74 @@ pub struct KernelCounters {
     pub es_stats: StatusStats,
     /// `mb_stats`.
     pub mb_stats: AllocatorStats,
+    /// `fc_info`; `None` on a volume without fast commits.
+    pub fc_info: Option<FastCommitStats>,
+}
+
+/// Fast commits, as `fc_info` shows them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FastCommitStats {
+    /// Those that were written.
+    pub commits: u64,
+    /// Requests that a full commit had to answer.
+    pub ineligible: u64,
+    /// Blocks that were written.
+    pub blocks: u64,
+    /// How long one takes, the last ones weighed more.
+    pub average_time: Duration,
+    /// How often each [`Ineligible`] has come up, by [`Ineligible::index`].
+    pub reasons: [u64; Ineligible::COUNT],
+}
+
+/// Why a transaction can be committed in full only: the kernel's reasons, in its order, and one more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ineligible {
+    /// Extended attributes changed, or inline data left its inode.
+    Attributes,
+    /// Two names were exchanged.
+    Exchange,
+    /// A file's data is journaled from now on, or not any more.
+    JournalFlag,
+    /// Memory was short.
+    NoMemory,
+    /// The boot loader's inode was exchanged.
+    BootLoader,
+    /// The file system grew.
+    Resize,
+    /// A directory got another name.
+    RenameDirectory,
+    /// A range was taken out of a file, or pushed in.
+    ShiftRange,
+    /// Data is journaled, or what changed is no file.
+    JournaledData,
+    /// A name is encrypted.
+    EncryptedName,
+    /// Not among the kernel's, which records it all the same, and replays it wrong or not at all: directories that come and go
+    /// or get other attributes, files of indirect blocks, names of files that had none, orphans of older
+    /// transactions.
+    Unrecordable,
+}
+
+impl Ineligible {
+    /// How many there are.
+    pub const COUNT: usize = 11;
+
+    /// The kernel's number.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Attributes => 0,
+            Self::Exchange => 1,
+            Self::JournalFlag => 2,
+            Self::NoMemory => 3,
+            Self::BootLoader => 4,
+            Self::Resize => 5,
+            Self::RenameDirectory => 6,
+            Self::ShiftRange => 7,
+            Self::JournaledData => 8,
+            Self::EncryptedName => 9,
+            Self::Unrecordable => 10,
+        }
+    }
 }
 
 /// What to change; `None` leaves it as it is.

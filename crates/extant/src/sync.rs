@@ -46,6 +46,8 @@ pub(crate) enum Rank {
     OpenFile = 79,
     /// A leaf: one structure for a few lines; never two of them.
     Leaf = 80,
+    /// What fast commits will tell.
+    Changes = 85,
     /// The journal's transactions.
     Journal = 90,
     /// The index of cached metadata blocks.

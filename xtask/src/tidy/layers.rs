@@ -21,7 +21,7 @@ enum Layer {
 }
 
 /// The engine's folders and files. Active ranks follow one `write` downwards.
-const LAYERS: [(&str, Layer); 26] = [
+const LAYERS: [(&str, Layer); 27] = [
     ("lib", Layer::Root),
     ("filesystem", Layer::Active(0)),
     ("library", Layer::Face),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, Layer); 26] = [
     ("xattr", Layer::Active(20)),
     ("writeback", Layer::Active(50)),
     ("orphans", Layer::Active(55)),
+    ("fast_commit", Layer::Active(57)),
     ("mapping", Layer::Active(60)),
     ("extent_tree", Layer::Active(70)),
     ("indirect", Layer::Active(70)),

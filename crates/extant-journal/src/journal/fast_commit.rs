@@ -110,6 +110,11 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.running().is_some_and(|tid| self.superblock.tail_tid() == tid)
     }
 
+    /// Whether a superblock is out that moves the tail.
+    pub fn is_tail_moving(&self) -> bool {
+        self.checkpoint.tail_in_flight
+    }
+
     /// The tail update that goes with the first fast commit of a transaction: the log begins with it. Its superblock is
     /// written with FUA behind a flush that makes the homes durable, before the commit's last block.
     pub fn plan_fast_commit_tail(&mut self) -> Option<TailUpdate> {
@@ -128,8 +133,9 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         self.fast_commits.used
     }
 
-    /// Whether no handle runs; credits may still be set aside.
+    /// Whether no handle runs, and none is to come that [`Self::pin`] has promised the transaction; other credits may still
+    /// be set aside.
     pub fn handles_stopped(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| running.updates == 0)
+        self.running.as_ref().is_none_or(|running| running.updates == 0 && running.pins == 0)
     }
 }

@@ -12,6 +12,7 @@ use extant_testkit::{CrashImage, CrashOptions, Fault, tree};
 
 use super::{Plan, Recorded, Recovered};
 use crate::bases::load;
+use crate::fast_commit;
 use crate::recipes::some;
 use crate::script::{Operation, known_scripts, random_script};
 
@@ -39,9 +40,19 @@ impl fmt::Display for Report {
     }
 }
 
-/// Explores the script and the kind of volume that `seed` stands for, with at most `most_images` crash images.
-pub fn explore(seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report {
-    let (kind, name, script) = choose(seed);
+/// Which scripts and kinds of volumes seeds stand for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Set {
+    /// Those that any volume may see.
+    #[default]
+    Usual,
+    /// Volumes with fast commits, and mostly scripts with many of them.
+    FastCommits,
+}
+
+/// Explores the script and the kind of volume that `seed` stands for in `set`, with at most `most_images` crash images.
+pub fn explore(set: Set, seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report {
+    let (kind, name, script) = choose(set, seed);
     let images = CrashOptions { seed, from: 0, all_subsets_up_to: 5, samples: 12, tears: 4 };
     let (mount, journaled) = mount_options(seed);
     let plan = Plan { mount, images, most_images, journaled, sabotage };
@@ -68,7 +79,7 @@ pub fn explore(seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report
                     fail(&mut report, format!("{crash}, {reason}"));
                 }
                 let with_kernel = number % COMPARED == 0;
-                match oracles(&scratch, &crash, &recovered, with_kernel) {
+                match oracles(&scratch, &crash, &recovered, with_kernel, set) {
                     Ok(compared) => report.compared += usize::from(compared),
                     Err(reason) => fail(&mut report, format!("{crash}: {reason}")),
                 }
@@ -86,9 +97,21 @@ const SECOND: usize = 4;
 const COMPARED: usize = 25;
 
 /// The kind of volume, the script's name, and the script.
-fn choose(seed: u64) -> (usize, String, Vec<Operation>) {
+fn choose(set: Set, seed: u64) -> (usize, String, Vec<Operation>) {
     let at = |n: u64, len: usize| usize::try_from(n % u64_from(len)).expect("an index");
-    let kind = at(seed / 2, KINDS.len());
+    if set == Set::FastCommits {
+        let kind = USUAL + at(seed, KINDS.len() - USUAL);
+        if seed % 4 < 3 {
+            // A long one fills the area.
+            let len = if seed % 16 == 2 { 300 } else { 20 + at(seed, 41) };
+            let script = fast_commit::script(seed, len, seed % 4 == 1);
+            return (kind, format!("fast commits, {len} operations"), script);
+        }
+        let known = known_scripts();
+        let (name, script) = known[at(seed / 4, known.len())].clone();
+        return (kind, name.to_owned(), script);
+    }
+    let kind = at(seed / 2, USUAL);
     if seed % 2 == 1 {
         // A long one goes round the journal.
         let len = if seed % 20 == 19 { 600 } else { 30 };
@@ -113,7 +136,7 @@ fn mount_options(seed: u64) -> (MountOptions, bool) {
 }
 
 /// Kinds of volumes: name, options of mkfs.ext4.
-const KINDS: [(&str, &[&str]); 8] = [
+const KINDS: [(&str, &[&str]); USUAL + 5] = [
     ("4k", &["-b", "4096"]),
     ("1k", &["-b", "1024"]),
     ("no checksums", &["-b", "4096", "-O", "^metadata_csum"]),
@@ -125,7 +148,14 @@ const KINDS: [(&str, &[&str]); 8] = [
         "inline data, large inodes",
         &["-b", "1024", "-I", "1024", "-O", "inline_data,^metadata_csum"],
     ),
+    ("fast commits", &["-b", "4096", "-O", "fast_commit"]),
+    ("fast commits, 1k", &["-b", "1024", "-O", "fast_commit", "-J", "fast_commit_size=16"]),
+    ("fast commits, orphan file", &["-b", "1024", "-O", "fast_commit,orphan_file"]),
+    ("fast commits, inline data", &["-b", "4096", "-O", "fast_commit,inline_data"]),
+    ("fast commits, no checksums", &["-b", "2048", "-O", "fast_commit,^metadata_csum"]),
 ];
+/// How many of them are for [`Set::Usual`].
+const USUAL: usize = 8;
 
 /// A fresh volume of 16 mebibytes; `None`, after a skip, where there is no mkfs.ext4. It is made once a run.
 fn empty_volume(kind: usize) -> Option<MemoryDevice> {
@@ -150,6 +180,7 @@ fn oracles(
     crash: &CrashImage,
     recovered: &Recovered,
     with_kernel: bool,
+    set: Set,
 ) -> Result<bool, String> {
     let path = scratch.path("image");
     let store =
@@ -165,7 +196,13 @@ fn oracles(
     };
     let seen = tree::read(mount.root()).map_err(|error| error.to_string())?;
     mount.unmount().map_err(|error| error.to_string())?;
-    let differences = tree::differences(&seen, &recovered.tree, |_, _| false);
+    let is_fast = set == Set::FastCommits;
+    if is_fast {
+        oracle::e2fsck(&path).map_err(|text| format!("e2fsck of what the kernel made: {text}"))?;
+    }
+    let differences = tree::differences(&seen, &recovered.tree, |path, field| {
+        is_fast && fast_commit::is_unlike_in_kernel(&recovered.tree, path, field)
+    });
     match differences.is_empty() {
         true => Ok(true),
         false => Err(format!("the kernel recovers another tree: {}", some(&differences))),

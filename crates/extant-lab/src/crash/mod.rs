@@ -30,7 +30,7 @@ use crate::script::model::Model;
 use crate::script::{Operation, Target};
 use crate::volume::Volume;
 
-pub use explore::{Report, explore};
+pub use explore::{Report, Set, explore};
 use verdict::Rule;
 pub use verdict::{Seen, see};
 

@@ -65,6 +65,8 @@ pub struct Seen {
     /// Images that the kernel refused, though it wrote them itself: it looks past the end of an area that is full. And
     /// trees of which it could not read all while it had them mounted.
     refused: AtomicU64,
+    /// Fast commits that the engine wrote.
+    written: AtomicU64,
 }
 
 impl Seen {
@@ -76,6 +78,11 @@ impl Seen {
     /// Images of the kernel that it refused itself.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Fast commits that the engine wrote.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 }
 
@@ -130,11 +137,75 @@ fn sync_all(target: &mut impl Target, root: &Path) -> io::Result<Tree> {
     let last = Operation::Create { path: b"last".to_vec(), mode: 0o644 };
     target.apply(&last).expect("there is no such name");
     let seen = tree::read(root)?;
-    for (path, _) in seen.iter().filter(|(_, entry)| is_of_kind(entry, 0x8000)) {
-        let path = path.as_encoded_bytes().to_vec();
+    for path in files_of(&seen) {
         target.apply(&Operation::Fsync { path }).expect("it is there");
     }
     tree::read(root)
+}
+
+/// Runs the script of `seed` here, and recovers what it left on both sides when it is all synced; `None`, after a skip, where
+/// that cannot be done.
+///
+/// # Errors
+/// In what they differ, or what e2fsck says of what the kernel has recovered.
+pub fn recover_from_engine(seed: u64, seen: &Arc<Seen>) -> Option<Result<(), String>> {
+    let scratch = Scratch::new("fast");
+    let image = scratch.path("image");
+    make_image(&image, seed)?;
+    let device = Arc::new(load(&image));
+    let len = 20 + usize::try_from(seed % 60).expect("small");
+    let script = script(seed, len, seed.is_multiple_of(3));
+    Some(write_here(&device, &script, seen).and_then(|synced| {
+        fs::write(&image, device.to_vec()).map_err(|error| error.to_string())?;
+        let ours = recover_here(&image, &scratch.path("ours"), seen)?;
+        // Small inodes have no room for nanoseconds.
+        let is_time = |field: &str| TIMES.contains(&field) && kind(seed).contains(&"128");
+        same("what was synced against recovered", &synced, &ours, |path, field| {
+            let is_told = !is_time_of_directory(&ours, path, field) && !is_time(field);
+            !is_told || ["data", "sparse"].contains(&field)
+        })?;
+        let theirs = recover_there(&image, &scratch.path("mount"))?;
+        let theirs = theirs.ok_or("the kernel refuses it")?;
+        oracle::e2fsck(&image).map_err(|said| format!("after the kernel: {said}"))?;
+        same("kernel against recovered", &theirs, &ours, |path, field| {
+            is_unlike_in_kernel(&ours, path, field)
+        })
+    }))
+}
+
+/// Runs a script and syncs each file; what was seen then. The volume is not unmounted.
+fn write_here(
+    device: &Arc<MemoryDevice>,
+    script: &[Operation],
+    seen: &Arc<Seen>,
+) -> Result<Tree, String> {
+    let mounted = Volume::mount(Arc::<MemoryDevice>::clone(device), MountOptions::new());
+    let mut volume = mounted.map_err(|error| format!("mount: {error}"))?;
+    let last = Operation::Create { path: b"last".to_vec(), mode: 0o644 };
+    for operation in script.iter().chain([&last]) {
+        let done = volume.try_apply(operation).map(drop);
+        done.map_err(|error| format!("{operation:?}: {error}"))?;
+    }
+    let files = volume::tree(&volume.filesystem)?;
+    for path in files_of(&files) {
+        volume.apply(&Operation::Fsync { path }).map_err(|errno| format!("{errno}"))?;
+    }
+    let synced = volume::tree(&volume.filesystem)?;
+    let fast = volume.filesystem.kernel_counters().fc_info;
+    seen.written.fetch_add(fast.map_or(0, |stats| stats.commits), Ordering::Relaxed);
+    Ok(synced)
+}
+
+fn is_time_of_directory(tree: &Tree, path: &Path, field: &str) -> bool {
+    let is_directory = tree.get(path.as_os_str()).is_some_and(|entry| is_of_kind(entry, 0x4000));
+    is_directory && TIMES.contains(&field)
+}
+
+const TIMES: [&str; 3] = ["modified", "changed", "accessed"];
+
+/// In what the kernel may differ after a replay: a directory's own times are in no record, and it counts blocks wrong.
+pub(crate) fn is_unlike_in_kernel(tree: &Tree, path: &Path, field: &str) -> bool {
+    is_time_of_directory(tree, path, field) || field == "sparse"
 }
 
 fn recover(
@@ -144,25 +215,19 @@ fn recover(
     synced: Option<&Tree>,
 ) -> Result<(), String> {
     let ours = recover_here(image, &scratch.path("ours"), seen)?;
-    // A directory's own times are in no record.
-    let times = ["modified", "changed", "accessed"];
-    let is_directory =
-        |path: &Path| ours.get(path.as_os_str()).is_some_and(|entry| is_of_kind(entry, 0x4000));
-    let ignored = |path: &Path, field: &str| is_directory(path) && times.contains(&field);
     if let Some(synced) = synced {
         // What was read or zeroed in memory counts as data there. Blocks behind the end of a file that it does not make
         // shorter are taken by a truncation of which there is no record.
         return same("what was synced against recovered", synced, &ours, |path, field| {
-            ignored(path, field) || ["data", "sparse"].contains(&field)
+            is_time_of_directory(&ours, path, field) || ["data", "sparse"].contains(&field)
         });
     }
     let Some(theirs) = recover_there(image, &scratch.path("mount"))? else {
         seen.refused.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     };
-    // The kernel counts blocks wrong.
     same("kernel against recovered", &theirs, &ours, |path, field| {
-        ignored(path, field) || field == "sparse"
+        is_unlike_in_kernel(&ours, path, field)
     })
 }
 
@@ -195,6 +260,12 @@ fn recover_there(image: &Path, point: &Path) -> Result<Option<Tree>, String> {
     let seen = tree::read(mount.root()).map_err(|error| error.to_string())?;
     mount.unmount().map_err(|error| error.to_string())?;
     Ok(Some(seen))
+}
+
+/// The paths of all regular files.
+fn files_of(tree: &Tree) -> Vec<Vec<u8>> {
+    let files = tree.iter().filter(|(_, entry)| is_of_kind(entry, 0x8000));
+    files.map(|(path, _)| path.as_encoded_bytes().to_vec()).collect()
 }
 
 fn is_of_kind(entry: &Entry, kind: u32) -> bool {

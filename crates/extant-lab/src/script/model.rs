@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, Errno, Operation, Target, pattern};
+use super::{Allocation, Answer, Errno, Operation, Target, pattern};
 
 /// A file, directory or link, whatever its names.
 pub type Id = usize;
@@ -160,7 +160,7 @@ impl Model {
             | Operation::Hold { .. }
             | Operation::Release
             | Operation::JournalData { .. } => {}
-            Operation::Write { .. } | Operation::Truncate { .. } => {
+            Operation::Write { .. } | Operation::Truncate { .. } | Operation::Allocate { .. } => {
                 touched = self.change_bytes(&mut state, operation)?;
             }
             Operation::SetXattr { path, name, value } => {
@@ -187,7 +187,10 @@ impl Model {
 
     /// Gives a file its next version.
     fn change_bytes(&mut self, state: &mut State, operation: &Operation) -> Option<Vec<Id>> {
-        let (Operation::Write { path, .. } | Operation::Truncate { path, .. }) = operation else {
+        let (Operation::Write { path, .. }
+        | Operation::Truncate { path, .. }
+        | Operation::Allocate { path, .. }) = operation
+        else {
             return None;
         };
         let id = state.node(path)?.0;
@@ -200,6 +203,24 @@ impl Model {
                 bytes[start..start + len].copy_from_slice(&pattern(*tag, *offset, *len));
             }
             Operation::Truncate { size, .. } => bytes.resize(usize::try_from(*size).ok()?, 0),
+            Operation::Allocate { offset, len, mode, .. } => {
+                let start = usize::try_from(*offset).ok()?;
+                let end = start + usize::try_from(*len).ok()?;
+                let (grows, zeroes) = match mode {
+                    Allocation::Extend => (true, false),
+                    Allocation::KeepSize => (false, false),
+                    Allocation::Punch | Allocation::ZeroKeepSize => (false, true),
+                    Allocation::Zero => (true, true),
+                    Allocation::Collapse | Allocation::Insert => return None,
+                };
+                if grows {
+                    bytes.resize(bytes.len().max(end), 0);
+                }
+                let end = end.min(bytes.len());
+                if zeroes && start < end {
+                    bytes[start..end].fill(0);
+                }
+            }
             _ => return None,
         }
         // Bytes that only replace others change nothing that a commit holds but a time, which may be the same second.

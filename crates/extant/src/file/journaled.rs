@@ -20,7 +20,8 @@ use crate::caller::Caller;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::page_cache::{Folio, LockedFolio, MAX_ORDER, PageIndex};
-use crate::transaction::{Handle, JournaledData};
+use crate::report::Ineligible;
+use crate::transaction::{Change, Handle, JournaledData};
 use crate::writeback::{OrderedFile, Purpose};
 
 /// A block of a folio that a transaction waits to log.
@@ -178,6 +179,7 @@ impl Files {
             if on { set() } else { self.transactions.with_empty_log(set)? }
         }
         let mut handle = self.begin_store(inode, 1)?;
+        handle.note(Change::Unrecorded(Ineligible::JournalFlag));
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.set_sync();

@@ -42,6 +42,7 @@ use extant_format::Geometry;
 
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
+use crate::fast_commit::FastCommits;
 use crate::inode::Inode;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
@@ -63,6 +64,7 @@ pub(crate) struct Files {
     orphans: Arc<Orphans>,
     xattrs: Arc<Xattrs>,
     writeback: Arc<Writeback>,
+    fast_commits: FastCommits,
     delayed_allocation: bool,
     unwritten_until_done: bool,
 }
@@ -99,7 +101,10 @@ impl Files {
             xattrs,
             writeback,
         } = layers;
+        let fast_commits =
+            FastCommits::new(Arc::clone(&transactions), Arc::clone(&inodes), Arc::clone(&mapper));
         Self {
+            fast_commits,
             transactions,
             ledger,
             inodes,

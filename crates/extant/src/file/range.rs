@@ -19,9 +19,9 @@ use crate::extent_tree::Shift;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::PAGE_BYTES;
-use crate::report::RangeChange;
+use crate::report::{Ineligible, RangeChange};
 use crate::trace::{Event, FallocateMode, HandleType};
-use crate::transaction::{Credits, Handle};
+use crate::transaction::{Change, Credits, Handle};
 use crate::writeback::Purpose;
 
 impl Files {
@@ -227,6 +227,7 @@ impl Files {
         let from = LogicalBlock::new(taken.end()).ok_or(Error::TooLarge)?;
         let credits = self.mapper.shift_credits(inode, taken.start())?;
         let mut handle = self.transactions.begin(credits)?;
+        handle.note(Change::Unrecorded(Ineligible::ShiftRange));
         self.mapper.remove(&mut handle, inode, taken)?;
         self.mapper.shift(&mut handle, inode, from, Shift::Down(taken.len()))?;
         let size = inode.size() - (bytes.end - bytes.start);
@@ -248,6 +249,7 @@ impl Files {
         self.write_and_drop(inode, bytes.start, bytes.start)?;
         let credits = self.mapper.shift_credits(inode, new.start())?;
         let mut handle = self.transactions.begin(credits)?;
+        handle.note(Change::Unrecorded(Ineligible::ShiftRange));
         self.mapper.split_at(&mut handle, inode, new.start(), new.len())?;
         // First, so that no extent is behind the end of file when a crash finds some moved and others not.
         inode.set_size(size);

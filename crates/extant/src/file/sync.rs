@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
+use extant_format::FileType;
+
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::inode::Inode;
@@ -76,10 +78,13 @@ impl Files {
             // Of data that went to its place only a later flush makes sure.
             before = flushes.load(Ordering::Relaxed);
         }
-        if self.transactions.is_journaled() {
-            self.transactions.commit(inode.last_transaction(data_only))?;
-        } else {
+        let tid = inode.last_transaction(data_only);
+        if !self.transactions.is_journaled() {
             self.transactions.sync()?;
+        } else if inode.file_type() == FileType::Regular {
+            self.fast_commits.commit(tid)?;
+        } else {
+            self.transactions.commit(tid)?;
         }
         if flushes.load(Ordering::Relaxed) == before {
             self.transactions.io().flush()?;

@@ -13,7 +13,7 @@ use super::Files;
 use crate::Error;
 use crate::inode::Inode;
 use crate::trace::Event;
-use crate::transaction::{Handle, credits};
+use crate::transaction::{Change, Handle, credits};
 
 impl Files {
     /// Cuts or grows the file to `size` bytes.
@@ -96,6 +96,7 @@ impl Files {
             self.zero_in_block(&mut handle, inode, tail)?;
         }
         inode.set_size(size);
+        self.note_resize(&handle, inode, old, size);
         let now = self.transactions.clock().wall();
         {
             let mut core = inode.core.lock();
@@ -103,6 +104,21 @@ impl Files {
             (core.mtime, core.ctime) = (now, now);
         }
         self.store_changed(handle, inode)
+    }
+
+    /// Notes the blocks from the shorter end on, up to the other end or to that of all blocks.
+    ///
+    /// Source: kernel `ext4_setattr`.
+    fn note_resize(&self, handle: &Handle<'_>, inode: &Inode, old: u64, new: u64) {
+        let last = |size: u64| {
+            let block = size.saturating_sub(1) >> self.geometry().block_bits;
+            u32::try_from(block).unwrap_or(u32::MAX - 1)
+        };
+        let end = if new < old { u32::MAX } else { last(new) + 1 };
+        let start = LogicalBlock::new(last(old.min(new)));
+        if let Some(blocks) = start.and_then(|start| LogicalRange::between(start, end)) {
+            handle.note(Change::Blocks(inode.number(), blocks));
+        }
     }
 
     /// Frees every block behind the end of file, and takes the inode off the orphan list if it has names (D22.4).
@@ -130,8 +146,8 @@ impl Files {
             // The zeros behind the new end come with the cut.
             self.zero_in_block(handle, inode, tail)?;
         }
-        self.orphans.add(handle, inode)?;
         let first = u32::try_from(size.div_ceil(block)).unwrap_or(u32::MAX);
+        self.orphans.add(handle, inode)?;
         if let Some(first) = LogicalBlock::new(first) {
             self.mapper.remove(handle, inode, LogicalRange::from_block_on(first))?;
         }
@@ -232,6 +248,7 @@ impl Files {
 
     /// The last steps of an inode without blocks.
     fn free_inode(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        let leaves_attributes = handle.notes_changes() && self.xattrs.are_in_inode(inode)?;
         self.xattrs.release_all(handle, inode)?;
         self.orphans.remove(handle, inode)?;
         {
@@ -241,6 +258,8 @@ impl Files {
             core.size = 0;
         }
         self.inodes.store(handle, inode)?;
+        // Behind the last change of it, which notes it as any change does.
+        handle.note(Change::Freed { inode: inode.number(), leaves_attributes });
         self.transactions.tracer().emit(|| {
             let core = inode.core.lock();
             let (mode, uid, gid, blocks) = (core.mode, core.uid, core.gid, core.blocks);

@@ -10,9 +10,9 @@ use super::volume::Volume;
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::{Inode, drop_privilege_bits};
-use crate::report::{Metadata, SetAttributes};
+use crate::report::{Ineligible, Metadata, SetAttributes};
 use crate::trace::HandleType;
-use crate::transaction::{Credits, credits};
+use crate::transaction::{Change, Credits, credits};
 
 impl Volume {
     /// Changes attributes, all in one transaction.
@@ -50,6 +50,9 @@ impl Volume {
             return Err(transaction.fail(error));
         }
         self.apply(caller, inode, change);
+        if inode.file_type() == FileType::Directory {
+            transaction.note(Change::Unrecorded(Ineligible::Unrecordable));
+        }
         self.inodes.store(&mut transaction, inode)?;
         transaction.stop()?;
         match journal_data {

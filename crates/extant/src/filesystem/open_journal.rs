@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use extant_device::{BlockDevice, Frame, Request};
 use extant_format::corruption::{Place, Rule, Unsupported};
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
-use extant_format::{Geometry, Incompat, InodeNumber, LogicalRange, Superblock};
+use extant_format::{Compat, Geometry, Incompat, InodeNumber, LogicalRange, Superblock};
 use extant_journal::{
     FastCommits, Journal, JournalParameters, LogBlock, LogRange, LogState, Recovered, Recovery,
     RecoveryMode, RecoveryStep,
@@ -29,7 +29,7 @@ use super::volume::Volume;
 use crate::Error;
 use crate::block_io::BlockIo;
 use crate::extent_status::BlockState;
-use crate::options::MountOptions;
+use crate::options::{DataMode, MountOptions};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{JournalState, LogMap};
 
@@ -231,6 +231,12 @@ impl Opening<'_> {
     /// Source: kernel `fs/ext4/super.c`, `set_journal_csum_feature_set`, `ext4_load_and_init_journal`.
     fn with_features(&self, log: &Log) -> Result<JournalParameters, Error> {
         let geometry = &log.geometry;
+        // J10: none where all data is journaled; nor with clusters, since the kernel, where it replays, counts those of a
+        // file by their blocks in use.
+        let fast_commits = self.options.fast_commits
+            && geometry.compat.contains(Compat::FAST_COMMIT)
+            && geometry.cluster_bits == 0
+            && !self.options.has_data_mode(DataMode::Journal);
         let mut superblock = log.parameters.superblock().clone();
         superblock.change(|raw| {
             let mut features = raw.incompat() | JournalIncompat::REVOKE;
@@ -239,6 +245,7 @@ impl Opening<'_> {
             );
             features.set(JournalIncompat::CSUM_V3, geometry.has_metadata_csum());
             features.set(JournalIncompat::BIT64, geometry.incompat.contains(Incompat::BIT64));
+            features.set(JournalIncompat::FAST_COMMIT, fast_commits);
             raw.set_incompat(features);
         });
         let mut parameters = JournalParameters::new(superblock)?;

@@ -195,7 +195,8 @@ impl Volume {
 
     /// The counters that the kernel shows, by its names.
     ///
-    /// Source: kernel `fs/ext4/sysfs.c`, `ext4_seq_es_shrinker_info_show`, `ext4_seq_mb_stats_show`.
+    /// Source: kernel `fs/ext4/sysfs.c`, `ext4_seq_es_shrinker_info_show`, `ext4_seq_mb_stats_show`; `fast_commit.c`,
+    /// `ext4_fc_info_show`.
     pub(crate) fn kernel_counters(&self) -> KernelCounters {
         let tally = self.counters();
         let session_write_kbytes = tally.device_write_bytes >> 10;
@@ -218,6 +219,7 @@ impl Volume {
                 requests: tally.allocator_calls,
                 searches: tally.allocator_searches,
             },
+            fc_info: self.transactions.fast_commit_stats(),
         }
     }
 
@@ -244,6 +246,7 @@ impl Volume {
         if let Some(tid) = self.transactions.commit_due() {
             self.transactions.commit(tid)?;
         }
+        self.transactions.bring_home_for_fast_commits()?;
         self.reclaim();
         Ok(wake)
     }

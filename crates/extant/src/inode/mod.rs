@@ -206,14 +206,16 @@ impl Inode {
         !core::mem::replace(&mut self.life.lock().dead, true)
     }
 
-    /// Notes that transaction `tid` changed the inode, and whether `fdatasync` has to wait for it.
+    /// Notes that transaction `tid` changed the inode, and whether `fdatasync` has to wait for it; returns whether `tid` has
+    /// changed it before.
     ///
     /// Source: kernel `ext4_update_inode_fsync_trans`.
-    pub(crate) fn note_transaction(&self, tid: TransactionId, data: bool) {
-        self.sync_tid.store(tid.get(), Ordering::Release);
+    pub(crate) fn note_transaction(&self, tid: TransactionId, data: bool) -> bool {
+        let before = self.sync_tid.swap(tid.get(), Ordering::AcqRel);
         if data {
             self.datasync_tid.store(tid.get(), Ordering::Release);
         }
+        before == tid.get()
     }
 
     /// The transaction that `fsync` (or, if `data_only`, `fdatasync`) has to see committed.

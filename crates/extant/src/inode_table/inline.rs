@@ -20,8 +20,9 @@ use extant_format::{ClusterCount, FileType, Incompat};
 use super::InodeTable;
 use crate::Error;
 use crate::inode::Inode;
+use crate::report::Ineligible;
 use crate::sync::{Rank, assert_held_shared};
-use crate::transaction::Handle;
+use crate::transaction::{Change, Handle};
 
 impl InodeTable {
     /// How many bytes of its contents the inode may be asked to hold; 0 if none.
@@ -242,6 +243,9 @@ impl InodeTable {
         }
         let bytes = self.inline_bytes(inode)?;
         let (extra, at) = shape(inode);
+        if inode.file_type() == FileType::Regular {
+            handle.note(Change::Unrecorded(Ineligible::Attributes));
+        }
         self.modify_raw(handle, inode, |raw| {
             let area = XattrMut::in_inode(raw, extra, at, self.geometry())?;
             Ok::<_, Error>(area.map(|mut area| area.remove(NameIndex::SYSTEM, inline::NAME)))

@@ -20,15 +20,16 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::inode::{self, InodeFlags, InodeRecord};
-use extant_format::{Geometry, Incompat, InodeNumber, PhysicalBlock};
+use extant_format::{FileType, Geometry, Incompat, InodeNumber, PhysicalBlock};
 
 use crate::Error;
 use crate::extent_status::{ExtentStatusTree, StatusAccount, StatusCounts};
 use crate::inode::Inode;
 use crate::page_cache::{BlockSize, CacheAccount, PageCache};
+use crate::report::Ineligible;
 use crate::sync::{Mutex, Rank, assert_held};
 use crate::trace::{Event, HandleType};
-use crate::transaction::{BlockKind, Credits, Handle, MetadataBlock, Transactions};
+use crate::transaction::{BlockKind, Change, Credits, Handle, MetadataBlock, Transactions};
 
 const SHARDS: u32 = 16;
 
@@ -211,7 +212,7 @@ impl InodeTable {
         let (block, offset) = self.place(inode.number())?;
         let geometry = self.geometry();
         let inode_size = usize_from(geometry.inode_size);
-        inode.note_transaction(handle.transaction_id(), false);
+        self.note(handle, inode);
         let record = inode.core.lock();
         let encoded = handle.modify(&block, |bytes| {
             let bytes = &mut bytes[offset..offset + inode_size];
@@ -256,7 +257,7 @@ impl InodeTable {
         let (block, offset) = self.place(inode.number())?;
         let geometry = self.geometry();
         let inode_size = usize_from(geometry.inode_size);
-        inode.note_transaction(handle.transaction_id(), false);
+        self.note(handle, inode);
         handle.modify(&block, |bytes| {
             let bytes = &mut bytes[offset..offset + inode_size];
             let result = change(bytes);
@@ -265,6 +266,34 @@ impl InodeTable {
             }
             result
         })
+    }
+
+    /// Notes that the inode changes: of a file with extents, or inline data, a fast commit tells; a directory's names are noted by
+    /// themselves.
+    ///
+    /// Source: kernel `ext4_fc_track_inode`, `ext4_should_journal_data`.
+    pub(crate) fn note(&self, handle: &Handle<'_>, inode: &Inode) {
+        let again = inode.note_transaction(handle.transaction_id(), false);
+        if !handle.notes_changes() {
+            return;
+        }
+        let (file_type, flags) = {
+            let core = inode.core.lock();
+            (core.file_type(), core.flags)
+        };
+        let number = inode.number();
+        let is_journaled = flags.intersects(InodeFlags::JOURNAL_DATA | InodeFlags::EA_INODE);
+        handle.note(match file_type {
+            Some(FileType::Directory) => return,
+            Some(FileType::Regular) if !is_journaled => {
+                let is_told = flags.intersects(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA);
+                match is_told && number.get() >= self.geometry().first_inode {
+                    true => Change::Inode { inode: number, again },
+                    false => Change::Unrecorded(Ineligible::Unrecordable),
+                }
+            }
+            _ => Change::Unrecorded(Ineligible::JournaledData),
+        });
     }
 
     /// Takes the inode out of memory if nobody but the table and the caller holds it.

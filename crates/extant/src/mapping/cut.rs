@@ -3,6 +3,7 @@
 //! Source: kernel `fs/ext4/extents.c`: `ext4_ext_remove_space`, `ext4_ext_rm_leaf`, `ext4_remove_blocks` (D12.7, D12.8, D22.4).
 
 use extant_format::extent::Extent;
+use extant_format::inode::FileType;
 use extant_format::{
     ClusterCount, ClusterRatio, LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange,
 };
@@ -12,7 +13,7 @@ use crate::Error;
 use crate::allocator::FreeFlags;
 use crate::extent_tree::{Cut, ExtentTree, Path, Walk, free_blocks};
 use crate::inode::Inode;
-use crate::transaction::Handle;
+use crate::transaction::{Change, Handle};
 
 /// Under `bigalloc`: what is known of the cluster at the left end of what was removed so far, which blocks further left may
 /// share.
@@ -95,6 +96,7 @@ impl Mapper {
             self.all_or_abort(done)?;
             if !cut.removed.is_empty() {
                 inode.note_transaction(handle.transaction_id(), true);
+                self.note_hole(handle, inode, range);
             }
             if cut.is_short {
                 return Err(Error::TransactionFull);
@@ -109,6 +111,15 @@ impl Mapper {
             self.all_or_abort(freed.and_then(|()| self.inodes.store(handle, inode)))?;
         }
         Ok(())
+    }
+
+    /// Tells the next fast commit, at each step, since the transaction may be another by then.
+    ///
+    /// Source: kernel `ext4_punch_hole`, and `ext4_setattr`, which notes a truncation before the first step alone.
+    fn note_hole(&self, handle: &Handle<'_>, inode: &Inode, range: LogicalRange) {
+        if inode.file_type() == FileType::Regular {
+            handle.note(Change::Blocks(inode.number(), range));
+        }
     }
 
     /// Lets an extent end where `range` does, `last` being the one at its end or before; returns the way to where the

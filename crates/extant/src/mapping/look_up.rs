@@ -42,6 +42,24 @@ impl Mapper {
         self.query(inode, range, Noting::Leaf)
     }
 
+    /// As [`Self::look_up`], but of what else the disk says nothing is noted: for whoever passes through.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    /// # Locks
+    /// As [`Self::look_up`].
+    pub(crate) fn look_up_alone(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+    ) -> Result<Mapped, Error> {
+        if let Some(known) = self.known(inode, range)? {
+            return Ok(known);
+        }
+        let _map = inode.map.read();
+        self.query(inode, range, Noting::Nothing)
+    }
+
     /// As [`Self::look_up`], for blocks in memory whose place was looked up before: the kernel keeps it in the buffer and
     /// does not ask again, so nothing is told.
     ///

@@ -17,7 +17,7 @@ use crate::extent_tree::{
 };
 use crate::inode::Inode;
 use crate::sync::{Rank, assert_held};
-use crate::transaction::{Credits, Handle};
+use crate::transaction::{Change, Credits, Handle};
 
 /// What was created on disk.
 pub(super) struct Created {
@@ -60,6 +60,7 @@ impl Mapper {
         if is_done(known.state) {
             return Ok(known);
         }
+        self.inodes.note(handle, inode);
         let _map = inode.map.write();
         // Again, since others may have had the map. A delayed run is mapped with its promise, so it ends the request.
         let known = self.known_still(inode, range).unwrap_or(match known.state {
@@ -101,6 +102,9 @@ impl Mapper {
         let places =
             PhysicalRange::new(place, result.blocks.len().into()).expect("checked when decoded");
         self.check_place(inode, places)?;
+        if inode.file_type() == FileType::Regular {
+            handle.note(Change::Blocks(inode.number(), result.blocks));
+        }
         inode.note_transaction(
             handle.transaction_id(),
             !matches!(result.state, BlockState::Unwritten(_)),
@@ -220,6 +224,8 @@ impl Mapper {
         };
         let converted = tree.convert(handle, &path, conversion)?;
         for zeroed in &converted.zeroed {
+            // What is written there next changes no place, so no other fast commit will tell that it is written.
+            handle.note(Change::Blocks(inode.number(), zeroed.blocks));
             self.publish(inode, zeroed.blocks, BlockState::Written(zeroed.start), Payment::Own);
         }
         let state = state_at(converted.state, converted.start);

@@ -6,8 +6,9 @@ use super::Mapper;
 use crate::Error;
 use crate::extent_tree::Shift;
 use crate::inode::Inode;
+use crate::report::Ineligible;
 use crate::trace::HandleType;
-use crate::transaction::{Credits, Handle};
+use crate::transaction::{Change, Credits, Handle};
 
 impl Mapper {
     /// Moves every extent from `from` on. The caller has written and dropped the pages there, and keeps new ones out; below
@@ -52,6 +53,7 @@ impl Mapper {
                 outcome
             };
             inode.note_transaction(handle.transaction_id(), true);
+            handle.note(Change::Unrecorded(Ineligible::ShiftRange));
             match step {
                 Ok(()) => return Ok(()),
                 Err(Error::TransactionFull) => {

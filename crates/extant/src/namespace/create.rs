@@ -19,7 +19,8 @@ use crate::caller::Caller;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
-use crate::transaction::{BlockKind, Handle, credits};
+use crate::report::Ineligible;
+use crate::transaction::{BlockKind, Change, Handle, Naming, credits};
 use crate::xattr::Access;
 
 /// What `mknod` makes.
@@ -240,9 +241,12 @@ impl Namespace {
                 if record.links == 0 {
                     inode.linkable.store(false, Ordering::Release);
                     self.orphans.remove(handle, inode)?;
+                    handle.note(Change::Unrecorded(Ineligible::Unrecordable));
                 }
                 self.inodes.store(handle, inode)?;
-                self.touch(handle, dir)
+                self.touch(handle, dir)?;
+                self.note_name(handle, Naming::Linked, (dir, name), inode);
+                Ok(())
             },
         )
     }
@@ -278,8 +282,11 @@ impl Namespace {
         }
         if plan.file_type() == FileType::Directory {
             self.add_link(dir);
+            handle.note(Change::Unrecorded(Ineligible::Unrecordable));
         }
-        self.touch(handle, dir)
+        self.touch(handle, dir)?;
+        self.note_name(handle, Naming::Created, (dir, name), inode);
+        Ok(())
     }
 
     /// Puts a target that does not fit the inode into a block.

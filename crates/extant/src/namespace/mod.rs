@@ -42,6 +42,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use extant_format::corruption::{Place, Rule};
+use extant_format::fast_commit::Link;
 use extant_format::hash::{CharSign, HashVersion};
 use extant_format::inode::{InodeFlags, InodeRecord};
 use extant_format::{Compat, FileType, Geometry, RoCompat, Superblock, Timestamp};
@@ -59,12 +60,13 @@ use crate::inode::Inode;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
 use crate::orphans::Orphans;
+use crate::report::Ineligible;
 use crate::sync::{Mutex, Rank};
 use crate::time::{Clock, Entropy};
 use spawn::Plan;
 
 use crate::trace::{Event, HandleType};
-use crate::transaction::{Credits, Handle, Transactions};
+use crate::transaction::{Change, Credits, Handle, Naming, Transactions};
 use crate::xattr::{Access, Xattrs};
 
 /// The names of a volume.
@@ -281,6 +283,32 @@ impl Namespace {
             }
             attempt += 1;
         }
+    }
+
+    /// Tells the next fast commit that a name of what is no directory came or went.
+    fn note_name(
+        &self,
+        handle: &Handle<'_>,
+        naming: Naming,
+        (dir, name): (&Inode, &[u8]),
+        inode: &Inode,
+    ) {
+        if !handle.notes_changes() {
+            return;
+        }
+        let flags = dir.flags();
+        let link = Link { parent: dir.number(), inode: inode.number(), name };
+        handle.note(match naming {
+            _ if flags.contains(InodeFlags::ENCRYPT) => {
+                Change::Unrecorded(Ineligible::EncryptedName)
+            }
+            _ if flags.contains(InodeFlags::CASEFOLD) => {
+                Change::Unrecorded(Ineligible::Unrecordable)
+            }
+            Naming::Created => Change::Create(link),
+            Naming::Linked => Change::Link(link),
+            Naming::Unlinked => Change::Unlink(link),
+        });
     }
 
     /// Notes in a directory that its names have changed, and stores it.

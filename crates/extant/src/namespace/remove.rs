@@ -11,8 +11,9 @@ use super::{Deed, Name, Namespace, is_sync, require_alive, require_directory};
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
+use crate::report::Ineligible;
 use crate::trace::Event;
-use crate::transaction::{Handle, credits};
+use crate::transaction::{Change, Handle, Naming, credits};
 use crate::xattr::Access;
 
 impl Namespace {
@@ -43,7 +44,9 @@ impl Namespace {
         let outcome = self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
             self.remove_entry(handle, dir, found.at)?;
             self.touch(handle, dir)?;
-            self.lose_name(handle, &victim)
+            self.lose_name(handle, &victim)?;
+            self.note_name(handle, Naming::Unlinked, (dir, name), &victim);
+            Ok(())
         });
         let ret = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
         tracer.emit(|| Event::UnlinkExit { ino, ret });
@@ -75,6 +78,7 @@ impl Namespace {
             return Err(Error::NotEmpty);
         }
         self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
+            handle.note(Change::Unrecorded(Ineligible::Unrecordable));
             self.remove_entry(handle, dir, found.at)?;
             self.drop_link(dir);
             self.touch(handle, dir)?;

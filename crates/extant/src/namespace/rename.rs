@@ -19,8 +19,9 @@ use super::{Name, Namespace, is_sync, require_directory};
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
+use crate::report::Ineligible;
 use crate::sync::{Rank, WriteGuard, assert_held};
-use crate::transaction::{Handle, credits};
+use crate::transaction::{Change, Handle, Naming, credits};
 use crate::xattr::Access;
 
 bitflags::bitflags! {
@@ -198,10 +199,31 @@ impl Namespace {
                     }
                 }
                 self.touch(handle, new_dir)?;
-                self.touch(handle, old.dir)
+                self.touch(handle, old.dir)?;
+                self.note_move(handle, old, new.as_ref(), (new_dir, new_name));
+                Ok(())
             },
         )?;
         Ok(new.as_ref().map(|new| Arc::clone(&new.inode)))
+    }
+
+    /// Tells the next fast commit that a name has moved.
+    fn note_move(
+        &self,
+        handle: &Handle<'_>,
+        old: &Side<'_>,
+        new: Option<&Side<'_>>,
+        to: (&Inode, &[u8]),
+    ) {
+        if old.is_dir() {
+            handle.note(Change::Unrecorded(Ineligible::RenameDirectory));
+            return;
+        }
+        if let Some(new) = new {
+            self.note_name(handle, Naming::Unlinked, to, &new.inode);
+        }
+        self.note_name(handle, Naming::Linked, to, &old.inode);
+        self.note_name(handle, Naming::Unlinked, (old.dir, old.name), &old.inode);
     }
 
     /// Lets the new name lead to the inode.
@@ -255,6 +277,7 @@ impl Namespace {
             Deed::Change(old.dir, blocks),
             is_sync(old.dir) || is_sync(new.dir),
             |handle| {
+                handle.note(Change::Unrecorded(Ineligible::Exchange));
                 for (side, other) in [(old, new), (new, old)] {
                     self.set_entry(
                         handle,

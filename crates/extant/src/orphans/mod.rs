@@ -18,14 +18,17 @@ use core::sync::atomic::Ordering;
 
 use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::corruption::{Place, Rule};
-use extant_format::{FileType, InodeNumber, LogicalRange, PhysicalBlock, Superblock, orphan};
+use extant_format::{
+    FileType, InodeNumber, LogicalRange, PhysicalBlock, Superblock, TransactionId, orphan,
+};
 
 use crate::Error;
 use crate::inode::Inode;
 use crate::inode_table::InodeTable;
 use crate::mapping::Mapper;
+use crate::report::Ineligible;
 use crate::sync::{Mutex, Rank};
-use crate::transaction::{BlockKind, Credits, Handle, Transactions};
+use crate::transaction::{BlockKind, Change, Credits, Handle, Transactions};
 
 /// The orphans of a volume.
 pub(crate) struct Orphans {
@@ -41,6 +44,8 @@ pub(crate) struct Orphans {
 struct State {
     /// The list, its head last.
     list: Vec<InodeNumber>,
+    /// Those of the list that are there since this transaction.
+    fresh: (TransactionId, BTreeSet<InodeNumber>),
     slots: BTreeMap<InodeNumber, Slot>,
     file: Option<OrphanFile>,
     unused: BTreeSet<InodeNumber>,
@@ -84,7 +89,7 @@ impl Orphans {
         };
         let mut all: Vec<_> = list.iter().rev().copied().collect();
         all.extend(slots.keys().filter(|&&number| !list.contains(&number) && self.may_be(number)));
-        *self.state.lock() = State { list, slots, file, unused: BTreeSet::new() };
+        *self.state.lock() = State { list, slots, file, ..State::default() };
         Ok(all)
     }
 
@@ -130,6 +135,10 @@ impl Orphans {
         inode.core.lock().dtime = state.list.last().map_or(0, |head| head.get());
         self.set_head(handle, Some(number))?;
         state.list.push(number);
+        if state.fresh.0 != handle.transaction_id() {
+            state.fresh = (handle.transaction_id(), BTreeSet::new());
+        }
+        state.fresh.1.insert(number);
         self.inodes.store(handle, inode)
     }
 
@@ -160,6 +169,11 @@ impl Orphans {
             inode.core.lock().dtime = 0;
             self.inodes.store(handle, inode)?;
             state.list.remove(at);
+            let is_fresh = state.fresh.1.remove(&number);
+            if !is_fresh || state.fresh.0 != handle.transaction_id() {
+                // A record of this inode would cut the list that is on disk.
+                handle.note(Change::Unrecorded(Ineligible::Unrecordable));
+            }
         }
         inode.orphan.store(false, Ordering::Release);
         Ok(())

@@ -87,9 +87,9 @@ impl Transactions {
     }
 
     /// Writes a plan's blocks to their places.
-    fn write_home(
+    pub(super) fn write_home(
         &self,
-        state: &Arc<JournalState>,
+        state: &JournalState,
         plan: CheckpointPlan<FrameSlice>,
     ) -> Result<(), Error> {
         // Neighbours go together.

@@ -124,7 +124,6 @@ impl Transactions {
         state.changed.notify_all();
 
         let tid = plan.tid();
-        let (transaction, sync_commit) = (tid.get(), false);
         let _task = self.tracer.task(Task::Journal);
         let outcome = self.write_commit(state, plan, &ordered);
         let mut locked = state.state.lock();
@@ -143,8 +142,7 @@ impl Transactions {
                 return Err(error);
             }
         };
-        let head = locked.journal.tail_tid().get();
-        self.tracer.emit(|| Event::EndCommit { transaction, sync_commit, head });
+        self.tell_end(tid, locked.journal.tail_tid());
         while freed_in_flight == Ok(true) && locked.journal.is_checkpointing() {
             locked = state.changed.wait(locked);
         }
@@ -155,6 +153,15 @@ impl Transactions {
         state.changed.notify_all();
         self.write_home_early(state);
         Ok(state.state.lock())
+    }
+
+    fn tell_end(&self, tid: TransactionId, tail: TransactionId) {
+        let transaction = tid.get();
+        if self.fast_commits.is_some() {
+            self.tracer.emit(|| Event::FcCleanup { j_fc_off: 0, full: true, tid: transaction });
+        }
+        let (sync_commit, head) = (false, tail.get());
+        self.tracer.emit(|| Event::EndCommit { transaction, sync_commit, head });
     }
 
     /// Data first, then the log, then the commit block behind a flush.

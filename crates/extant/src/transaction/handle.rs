@@ -15,10 +15,12 @@ use extant_journal::{BlockChange, Reservation, Ticket};
 use super::Transactions;
 use super::block::{BlockKind, MetadataBlock};
 use super::cache::Claim;
+use super::changes::Change;
 use super::credits::Credits;
 use super::data::{JournaledData, Zeros};
 use super::journal::JournalState;
 use crate::Error;
+use crate::report::Ineligible;
 use crate::sync::{Held, ReadGuard};
 use crate::trace::{Event, HandleType};
 
@@ -148,6 +150,21 @@ impl<'t> Handle<'t> {
         self.credits
     }
 
+    /// Whether anybody wants to know of changes by their meaning.
+    pub(crate) fn notes_changes(&self) -> bool {
+        self.transactions.fast_commits.is_some()
+    }
+
+    /// Tells the next fast commit of a change; costs a branch where there are none.
+    ///
+    /// # Locks
+    /// Takes that of what was noted (85).
+    pub(crate) fn note(&self, change: Change<'_>) {
+        if let Some(fast) = &self.transactions.fast_commits {
+            fast.changes.note(self.tid, change, self.transactions.tracer());
+        }
+    }
+
     /// The kernel begins a handle here inside this one, which takes no credits of its own.
     pub(crate) fn nest(&self, credits: Credits) {
         self.transactions.tell_start(credits);
@@ -260,6 +277,7 @@ impl<'t> Handle<'t> {
             self.changes.blocks.push((block, BlockChange::Dirty));
         }
         transactions.data.file(block, self.tid, data);
+        self.note(Change::Unrecorded(Ineligible::JournaledData));
         self.has_changed = true;
         Ok(())
     }

@@ -66,6 +66,17 @@ pub(super) struct Locked {
     pub(super) ordered: Ordered,
 }
 
+impl Locked {
+    /// The running transaction has to wait for this data. One range a file and transaction, as
+    /// `jbd2_journal_inode_ranged_write` keeps it.
+    pub(super) fn order(&mut self, (data, bytes): (Arc<dyn OrderedData>, Range<u64>)) {
+        match self.ordered.iter_mut().find(|known| known.0.inode() == data.inode()) {
+            Some((_, all)) => *all = all.start.min(bytes.start)..all.end.max(bytes.end),
+            None => self.ordered.push((data, bytes)),
+        }
+    }
+}
+
 impl JournalState {
     /// A journal in use whose log lies where `map` says on the device of `io`.
     pub(crate) fn new(
@@ -82,6 +93,11 @@ impl JournalState {
     /// Where the log lies, so that nobody else uses those blocks.
     pub(crate) fn blocks(&self) -> Vec<PhysicalRange> {
         if self.separate { Vec::new() } else { self.map.runs().collect() }
+    }
+
+    /// Blocks set aside for fast commits, if there are to be any.
+    pub(super) fn fast_commit_blocks(&self) -> Option<u32> {
+        self.state.lock().journal.parameters().fast_commit_area().map(|area| area.len())
     }
 
     /// Gives up credits set aside.
@@ -260,14 +276,7 @@ impl Transactions {
         changes
             .blocks
             .retain(|(block, change)| *change != BlockChange::Dirty || self.has_newer(*block));
-        // One range a file and transaction, as `jbd2_journal_inode_ranged_write` keeps it.
-        for (data, bytes) in changes.ordered {
-            let known = locked.ordered.iter_mut().find(|known| known.0.inode() == data.inode());
-            match known {
-                Some((_, all)) => *all = all.start.min(bytes.start)..all.end.max(bytes.end),
-                None => locked.ordered.push((data, bytes)),
-            }
-        }
+        changes.ordered.into_iter().for_each(|ordered| locked.order(ordered));
         let stopped = locked.journal.stop(ticket, changes.blocks);
         drop(locked);
         debug_assert_eq!(stopped.overrun, 0, "a handle changed more blocks than it had asked for");

@@ -5,7 +5,7 @@
 //! What a handle changed is filed with its transaction before the handle is gone; nothing is undone.
 //! The checksum of a block is right whenever its bytes leave for the log or for home.
 //! # Locking
-//! The journal (90), then the index of cached blocks (92), then one block (95). No I/O and no waiting for the device
+//! What fast commits will tell (85), then the journal (90), then the index of cached blocks (92), then one block (95). No I/O and no waiting for the device
 //! under any of them. A handle (50) is no lock, but whoever begins one may have to wait for a commit.
 //! # Not here
 //! What the blocks mean (`extent_tree`, `allocator`, `inode_table`, `namespace`); when to commit by the clock
@@ -16,10 +16,12 @@
 mod alone;
 mod block;
 mod cache;
+mod changes;
 mod checkpoint;
 mod commit;
 pub(crate) mod credits;
 mod data;
+mod fast_commit;
 mod handle;
 mod journal;
 mod log_map;
@@ -30,15 +32,19 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::{Frame, FrameSlice, Request};
+use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::{Geometry, PhysicalBlock, PhysicalRange, TransactionId};
 use extant_journal::JournalError;
 
 pub(crate) use block::{BlockKind, MetadataBlock};
 use cache::{Claim, MetadataCache};
+pub(crate) use changes::{Change, Naming, Noted};
 pub(crate) use credits::Credits;
 use data::DataIndex;
 pub(crate) use data::JournaledData;
+pub(crate) use fast_commit::FastCommitSpace;
+use fast_commit::FastCommits;
 pub(crate) use handle::{CommitListener, Handle, OrderedData, ReservedCredits};
 pub(crate) use journal::JournalState;
 pub(crate) use log_map::LogMap;
@@ -58,6 +64,8 @@ pub(crate) struct Transactions {
     /// Freed blocks are revoked in the log; not where all data is journaled, as then whatever uses them next is in it too.
     revokes: bool,
     journal: Option<Arc<JournalState>>,
+    /// What they will tell, and have; `None` costs one branch a change.
+    fast_commits: Option<FastCommits>,
     clock: Arc<dyn Clock>,
     tracer: Tracer,
     /// From how many cached blocks on it is worth looking for unused ones.
@@ -90,7 +98,10 @@ impl Transactions {
         read_only: bool,
     ) -> Self {
         let state = if read_only { State::ReadOnly } else { State::Writable };
+        let area = journal.as_ref().and_then(JournalState::fast_commit_blocks);
+        let bytes = area.map(|blocks| usize_from(blocks).saturating_mul(geometry.block_len()));
         Self {
+            fast_commits: bytes.map(FastCommits::new),
             io,
             geometry,
             cache: MetadataCache::new(),

@@ -18,8 +18,9 @@ use super::Xattrs;
 use super::value_inode::ValueInode;
 use crate::Error;
 use crate::inode::Inode;
+use crate::report::Ineligible;
 use crate::sync::{Rank, assert_held_shared};
-use crate::transaction::{BlockKind, Credits, Handle, MetadataBlock};
+use crate::transaction::{BlockKind, Change, Credits, Handle, MetadataBlock};
 
 /// The name of an attribute, as it is stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,6 +104,7 @@ impl Xattrs {
             (None, _) if value.is_none() => return Ok(()),
             _ => {}
         }
+        handle.note(Change::Unrecorded(Ineligible::Attributes));
         let refund = held.as_ref().map_or(0, |held| self.charge(held.is_apart, held.value.len()));
         let held = held.map(|held| held.home);
         match value {
@@ -124,6 +126,17 @@ impl Xattrs {
             core.version = core.version.wrapping_add(1);
         }
         self.inodes.store(handle, inode)
+    }
+
+    /// Whether the inode's tail has attributes, or inline data, or has had any.
+    ///
+    /// # Errors
+    /// Of reading the inode.
+    /// # Locks
+    /// Takes `attributes_lock` for reading.
+    pub(crate) fn are_in_inode(&self, inode: &Inode) -> Result<bool, Error> {
+        let _attributes = inode.attributes_lock.read();
+        self.with_body(inode, |view| view.is_some())
     }
 
     /// Gives back everything that the attributes of an inode hold, which is about to be freed.

@@ -23,9 +23,16 @@ fn modes() -> [MountOptions; 5] {
 fn durable_after(name: &str, script: impl Fn(&Filesystem), look: impl Fn(&Filesystem)) {
     let world = World::new(name);
     let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
-    for options in modes() {
-        let device = Arc::new(RecordingDevice::from_image(&image));
-        script(&mount(&device, options).unwrap());
+    let fast = ["-b", "1024", "-O", "fast_commit", "-J", "fast_commit_size=32"];
+    let Some(fast) = world.mkfs(8, &fast) else { return };
+    let everywhere = [&image, &fast].map(|image| modes().map(|options| (image, options)));
+    for (image, options) in everywhere.into_iter().flatten() {
+        let device = Arc::new(RecordingDevice::from_image(image));
+        let fs = mount(&device, options).unwrap();
+        // The first of a mount commits in full.
+        open(&fs, "/first").sync_all().unwrap();
+        script(&fs);
+        drop(fs);
         let options = CrashOptions { from: device.position(), samples: 16, ..Default::default() };
         world.every_crash(&device, options, |fs, _| look(fs));
     }

@@ -5,6 +5,7 @@ mod bypass;
 mod clockwork;
 mod crash;
 mod durability;
+mod fast_commits;
 mod faults;
 mod inline;
 mod journaled;
