@@ -53,6 +53,8 @@ pub struct MountOptions {
     pub(crate) dirty_expire: Duration,
     /// How often the flusher looks (`dirty_writeback_centisecs`).
     pub(crate) dirty_interval: Duration,
+    /// Folios are as large as the kernel's, and no larger.
+    pub(crate) kernel_folios: bool,
     /// Who is told what happens.
     pub(crate) tracer: Tracer,
     /// The number of the process that writes.
@@ -76,6 +78,7 @@ impl Default for MountOptions {
             dirty_percent: 20,
             dirty_expire: Duration::from_secs(30),
             dirty_interval: Duration::from_secs(5),
+            kernel_folios: false,
             tracer: Tracer::default(),
             process: None,
         }
@@ -159,6 +162,13 @@ impl MountOptions {
     #[must_use]
     pub fn process(self, number: u32) -> Self {
         Self { process: Some(number), ..self }
+    }
+
+    /// Whether the pieces in which files are cached are as large as the kernel would make them: then every step can be
+    /// compared with the kernel's. By default files that grow in small pieces, and those that are read, get larger ones.
+    #[must_use]
+    pub fn kernel_folios(self, on: bool) -> Self {
+        Self { kernel_folios: on, ..self }
     }
 
     /// What the options come to for a volume: what nobody asked for is as its superblock says, and what cannot go together

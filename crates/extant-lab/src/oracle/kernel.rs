@@ -31,6 +31,9 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
     let mount = || KernelMount::new(image, point, &options);
     let mut mounted = mount()?;
     let text = |error: std::io::Error| error.to_string();
+    if let Err(error) = read_ahead(image) {
+        return Some(Err(error));
+    }
     let setup = script.settings.setup;
     let mut target = DirectoryTarget::new(point).waiting();
     for operation in script.operations().take(setup) {
@@ -40,6 +43,9 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
                 return Some(Err(format!("remount: {error}")));
             }
             mounted = mount()?;
+            if let Err(error) = read_ahead(image) {
+                return Some(Err(error));
+            }
             target = DirectoryTarget::new(point).waiting();
         } else if let Err(errno) = target.apply(operation) {
             return Some(Err(format!("{operation}: {errno}")));
@@ -103,13 +109,27 @@ impl Drop for OneProcessor {
     }
 }
 
-/// Has every group's buddy built, as reading this report does.
-fn warm(image: &Path) -> Result<(), String> {
+/// The name of the loop device that has the image.
+fn device(image: &Path) -> Result<String, String> {
     let shown = Command::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(image).output();
     let shown = shown.map_err(|error| format!("losetup: {error}"))?;
-    let name = String::from_utf8_lossy(&shown.stdout).trim().replace("/dev/", "");
-    let report = format!("/proc/fs/ext4/{name}/mb_groups");
+    Ok(String::from_utf8_lossy(&shown.stdout).trim().replace("/dev/", ""))
+}
+
+/// Has every group's buddy built, as reading this report does.
+fn warm(image: &Path) -> Result<(), String> {
+    let report = format!("/proc/fs/ext4/{}/mb_groups", device(image)?);
     std::fs::read(&report).map(drop).map_err(|error| format!("{report}: {error}"))
+}
+
+/// Has the kernel fetch as far ahead of readers as the engine does.
+fn read_ahead(image: &Path) -> Result<(), String> {
+    let queue = format!("/sys/block/{}/queue", device(image)?);
+    let set = |name: &str, kib: &str| {
+        let path = format!("{queue}/{name}");
+        std::fs::write(&path, kib).map_err(|error| format!("{path}: {error}"))
+    };
+    set("max_sectors_kb", "1024").and_then(|()| set("read_ahead_kb", "2048"))
 }
 
 /// The events in what tracefs tells, each with the step that it came in.

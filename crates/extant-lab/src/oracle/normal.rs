@@ -28,7 +28,6 @@ pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
             seen
         })
         .collect();
-    drop_looks_past_the_end(&mut kept);
     drop_aborted_commits(&mut kept);
     drop_nested_handles(&mut kept);
     drop_timestamps(&mut kept);
@@ -74,23 +73,6 @@ fn join_dropped(events: Vec<Seen>) -> Vec<Seen> {
 /// Folios are counted in these.
 const PAGE_BYTES: i64 = 4096;
 
-/// A report of all blocks asks on to the end of offsets; one answer cannot tell of more than this many blocks, so the
-/// kernel asks a second time about the hole behind the file.
-const MOST_BLOCKS: i64 = 0x7FFF_FFFF;
-
-fn drop_looks_past_the_end(events: &mut Vec<Seen>) {
-    let mut past: HashMap<Stream, bool> = HashMap::new();
-    events.retain(|seen| match seen.event.name {
-        "ext4_es_lookup_extent_enter" => {
-            let is_past = seen.event.number("lblk") >= Some(MOST_BLOCKS);
-            past.insert(seen.stream, is_past);
-            !is_past
-        }
-        "ext4_es_lookup_extent_exit" => past.insert(seen.stream, false) != Some(true),
-        _ => true,
-    });
-}
-
 /// After a forced shutdown the kernel's thread goes through the motions of a commit that is aborted already.
 fn drop_aborted_commits(events: &mut Vec<Seen>) {
     if let Some(at) = events.iter().position(|seen| seen.event.name == "ext4_shutdown") {
@@ -99,40 +81,92 @@ fn drop_aborted_commits(events: &mut Vec<Seen>) {
     }
 }
 
-/// Folds looks at adjacent blocks of one run that memory knows: the kernel looks at each block that a write touches,
-/// the engine once for all of them.
+/// Folds looks at blocks of which memory said already what they are, with nothing changed since: the kernel looks at each
+/// block that a read or a write touches, and at all of a folio again if its blocks lie in pieces; the engine looks once at
+/// each run. A second look at the same block of a hole stays: before a promise there are two.
 fn fold_looks(events: Vec<Seen>) -> Vec<Seen> {
     let mut folded: Vec<Seen> = Vec::with_capacity(events.len());
-    let mut next: Option<(Seen, i64)> = None; // the answer to the last look, and the block behind
+    let mut known = Known::default();
     let mut events = events.into_iter().peekable();
     while let Some(seen) = events.next() {
         let is_look = seen.event.name == "ext4_es_lookup_extent_enter";
         let Some(exit) =
             events.next_if(|exit| is_look && exit.event.name == "ext4_es_lookup_extent_exit")
         else {
-            next = None;
+            known.take_in(&seen);
             folded.push(seen);
             continue;
         };
+        let in_a_hole = exit.event.get("status").is_some_and(|status| status.starts_with('H'));
         let block = seen.event.number("lblk");
-        let same = next.as_ref().is_some_and(|(known, behind)| {
-            Some(*behind) == block
-                && (known.stream, known.step) == (exit.stream, exit.step)
-                && ["ino", "lblk", "len", "pblk"]
-                    .iter()
-                    .all(|field| known.event.get(field) == exit.event.get(field))
-                && exit
-                    .event
-                    .get("status")
-                    .is_some_and(|status| status.starts_with(['W', 'U', 'D']))
-        });
-        next = block.map(|block| (exit.clone(), block + 1));
-        if !same {
+        if !known.covers(&seen, &exit) || in_a_hole && known.last == block {
             folded.push(seen);
-            folded.push(exit);
+            folded.push(exit.clone());
         }
+        known.take_in(&exit);
+        known.last = block;
     }
     folded
+}
+
+/// What looks and questions have told of one file's blocks, one after the other.
+#[derive(Default)]
+struct Known {
+    place: Option<(Stream, usize, String)>,
+    /// The block that was looked at last.
+    last: Option<i64>,
+    runs: Vec<(std::ops::Range<i64>, String, i64)>,
+}
+
+impl Known {
+    /// Learns what an event says, or that what was known may have changed.
+    fn take_in(&mut self, seen: &Seen) {
+        let Seen { stream, step, event } = seen;
+        let place = event.get("ino").map(|ino| (*stream, *step, ino.to_owned()));
+        let asks = match event.name {
+            "ext4_ext_map_blocks_enter" | "ext4_ext_map_blocks_exit" => {
+                event.get("flags") == Some("")
+            }
+            name => ASKS.contains(&name),
+        };
+        if !asks || self.place != place {
+            *self = Self { place, last: None, runs: Vec::new() };
+        }
+        self.runs.extend(run(event));
+    }
+
+    /// Whether a look tells nothing new.
+    fn covers(&self, enter: &Seen, exit: &Seen) -> bool {
+        let place = enter.event.get("ino").map(|ino| (enter.stream, enter.step, ino.to_owned()));
+        let (Some(block), Some((_, state, place_of_0))) =
+            (enter.event.number("lblk"), run(&exit.event))
+        else {
+            return false;
+        };
+        self.place == place
+            && self.runs.iter().any(|(blocks, known, at)| {
+                blocks.contains(&block) && *known == state && *at == place_of_0
+            })
+    }
+}
+
+/// Events of a question, which changes nothing.
+const ASKS: [&str; 8] = [
+    "ext4_es_lookup_extent_enter",
+    "ext4_es_lookup_extent_exit",
+    "ext4_es_cache_extent",
+    "ext4_es_insert_extent",
+    "ext4_es_find_extent_range_enter",
+    "ext4_es_find_extent_range_exit",
+    "ext4_ext_show_extent",
+    "ext4_ext_handle_unwritten_extents",
+];
+
+/// The run of blocks that an event tells of: which, in what state, and where block 0 would be.
+fn run(event: &Event) -> Option<(std::ops::Range<i64>, String, i64)> {
+    let state = event.get("status")?.get(..1)?.to_owned();
+    let (start, len) = (event.number("lblk")?, event.number("len")?);
+    Some((start..start + len, state, event.number("pblk").map_or(0, |at| at - start)))
 }
 
 fn is_noise(event: &Event) -> bool {
@@ -179,6 +213,7 @@ fn drop_fields(event: &mut Event) {
         "ext4_sync_file_enter" => &["parent"],
         // What the caller's variable happened to hold.
         "ext4_ext_handle_unwritten_extents" => &["pblk"],
+        "ext4_get_implied_cluster_alloc_exit" if event.get("ret") == Some("0") => &["pblk"],
         "jbd2_end_commit" => &["head"],
         _ => &[],
     };

@@ -42,9 +42,9 @@ impl Allocator {
         // The goal is told as it was asked for, though it may lie past the end of the volume.
         let goal = request.goal.checked_sub(offset.into()).unwrap_or(aligned.goal);
         let told = AllocationRequest { goal, ..aligned };
-        self.tell_request(&told);
+        self.tell_request(&told, offset);
         let outcome = self.allocate_aligned(handle, request, aligned, offset);
-        self.tell_answer(&told, outcome.as_ref().ok());
+        self.tell_answer(&told, offset, outcome.as_ref().ok());
         outcome
     }
 
@@ -100,7 +100,8 @@ impl Allocator {
 
     /// Holds space for as many of `len` blocks as the ledger lets go of, halving the wish until it does.
     fn claim(&self, len: u32, flags: AllocationFlags) -> Result<(Claim, u32), Error> {
-        let privilege = if flags.contains(AllocationFlags::USE_RESERVED) {
+        let pool = AllocationFlags::USE_RESERVED | AllocationFlags::MAP_OF_RESERVED;
+        let privilege = if flags.intersects(pool) {
             Privilege::Metadata
         } else if flags.contains(AllocationFlags::USE_ROOT_BLOCKS) {
             Privilege::Root

@@ -11,8 +11,15 @@ use crate::trace::{self, AllocatorExtent, Event};
 
 impl From<AllocationFlags> for trace::AllocationFlags {
     fn from(flags: AllocationFlags) -> Self {
+        let mut shown = flags;
         // Who may use root's blocks is no flag of the kernel's: it asks who the caller is.
-        Self((flags - AllocationFlags::USE_ROOT_BLOCKS).bits())
+        shown.remove(AllocationFlags::USE_ROOT_BLOCKS | AllocationFlags::MAP_OF_RESERVED);
+        let reserved = flags.contains(AllocationFlags::MAP_OF_RESERVED);
+        shown.set(
+            AllocationFlags::DELALLOC_RESERVED,
+            reserved || shown.contains(AllocationFlags::DELALLOC_RESERVED),
+        );
+        Self(shown.bits())
     }
 }
 
@@ -35,21 +42,20 @@ impl From<Criterion> for trace::Criterion {
     }
 }
 
-/// A request's neighbours as the kernel's events show them: where there is none, the request's own block and 0, or nothing
-/// for those who do not look for them.
-fn beside(request: &AllocationRequest, neighbour: Option<Neighbour>) -> (u32, u64) {
-    let looks = !request.file.block_mapped;
-    neighbour.map_or((if looks { request.logical.get() } else { 0 }, 0), |neighbour| {
-        (neighbour.logical.get(), neighbour.physical.get())
+/// The neighbours of a request, whose own block lies at `offset` in its cluster, as the kernel's events show them: where
+/// there is none, the request's own block and 0, or nothing for those who do not look for them.
+fn neighbours(request: &AllocationRequest, offset: u32) -> [(u32, u64); 2] {
+    let own = if request.file.block_mapped { 0 } else { request.logical.get() + offset };
+    [request.left, request.right].map(|neighbour: Option<Neighbour>| {
+        neighbour.map_or((own, 0), |neighbour| (neighbour.logical.get(), neighbour.physical.get()))
     })
 }
 
 impl Allocator {
-    /// `request`, whose length is in blocks from `offset` within a cluster on, is made.
-    pub(super) fn tell_request(&self, request: &AllocationRequest) {
+    /// `request`, which begins at a cluster's start and `offset` before what is wanted, is made.
+    pub(super) fn tell_request(&self, request: &AllocationRequest, offset: u32) {
         self.transactions.tracer().emit(|| {
-            let ((lleft, pleft), (lright, pright)) =
-                (beside(request, request.left), beside(request, request.right));
+            let [(lleft, pleft), (lright, pright)] = neighbours(request, offset);
             Event::RequestBlocks {
                 ino: request.inode,
                 flags: request.flags.into(),
@@ -65,16 +71,20 @@ impl Allocator {
     }
 
     /// It was answered, or failed.
-    pub(super) fn tell_answer(&self, request: &AllocationRequest, answer: Option<&Allocation>) {
+    pub(super) fn tell_answer(
+        &self,
+        request: &AllocationRequest,
+        offset: u32,
+        answer: Option<&Allocation>,
+    ) {
         self.transactions.tracer().emit(|| {
-            let ((lleft, pleft), (lright, pright)) =
-                (beside(request, request.left), beside(request, request.right));
+            let [(lleft, pleft), (lright, pright)] = neighbours(request, offset);
             let clusters = answer.map_or(ClusterCount::ZERO, |answer| answer.clusters);
             Event::AllocateBlocks {
                 ino: request.inode,
                 flags: request.flags.into(),
                 len: u32::try_from(clusters.get()).unwrap_or(u32::MAX),
-                block: answer.map_or(0, |answer| answer.blocks.start().get()),
+                block: answer.map_or(0, |answer| answer.blocks.start().get() - u64::from(offset)),
                 logical: request.logical.get(),
                 goal: request.goal.get(),
                 lleft,

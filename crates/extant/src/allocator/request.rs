@@ -36,6 +36,9 @@ bitflags! {
         const USE_RESERVED = 0x2000;
         /// Look at counts under their lock; always the case here.
         const STRICT_CHECK = 0x4000;
+        /// Part of a map for data that a reservation pays for. The ledger is asked all the same, as for the reserved pool, and
+        /// nothing is spent. Not one of the kernel's bits, which sets `DELALLOC_RESERVED` and asks nobody.
+        const MAP_OF_RESERVED = 0x1_0000;
     }
 
     /// How to free blocks; the values are those that the kernel's events print.

@@ -179,6 +179,18 @@ impl ExtentStatusTree {
             Event::EsLookupExtentExit { ino, found: found.is_some(), lblk, len, pblk, status }
         });
         let entry = found?;
+        self.mark(entry);
+        Some(entry)
+    }
+
+    /// Marks the run around `block` referenced: it was found for one block, and used for others.
+    pub(crate) fn mark_used(&mut self, block: LogicalBlock) {
+        if let Some(entry) = self.around(block) {
+            self.mark(entry);
+        }
+    }
+
+    fn mark(&mut self, entry: StatusEntry) {
         if !entry.referenced {
             self.runs.get_mut(&entry.blocks.start()).expect("just found").referenced = true;
             if let Some(recent) =
@@ -187,7 +199,6 @@ impl ExtentStatusTree {
                 recent.referenced = true;
             }
         }
-        Some(entry)
     }
 
     /// Where the first run after `block` begins.

@@ -69,7 +69,7 @@ impl ExtentTree<'_> {
                 ZeroOut::UpTo(limit) | ZeroOut::InLog(limit),
                 ExtentState::Unwritten,
                 ExtentState::Written,
-            ) if !self.joins_beside(path, extent, blocks) => small_rest(extent, blocks, limit),
+            ) => small_rest(extent, blocks, limit),
             _ => SmallVec::new(),
         };
         if let ZeroOut::InLog(_) = zero_out {
@@ -100,20 +100,24 @@ impl ExtentTree<'_> {
         Ok(Converted { start, state: converted_to, zeroed })
     }
 
-    /// Whether `blocks`, an end of `extent`, once written go to the extent beside, so that nothing is split (D20.9).
-    fn joins_beside(&self, path: &Path, extent: Extent, blocks: LogicalRange) -> bool {
-        let Some(part) = window::part(extent, blocks).filter(|_| blocks != extent.blocks) else {
-            return false;
-        };
-        let (part, at) = (as_written(part), path.leaf().position.unwrap_or(0));
+    /// The written extent beside to which `blocks`, an end of the unwritten `extent` at the path, go once they are written, so
+    /// that nothing is split (D20.9).
+    pub(crate) fn joins_beside(
+        &self,
+        path: &Path,
+        extent: Extent,
+        blocks: LogicalRange,
+    ) -> Option<Extent> {
+        let part = as_written(window::part(extent, blocks).filter(|_| blocks != extent.blocks)?);
+        let at = path.leaf().position.unwrap_or(0);
         let beside =
             |i: Option<usize>| self.view(&path.leaf().node, |view| i.and_then(|i| view.extent(i)));
         if blocks.start() == extent.blocks.start() {
-            beside(at.checked_sub(1)).is_some_and(|left| window::can_join(&left, &part))
+            beside(at.checked_sub(1)).filter(|left| window::can_join(left, &part))
         } else if blocks.end() == extent.blocks.end() {
-            beside(at.checked_add(1)).is_some_and(|right| window::can_join(&part, &right))
+            beside(at.checked_add(1)).filter(|right| window::can_join(&part, right))
         } else {
-            false
+            None
         }
     }
 

@@ -19,8 +19,10 @@ pub(crate) enum NodeSpace {
     Free,
     /// What is kept for root too.
     Root,
-    /// The reserved pool too: the data was promised already (`METADATA_NOFAIL`).
+    /// The reserved pool too (`METADATA_NOFAIL`).
     Reserved,
+    /// The same, and the data was promised already.
+    Promised,
 }
 
 /// Bitmap and descriptor that one allocation of a block changes.
@@ -91,6 +93,7 @@ impl ExtentTree<'_> {
             NodeSpace::Free => AllocationFlags::empty(),
             NodeSpace::Root => AllocationFlags::USE_ROOT_BLOCKS,
             NodeSpace::Reserved => AllocationFlags::USE_RESERVED,
+            NodeSpace::Promised => AllocationFlags::USE_RESERVED | AllocationFlags::MAP_OF_RESERVED,
         };
         let request = AllocationRequest {
             inode: self.inode.number(),

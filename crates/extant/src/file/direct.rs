@@ -17,7 +17,8 @@ use crate::caller::Caller;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::{MapFlags, Mapped};
-use crate::transaction::{Credits, credits};
+use crate::trace::HandleType;
+use crate::transaction::{Credits, Handle, credits};
 use crate::writeback::Purpose;
 
 /// Blocks that one allocation takes at the most. Source: kernel `DIO_MAX_BLOCKS`.
@@ -40,24 +41,27 @@ impl Files {
         if self.must_buffer(inode) {
             return self.read(inode, open, offset, buffer);
         }
-        let bytes = self.whole_sectors(offset, buffer.len())?;
+        let asked = self.whole_sectors(offset, buffer.len())?;
         let content = inode.content.read();
         if inode.is_inline() {
             drop(content);
             return self.read(inode, open, offset, buffer);
         }
-        let bytes = bytes.start..bytes.end.min(inode.size());
+        let bytes = asked.start..asked.end.min(inode.size());
+        self.writeback.write_inode(inode, asked.clone(), Purpose::Integrity)?;
         if bytes.is_empty() {
             return Ok(0);
         }
-        self.writeback.write_inode(inode, bytes.clone(), Purpose::Integrity)?;
         let (block_bits, mut places, mut batch) =
             (self.geometry().block_bits, Vec::new(), Vec::new());
-        let mut rest = self.blocks_touched(&bytes);
+        let mut rest = self.blocks_touched(&asked);
         while let Some(range) = rest {
             let found = self.mapper.look_up(inode, range)?;
             rest = following(range, found.blocks);
             let part = part_of(found.blocks, block_bits, &bytes);
+            if part.is_empty() {
+                continue; // behind the end of file
+            }
             let place = to_buffer(&part, offset);
             match found.state {
                 BlockState::Written(at) => {
@@ -101,7 +105,9 @@ impl Files {
             return self.write(caller, inode, offset, bytes);
         }
         self.transactions.check_writable()?;
-        if let Some(start) = offset {
+        if let Some(start) =
+            offset.filter(|start| start.saturating_add(u64_from(bytes.len())) <= inode.size())
+        {
             let range = self.whole_sectors(start, bytes.len())?;
             let _content = inode.content.read();
             if self.is_overwrite(inode, &range)? {
@@ -127,6 +133,8 @@ impl Files {
                 return Err(Error::TooLarge);
             }
             let range = start..range.end.min(start.saturating_add(room));
+            // Whoever asked before held others off less.
+            let _ = self.is_overwrite(inode, &range)?;
             self.note_written(inode, caller)?;
             (start, self.write_extending(caller, inode, &range, bytes)?, range.end)
         };
@@ -155,9 +163,8 @@ impl Files {
             return Ok(range.start);
         }
         let (old_size, grows) = (inode.size(), range.end > inode.size());
-        let few = Credits::blocks(3 + credits::XATTR, self.geometry());
         if grows {
-            let mut handle = self.transactions.begin(few)?;
+            let mut handle = self.begin_store(inode, 2 + credits::XATTR)?;
             self.orphans.add(&mut handle, inode)?;
             handle.stop()?;
         }
@@ -166,20 +173,23 @@ impl Files {
             return written;
         }
         let end = *written.as_ref().unwrap_or(&old_size);
-        let mut handle = self.transactions.begin(few)?;
-        self.extend_to(inode, end.max(old_size));
-        let is_whole = written.as_ref().is_ok_and(|&end| end == range.end);
-        if is_whole && inode.core.lock().links > 0 {
-            self.orphans.remove(&mut handle, inode)?;
+        if end > old_size {
+            let mut handle = self.begin_store(inode, 2 + credits::XATTR)?;
+            self.extend_to(inode, end);
+            if inode.core.lock().links > 0 {
+                self.orphans.remove(&mut handle, inode)?;
+            }
+            self.store_changed(handle, inode)?;
         }
-        self.store_changed(handle, inode)?;
-        if !is_whole {
+        if end < range.end {
             self.truncate_failed_write(inode)?;
         }
         written
     }
 
     /// Writes a range to the device; returns up to where, which is short of its end only at a hole of indirect blocks.
+    ///
+    /// Source: kernel `iomap_dio_rw`, `ext4_dio_write_end_io`.
     fn write_past_cache(
         &self,
         caller: &Caller,
@@ -190,11 +200,11 @@ impl Files {
         self.writeback.write_inode(inode, range.clone(), Purpose::Integrity)?;
         self.forget_clean(inode, range);
         let block_bits = self.geometry().block_bits;
-        let (mut at, mut attempt) = (range.start, 0);
+        let (mut at, mut attempt, mut batch) = (range.start, 0, Vec::new());
+        let mut converts = false;
         while at < range.end {
             let Some(blocks) = self.blocks_touched(&(at..range.end)) else { break };
-            let few = LogicalRange::new(blocks.start().get(), blocks.len().min(MAX_BLOCKS));
-            let mapped = match self.place_direct(caller, inode, few.unwrap_or(blocks)) {
+            let mapped = match self.place_direct(caller, inode, blocks, range.end) {
                 Ok(Some(mapped)) => mapped,
                 Ok(None) => break,
                 Err(error) if error.is_no_space() => {
@@ -205,51 +215,78 @@ impl Files {
             };
             attempt = 0;
             let part = part_of(mapped.blocks, block_bits, &(at..range.end));
-            self.send(&mapped, &part, &bytes[to_buffer(&part, range.start)])?;
-            if matches!(mapped.state, BlockState::Unwritten(_)) {
-                let wanted = self.mapper.credits(inode, 1);
-                let credits = Credits::blocks(wanted, self.geometry());
-                let mut handle = self.transactions.begin(credits)?;
-                self.mapper.convert(&mut handle, inode, mapped.blocks)?;
-                inode.note_transaction(handle.transaction_id(), true);
-                handle.stop()?;
-            }
+            batch.push(self.request(&mapped, &part, &bytes[to_buffer(&part, range.start)])?);
+            converts |= matches!(mapped.state, BlockState::Unwritten(_));
             at = part.end;
         }
+        self.transactions.io().run(&mut batch)?;
         // Who read meanwhile may have seen what was there before.
         self.forget_clean(inode, range);
+        let written = self.blocks_touched(&(range.start..at)).filter(|_| converts);
+        if let Some(blocks) = written {
+            self.convert(inode, blocks)?;
+        }
         Ok(at)
     }
 
-    /// Where the first run of `blocks` goes; `None` for a hole that cannot be filled unwritten (D21.4).
+    /// Has blocks, whose data is on the device, count as written.
+    ///
+    /// Source: kernel `ext4_convert_unwritten_extents`.
+    fn convert(&self, inode: &Arc<Inode>, blocks: LogicalRange) -> Result<(), Error> {
+        let mut rest = Some(blocks);
+        while let Some(range) = rest {
+            let mut handle = self.begin_map(inode, range.len())?;
+            let converted = self.mapper.map(&mut handle, inode, range, MapFlags::END_OF_DIRECT)?;
+            self.store_changed(handle, inode)?;
+            rest = following(range, converted.blocks);
+        }
+        Ok(())
+    }
+
+    fn begin_map(&self, inode: &Inode, blocks: u32) -> Result<Handle<'_>, Error> {
+        let credits = Credits::blocks(self.mapper.credits(inode, blocks), self.geometry());
+        self.transactions.begin(credits.of(HandleType::MapBlocks, inode.number()))
+    }
+
+    /// Where the first run of `blocks`, the last of which has the byte before `end`, goes; `None` for a hole that cannot be
+    /// filled unwritten (D21.4).
+    ///
+    /// Source: kernel `ext4_iomap_begin`, `ext4_iomap_alloc`.
     fn place_direct(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         blocks: LogicalRange,
+        end: u64,
     ) -> Result<Option<Mapped>, Error> {
-        let found = self.mapper.look_up(inode, blocks)?;
-        if matches!(found.state, BlockState::Written(_)) {
-            return Ok(Some(found));
+        let size = inode.size();
+        if end <= size {
+            let found = self.mapper.look_up(inode, blocks)?;
+            if matches!(found.state, BlockState::Written(_)) {
+                return Ok(Some(found));
+            }
         }
+        let few = LogicalRange::new(blocks.start().get(), blocks.len().min(MAX_BLOCKS));
+        let blocks = few.unwrap_or(blocks);
+        let mut handle = self.begin_map(inode, blocks.len())?;
         let start = u64::from(blocks.start().get()) << self.geometry().block_bits;
-        let mut flags = if start >= inode.size() {
+        let mut flags = if start >= size {
             MapFlags::CREATE
         } else if inode.flags().contains(InodeFlags::EXTENTS) {
             MapFlags::CREATE | MapFlags::UNWRITTEN | MapFlags::PRE_IO
         } else {
-            return Ok(None);
+            let found = self.mapper.look_up(inode, blocks)?;
+            handle.stop()?;
+            return Ok(Some(found).filter(|found| found.state.place().is_some()));
         };
         flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
-        let credits = Credits::blocks(self.mapper.credits(inode, blocks.len()), self.geometry());
-        let mut handle = self.transactions.begin(credits)?;
         let mapped = self.mapper.map(&mut handle, inode, blocks, flags)?;
         self.store_changed(handle, inode)?;
         Ok(Some(mapped))
     }
 
-    /// Sends `bytes`, which are `part` of the file, to their place; what they leave of new blocks is zeroed.
-    fn send(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
+    /// Has `bytes`, which are `part` of the file, go to their place; what they leave of new blocks is zeroed.
+    fn request(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) -> Result<Request, Error> {
         let place = mapped.state.place().ok_or(Error::Invalid("mapping gave no place"))?;
         let block = u64::from(self.geometry().block_size);
         let start = u64::from(mapped.blocks.start().get()) << self.geometry().block_bits;
@@ -264,27 +301,25 @@ impl Files {
         let frame = Frame::from(frame);
         let len = frame.len();
         let at = self.transactions.io().offset(place) + (from - start);
-        self.transactions.io().run(&mut [Request::write(at, vec![frame.slice(0..len)])])
+        Ok(Request::write(at, vec![frame.slice(0..len)]))
     }
 
-    /// Whether every block of a range has a place, and the range ends in the file (D21.2).
+    /// Whether a range ends in the file and is one run of blocks that have a place (D21.2).
+    ///
+    /// Source: kernel `ext4_overwrite_io`.
     fn is_overwrite(&self, inode: &Inode, bytes: &Range<u64>) -> Result<bool, Error> {
         let block = u64::from(self.geometry().block_size);
         let is_aligned = bytes.start.is_multiple_of(block) && bytes.end.is_multiple_of(block);
-        let mut rest = self.blocks_touched(bytes);
-        if bytes.is_empty() || bytes.end > inode.size() {
+        let Some(range) = self.blocks_touched(bytes).filter(|_| bytes.end <= inode.size()) else {
             return Ok(false);
-        }
-        while let Some(range) = rest {
-            let found = self.mapper.look_up(inode, range)?;
-            match found.state {
-                BlockState::Written(_) => {}
-                BlockState::Unwritten(_) if is_aligned => {}
-                _ => return Ok(false),
-            }
-            rest = following(range, found.blocks);
-        }
-        Ok(true)
+        };
+        let found = self.mapper.look_up(inode, range)?;
+        let has_place = match found.state {
+            BlockState::Written(_) => true,
+            BlockState::Unwritten(_) => is_aligned,
+            _ => false,
+        };
+        Ok(has_place && found.blocks == range)
     }
 
     /// Forgets what memory has of a range's blocks, unless it is dirty again.

@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `read.rs` | from the cache, and into the cache |
+//! | `read.rs` | from the cache |
+//! | `fill.rs` | into the cache, and ahead of readers |
 //! | `write.rs` | cut into folios; delayed or at once |
 //! | `journaled.rs` | the same for files whose data is journaled |
 //! | `prepare.rs` | what a block needs before bytes go into it |
@@ -25,6 +26,7 @@
 //! Kernel `fs/ext4/inode.c`, `file.c`, `fsync.c`; `mm/filemap.c`, `generic_perform_write`.
 
 mod direct;
+mod fill;
 mod inline;
 mod journaled;
 mod map;
@@ -67,6 +69,7 @@ pub(crate) struct Files {
     fast_commits: FastCommits,
     delayed_allocation: bool,
     unwritten_until_done: bool,
+    kernel_folios: bool,
 }
 
 /// The layers that [`Files`] stands on.
@@ -86,6 +89,16 @@ pub(crate) struct FileLayers {
 pub(crate) struct OpenFile {
     readahead: Mutex<Readahead>,
     errors: Mutex<ErrorPosition>,
+}
+
+impl OpenFile {
+    /// Changes what is known of how the file is read. Readers of one open file at once may miss each other's part in it.
+    fn with_readahead<R>(&self, change: impl FnOnce(&mut Readahead) -> R) -> R {
+        let mut readahead = *self.readahead.lock();
+        let result = change(&mut readahead);
+        *self.readahead.lock() = readahead;
+        result
+    }
 }
 
 impl Files {
@@ -115,6 +128,7 @@ impl Files {
             writeback,
             delayed_allocation: options.delayed_allocation,
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
+            kernel_folios: options.kernel_folios,
         }
     }
 

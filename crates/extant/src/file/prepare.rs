@@ -58,33 +58,42 @@ impl Files {
         blocks: Range<usize>,
     ) -> Result<(), Error> {
         let mut reads = Vec::new();
-        self.plan_reads(folio, blocks, &mut reads, |range| {
+        let _ = self.plan_reads(folio, blocks, &mut reads, |range| {
             self.mapper.look_up_again(inode, range)
         })?;
         self.run_reads(core::slice::from_ref(folio), reads)
     }
 
-    /// Requests for those of `blocks` that have data; the rest is zeroed at once.
+    /// Requests for those of `blocks` that have data; the rest is zeroed at once. Says how the blocks lie.
     pub(super) fn plan_reads(
         &self,
         folio: &LockedFolio,
         mut blocks: Range<usize>,
         reads: &mut Vec<PlannedRead>,
-        look_up: impl Fn(LogicalRange) -> Result<Mapped, Error>,
-    ) -> Result<(), Error> {
+        mut look_up: impl FnMut(LogicalRange) -> Result<Mapped, Error>,
+    ) -> Result<Layout, Error> {
+        let (mut layout, mut next) = (Layout::Simple, None);
+        let start = blocks.start;
         while !blocks.is_empty() {
             let mapped = look_up(folio.shape().file_blocks(&blocks))?;
             let len = usize_from(mapped.blocks.len()).min(blocks.len());
             let run = blocks.start..blocks.start + len;
             blocks.start += len;
             match mapped.state {
-                BlockState::Written(at) => self.plan_device_reads(folio, run, at, reads),
+                BlockState::Written(at) => {
+                    if run.start > start && next != Some(at) {
+                        layout = Layout::Mixed;
+                    }
+                    next = at.checked_add(u64_from(len));
+                    self.plan_device_reads(folio, run, at, reads);
+                }
                 BlockState::Hole | BlockState::Delayed | BlockState::Unwritten(_) => {
+                    next = None;
                     folio.fill_hole(run);
                 }
             }
         }
-        Ok(())
+        Ok(layout)
     }
 
     /// Requests for `blocks`, which lie at `at`; those that the journal has newer bytes of are taken from there at once.
@@ -144,11 +153,20 @@ impl Files {
     }
 }
 
+/// How the blocks of a folio that is read lie on the device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Layout {
+    /// One behind the other, with holes at the most at their end.
+    Simple,
+    /// In pieces.
+    Mixed,
+}
+
 /// A read on its way into a folio.
 pub(super) struct PlannedRead {
     /// The folio's first byte in the file.
-    folio: u64,
-    blocks: Range<usize>,
+    pub(super) folio: u64,
+    pub(super) blocks: Range<usize>,
     request: Request,
 }
 

@@ -1,20 +1,15 @@
 //! Reading: from the cache, and into the cache.
 //!
-//! Source: kernel `mm/filemap.c`, `filemap_read`; `fs/ext4/readpage.c`, `ext4_mpage_readpages`.
+//! Source: kernel `mm/filemap.c`, `filemap_read`, `filemap_get_pages`.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::ops::Range;
 
 use extant_format::cast::u64_from;
 
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::inode::Inode;
-use crate::page_cache::{LockedFolio, PageIndex};
-
-/// Bytes that one batch of requests fills at the most.
-const MAX_FILL_BYTES: u64 = 2 << 20;
+use crate::page_cache::{PAGE_BYTES, PageIndex};
 
 impl Files {
     /// Copies bytes from `offset` on into `buffer`; fewer only at the end of the file.
@@ -34,20 +29,22 @@ impl Files {
         if offset >= end {
             return Ok(0);
         }
-        let ahead = open.readahead.lock().next(offset, end - offset);
-        let fetch_to = ahead.map_or(end, |range| range.end.max(end)).min(inode.size());
+        let wanted = offset.saturating_add(u64_from(buffer.len()));
         let mut at = offset;
         while at < end {
             let index = |at: u64| usize::try_from(at - offset).expect("within the caller's buffer");
-            let found = inode.pages.find(PageIndex::holding(at));
-            let copied = found.and_then(|folio| {
+            let copied = self.find_ahead(inode, open, at, wanted).and_then(|folio| {
                 let part = folio.shape().part_of(&(at..end));
                 let next = at + u64_from(part.len());
-                folio.copy_to(part.start, &mut buffer[index(at)..index(next)]).then_some(next)
+                // Somebody who asks for bytes behind the end of file wants valid ones there, too.
+                let behind = part.end..folio.shape().part_of(&(at..wanted)).end;
+                let into = &mut buffer[index(at)..index(next)];
+                let is_valid = behind.is_empty() || folio.is_valid(behind);
+                (is_valid && folio.copy_to(part.start, into)).then_some(next)
             });
             match copied {
                 Some(next) => at = next,
-                None => match self.fill(inode, at..fetch_to.min(at + MAX_FILL_BYTES)) {
+                None => match self.fill(inode, at) {
                     Ok(()) => {}
                     Err(_) if at > offset => break,
                     Err(error) => return Err(error),
@@ -58,33 +55,18 @@ impl Files {
                 break;
             }
         }
+        open.with_readahead(|readahead| readahead.read_to(at));
         Ok(usize::try_from(at - offset).expect("within the caller's buffer").min(buffer.len()))
     }
 
-    /// Makes the blocks that `bytes` touch valid in memory: one batch of requests for the whole range.
+    /// Makes the folio of the byte at `offset`, inside the file, valid in memory.
     ///
     /// # Errors
     /// Of the block map or the device.
-    pub(super) fn fill(&self, inode: &Inode, bytes: Range<u64>) -> Result<(), Error> {
+    pub(super) fn fill(&self, inode: &Inode, offset: u64) -> Result<(), Error> {
         let _invalidate = inode.invalidate.read();
-        let size = inode.size();
-        let bytes = bytes.start..bytes.end.min(size);
-        let max_order = self.max_order(inode);
-        let (mut folios, mut reads): (Vec<LockedFolio>, Vec<_>) = (Vec::new(), Vec::new());
-        let mut at = bytes.start;
-        let mut outcome = Ok(());
-        while at < bytes.end && outcome.is_ok() {
-            let wanted = usize::try_from(bytes.end - at).unwrap_or(usize::MAX);
-            let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, max_order);
-            let part = folio.shape().part_of(&(at..bytes.end));
-            at = folio.shape().end();
-            outcome = self.fill_from_inode(inode, &folio).map(drop);
-            for run in folio.missing(&part) {
-                let look_up = |range| self.mapper.look_up(inode, range);
-                outcome = outcome.and_then(|()| self.plan_reads(&folio, run, &mut reads, look_up));
-            }
-            folios.push(folio);
-        }
-        outcome.and(self.run_reads(&folios, reads))
+        let (page, order) = (PageIndex::holding(offset), self.max_order(inode));
+        let folio = inode.pages.find_or_create(page, PAGE_BYTES, order);
+        self.read_folio(inode, &folio)
     }
 }

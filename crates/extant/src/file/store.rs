@@ -6,14 +6,13 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 use extant_format::InodeFlags;
-use extant_format::cast::u64_from;
 
-use super::Files;
 use super::write::{Delays, privilege};
+use super::{Files, OpenFile};
 use crate::Error;
 use crate::caller::Caller;
 use crate::inode::Inode;
-use crate::page_cache::{LockedFolio, PAGE_BYTES, PageIndex};
+use crate::page_cache::{LockedFolio, PageIndex, READ_AHEAD_BYTES};
 
 impl Files {
     /// Puts `bytes` at `offset` as a store through a shared mapping does: within the file's size, and with a place or a promise
@@ -29,6 +28,7 @@ impl Files {
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
+        open: &OpenFile,
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
@@ -36,13 +36,12 @@ impl Files {
         if inode.flags().contains(InodeFlags::IMMUTABLE) {
             return Err(Error::NotPermitted);
         }
+        self.fault(inode, open, offset)?;
         self.note_modified(inode, caller)?;
         self.leave_inode_of_store(inode)?;
         self.writeback.balance();
         let mut attempt = 0;
         loop {
-            // The fault has read the page before.
-            self.fill(inode, offset..offset + u64_from(bytes.len().clamp(1, PAGE_BYTES)))?;
             let stored = match self.delays(inode) {
                 Delays::Yes => self.store_delayed(caller, inode, offset, bytes),
                 Delays::No if self.mapper.journals_data(inode) => {
@@ -52,7 +51,7 @@ impl Files {
             };
             match stored {
                 Ok(Some(count)) => return Ok(count),
-                Ok(None) => {} // the folio was dropped, or grew: read it again
+                Ok(None) => self.fault(inode, open, offset)?, // the folio was dropped
                 Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
                 Err(error) => return Err(error),
             }
@@ -63,6 +62,28 @@ impl Files {
     fn leave_inode_of_store(&self, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.read();
         self.leave_inode(inode)
+    }
+
+    /// Brings the page of `offset` into memory, with what lies around it.
+    ///
+    /// Source: kernel `filemap_fault`.
+    fn fault(&self, inode: &Arc<Inode>, open: &OpenFile, offset: u64) -> Result<(), Error> {
+        if offset >= inode.size() {
+            return Err(Error::Invalid("a store behind the end of file"));
+        }
+        let page = PageIndex::holding(offset);
+        match inode.pages.find(page) {
+            Some(folio) => self.read_behind_mark(inode, open, &folio, offset + READ_AHEAD_BYTES),
+            None => {
+                let window = open.with_readahead(|readahead| readahead.faulted(page.get()));
+                self.read_ahead(inode, &window);
+            }
+        }
+        let found = inode.pages.find(page);
+        match found.filter(|folio| folio.is_valid(0..folio.shape().bytes())) {
+            Some(_) => Ok(()),
+            None => self.fill(inode, offset),
+        }
     }
 
     /// Promises space for what has none (D19.3). `None`: some of the folio has to be read first.
@@ -121,8 +142,8 @@ impl Files {
         }
         let Some(folio) = folio else { return Ok(None) };
         let part = 0..folio.shape().part_of(&(0..size)).end;
-        for run in folio.missing(&part) {
-            self.read_blocks(inode, &folio, run)?;
+        if !folio.missing(&part).is_empty() {
+            self.read_folio(inode, &folio)?;
         }
         Ok(Some((folio, part)))
     }

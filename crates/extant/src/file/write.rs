@@ -184,7 +184,7 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
-        let wanted = wanted_bytes(inode, at, bytes.len());
+        let wanted = self.wanted_bytes(inode, at, bytes.len());
         let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, MAX_ORDER);
         let part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
         let prepared = self.prepare(inode, &folio, &part, |range| {
@@ -455,6 +455,17 @@ impl Files {
         Ok(())
     }
 
+    /// How much a folio for a write should hold: a file that grows in small pieces gets folios as large as what it has
+    /// already, up to a frame, so that its pieces do not cost a folio each.
+    ///
+    /// Source: kernel `fgf_set_order`. Differs: the kernel looks at the write's length alone.
+    fn wanted_bytes(&self, inode: &Inode, at: u64, len: usize) -> usize {
+        let size = inode.size();
+        let grows = at == size && !self.kernel_folios;
+        let grown = if grows { size.min(MAX_GROWN_BYTES) } else { 0 };
+        len.max(usize::try_from(grown).unwrap_or(0))
+    }
+
     /// A handle that may free blocks of the file: asks for what a first step needs, and is restarted on the way.
     pub(super) fn begin_truncate(&self, inode: &Inode) -> Result<Handle<'_>, Error> {
         self.transactions.begin(self.mapper.removal_credits(inode))
@@ -465,16 +476,6 @@ impl Files {
         let credits = Credits::blocks(blocks, self.geometry());
         self.transactions.begin(credits.of(HandleType::Inode, inode.number()))
     }
-}
-
-/// How much a folio for a write should hold: a file that grows in small pieces gets folios as large as what it has
-/// already, up to a frame, so that its pieces do not cost a folio each.
-///
-/// Source: kernel `fgf_set_order`. Differs: the kernel looks at the write's length alone.
-fn wanted_bytes(inode: &Inode, at: u64, len: usize) -> usize {
-    let size = inode.size();
-    let grown = if at == size { size.min(MAX_GROWN_BYTES) } else { 0 };
-    len.max(usize::try_from(grown).unwrap_or(0))
 }
 
 /// The largest folio that is made for less than its size: 64 KiB, a frame.

@@ -120,12 +120,13 @@ impl Volume {
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
+        open: &OpenFile,
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
         let _gate = self.gate.read();
         self.reclaim();
-        self.files.store(caller, inode, offset, bytes)
+        self.files.store(caller, inode, open, offset, bytes)
     }
 
     /// Cuts or grows a file.

@@ -196,7 +196,7 @@ impl File {
     /// [`Error::NoSpace`], of the device; [`Error::Invalid`] behind the end of file. A program would get `SIGBUS`.
     pub fn store_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
         self.require_write()?;
-        self.filesystem.volume.store(&Caller::ROOT, &self.handle.inode, offset, bytes)
+        self.filesystem.volume.store(&Caller::ROOT, &self.handle.inode, &self.open, offset, bytes)
     }
 
     /// Cuts or extends the file to `size` bytes.

@@ -38,6 +38,7 @@ impl Mapper {
             }
         };
         if found.state != BlockState::Hole {
+            self.note_used(inode, &found);
             return Ok(found);
         }
         let _map = inode.map.write();

@@ -2,7 +2,7 @@
 
 use extant_format::extent::Extent;
 use extant_format::inode::InodeFlags;
-use extant_format::{LogicalBlock, LogicalRange};
+use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock};
 
 use super::cut::Edge;
 use super::{MapFlags, Mapped, Mapper};
@@ -147,17 +147,65 @@ impl Mapper {
         });
     }
 
-    /// The part `found` of the unwritten `extent` is about to change.
+    /// Whether `blocks` lie in a cluster that an extent beside has: their place there.
+    pub(super) fn tell_implied(&self, blocks: LogicalRange, place: Option<PhysicalBlock>) {
+        self.transactions.tracer().emit(|| Event::GetImpliedClusterAllocExit {
+            lblk: blocks.start().get(),
+            pblk: place.map_or(0, PhysicalBlock::get),
+            len: blocks.len(),
+            flags: MappedFlags::default(),
+            ret: i32::from(place.is_some()),
+        });
+    }
+
+    /// `wanted`, of the unwritten `extent`, is about to count as written; it goes to the one beside, if there is.
+    pub(super) fn tell_initialized(
+        &self,
+        inode: &Inode,
+        extent: Extent,
+        wanted: LogicalRange,
+        beside: Option<Extent>,
+    ) {
+        let tracer = self.transactions.tracer();
+        let (ino, m_lblk, m_len) = (inode.number(), wanted.start().get(), wanted.len());
+        let place = |extent: &Extent| {
+            (extent.blocks.start().get(), extent.blocks.len(), extent.start.get())
+        };
+        let (u_lblk, u_len, u_pblk) = place(&extent);
+        tracer.emit(|| Event::ExtConvertToInitializedEnter {
+            ino,
+            m_lblk,
+            m_len,
+            u_lblk,
+            u_len,
+            u_pblk,
+        });
+        let Some((i_lblk, i_len, i_pblk)) = beside.as_ref().map(place) else { return };
+        tracer.emit(|| Event::ExtConvertToInitializedFastpath {
+            ino,
+            m_lblk,
+            m_len,
+            u_lblk,
+            u_len,
+            u_pblk,
+            i_lblk,
+            i_len,
+            i_pblk,
+        });
+    }
+
+    /// `wanted`, which begins in the unwritten `extent` with a block in `state`, was asked for.
     pub(super) fn tell_unwritten(
         &self,
         inode: &Inode,
         extent: Extent,
-        found: &Mapped,
+        wanted: LogicalRange,
+        state: BlockState,
         flags: MapFlags,
     ) {
         self.transactions.tracer().emit(|| {
-            let (lblk, len) = (found.blocks.start().get(), found.blocks.len());
-            let newblk = found.state.traced_place();
+            let (lblk, len) = (wanted.start().get(), wanted.len());
+            let newblk = state.traced_place();
             let flags = (flags | MapFlags::METADATA_NOFAIL).into();
             let (ino, allocated) = (inode.number(), extent.blocks.end() - lblk);
             Event::ExtHandleUnwrittenExtents {

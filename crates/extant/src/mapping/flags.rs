@@ -1,7 +1,7 @@
 //! How a mapping is asked for, and the answer.
 
 use bitflags::bitflags;
-use extant_format::LogicalRange;
+use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock};
 
 use crate::extent_status::BlockState;
 
@@ -44,6 +44,9 @@ bitflags! {
         /// Place for dirty data, written at once; the commit waits for the data (`dioread_lock`).
         const WRITEBACK_WRITTEN = Self::CREATE.bits() | Self::METADATA_NOFAIL.bits() | Self::IO_SUBMIT.bits()
             | Self::NO_CACHE.bits();
+        /// The end of I/O past the cache.
+        const END_OF_DIRECT = Self::CREATE.bits() | Self::UNWRITTEN.bits() | Self::CONVERT.bits()
+            | Self::NO_CACHE.bits();
         /// The end of that I/O.
         const END_OF_IO = Self::CREATE.bits() | Self::UNWRITTEN.bits() | Self::CONVERT.bits()
             | Self::IO_SUBMIT.bits() | Self::NO_CACHE.bits();
@@ -73,5 +76,18 @@ impl Mapped {
     /// Source: kernel `ext4_map_blocks` (D17.1).
     pub(crate) fn exposes_data(&self) -> bool {
         self.new && matches!(self.state, BlockState::Written(_))
+    }
+
+    /// The run from one of its blocks on.
+    pub(crate) fn from(&self, block: LogicalBlock) -> Option<Self> {
+        let skipped = block.distance_from(self.blocks.start())?;
+        let blocks = LogicalRange::between(block, self.blocks.end())?;
+        let on = |at: PhysicalBlock| at.checked_add(skipped.into());
+        let state = match self.state {
+            BlockState::Written(at) => BlockState::Written(on(at)?),
+            BlockState::Unwritten(at) => BlockState::Unwritten(on(at)?),
+            state => state,
+        };
+        Some(Self { blocks, state, ..*self })
     }
 }

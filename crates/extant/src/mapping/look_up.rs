@@ -31,6 +31,7 @@ impl Mapper {
     /// # Source
     /// Kernel `ext4_map_blocks` without `CREATE` (D20.1).
     pub(crate) fn look_up(&self, inode: &Inode, range: LogicalRange) -> Result<Mapped, Error> {
+        let range = as_one(range);
         if let Some(known) = self.known(inode, range)? {
             if self.options.check_status {
                 let _map = inode.map.read();
@@ -80,6 +81,13 @@ impl Mapper {
             self.check_place(inode, places)?;
         }
         Ok(Mapped { blocks: part.blocks, state: part.state, new: false })
+    }
+
+    /// Notes that what was found for the first block of a run was used for the others: the kernel looks at each.
+    pub(crate) fn note_used(&self, inode: &Inode, found: &Mapped) {
+        if found.blocks.len() > 1 {
+            inode.status.lock().mark_used(found.blocks.start());
+        }
     }
 
     /// What memory knows of the first run of `range`.
@@ -177,11 +185,25 @@ impl Mapper {
         }
         self.tell_shown(inode, tree.shown(&path));
         Ok(match tree.at(&path, range.start()) {
-            Located::Extent(extent) => mapped(extent, range),
+            Located::Extent(extent) => {
+                let found = mapped(extent, range);
+                if extent.state == ExtentState::Unwritten {
+                    self.tell_unwritten(inode, extent, range, found.state, MapFlags::empty());
+                }
+                found
+            }
             Located::Hole(gap) => note_hole(inode, gap, range),
         })
     }
 }
+
+/// No more of `range` than one question is about.
+fn as_one(range: LogicalRange) -> LogicalRange {
+    LogicalRange::new(range.start().get(), range.len().min(MAX_ASKED)).unwrap_or(range)
+}
+
+/// Blocks that one question is about at the most: as many as a signed number holds.
+const MAX_ASKED: u32 = 0x7FFF_FFFF;
 
 /// The part of `extent` inside `range`, whose start it has.
 pub(super) fn mapped(extent: Extent, range: LogicalRange) -> Mapped {

@@ -2,7 +2,9 @@
 
 use extant_format::extent::{Extent, ExtentState};
 use extant_format::inode::{FileType, InodeFlags};
-use extant_format::{ClusterCount, LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
+use extant_format::{
+    ClusterCount, ClusterRatio, LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange,
+};
 
 use super::look_up::{Noting, mapped, note_leaf, state_at};
 use super::publish::Payment;
@@ -198,7 +200,7 @@ impl Mapper {
         };
         let found = mapped(extent, range);
         if extent.state == ExtentState::Unwritten {
-            self.tell_unwritten(inode, extent, &found, flags);
+            self.tell_unwritten(inode, extent, range, found.state, flags);
         }
         let conversion = Conversion {
             blocks: found.blocks,
@@ -216,7 +218,12 @@ impl Mapper {
             ),
             ExtentState::Unwritten if flags.contains(MapFlags::CONVERT) => (conversion, false),
             ExtentState::Unwritten if !flags.contains(MapFlags::UNWRITTEN) => {
-                let limit = (self.options.max_zero_out_kib << 10) >> self.geometry().block_bits;
+                let beside = tree.joins_beside(&path, extent, found.blocks);
+                self.tell_initialized(inode, extent, range, beside);
+                let limit = match beside {
+                    Some(_) => 0,
+                    None => (self.options.max_zero_out_kib << 10) >> self.geometry().block_bits,
+                };
                 let zero_out = self.zero_out(inode, extent, found.blocks, ZeroOut::UpTo(limit));
                 (Conversion { zero_out, ..conversion }, true)
             }
@@ -267,8 +274,7 @@ impl Mapper {
         let is_unwritten = flags.contains(MapFlags::UNWRITTEN);
         let state = if is_unwritten { ExtentState::Unwritten } else { ExtentState::Written };
         let (left, right) = (tree.nearest(path), tree.following(path)?);
-        let shared = self.shared_cluster(left, right, range);
-        let (wanted, place) = match shared {
+        let (wanted, place) = match self.shared_cluster(tree.shown(path), right, range) {
             Some((blocks, start)) => (blocks, Some(start)),
             None => (self.up_to_cluster_of(right, range), None),
         };
@@ -297,7 +303,9 @@ impl Mapper {
                 ClusterCount::ZERO
             }
         };
-        let space = if flags.contains(MapFlags::METADATA_NOFAIL) {
+        let space = if flags.contains(MapFlags::METADATA_NOFAIL | MapFlags::DELALLOC_RESERVED) {
+            NodeSpace::Promised
+        } else if flags.contains(MapFlags::METADATA_NOFAIL) {
             NodeSpace::Reserved
         } else if flags.contains(MapFlags::ROOT_BLOCKS) {
             NodeSpace::Root
@@ -346,12 +354,13 @@ impl Mapper {
         }
     }
 
-    /// Under `bigalloc`, the place of the blocks at the start of `range` in a cluster that a neighbour has already (D12.9).
+    /// Under `bigalloc`, the place of the blocks at the start of `range` in a cluster that the extent at the path or the one
+    /// behind it has already (D12.9).
     ///
-    /// Source: kernel `get_implied_cluster_alloc`.
+    /// Source: kernel `ext4_ext_map_blocks`, `get_implied_cluster_alloc`.
     fn shared_cluster(
         &self,
-        left: Option<Extent>,
+        at_path: Option<Extent>,
         right: Option<Extent>,
         range: LogicalRange,
     ) -> Option<(LogicalRange, PhysicalBlock)> {
@@ -363,19 +372,23 @@ impl Mapper {
         )?;
         let blocks = cluster.intersection(range)?.intersection(hole)?;
         let start = range.start();
-        let beside = |extent: &Extent| {
-            cluster.contains(extent.blocks.last()) || cluster.contains(extent.blocks.start())
+        let place_of = |extent: Extent| {
+            let (first, last) = (extent.blocks.start(), extent.blocks.last());
+            let shares = cluster.contains(last) || cluster.contains(first);
+            let place = if first < start {
+                extent.start.checked_add(start.distance_from(first)?.into())
+            } else {
+                extent.start.checked_sub(first.distance_from(start)?.into())
+            };
+            let place = place.filter(|_| shares);
+            self.tell_implied(if shares { blocks } else { range }, place);
+            place
         };
-        let place = match (left.filter(beside), right.filter(beside)) {
-            (Some(left), _) => {
-                left.start.checked_add(start.distance_from(left.blocks.start())?.into())
-            }
-            (None, Some(right)) => {
-                right.start.checked_sub(right.blocks.start().distance_from(start)?.into())
-            }
-            (None, None) => None,
-        }?;
-        Some((blocks, place))
+        let is_inside = start != cluster.start();
+        let place = at_path.filter(|_| is_inside).and_then(place_of);
+        let place =
+            place.or_else(|| right.filter(|_| ratio != ClusterRatio::ONE).and_then(place_of));
+        Some((blocks, place?))
     }
 
     /// `range` up to the cluster in which `right` starts.

@@ -14,7 +14,7 @@ use super::locked::LockedFolio;
 use super::shape::{BlockSize, FolioShape, PAGE_BYTES, PageIndex};
 use super::states::BlockFlags;
 use crate::error::Error;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// One file's bytes in memory.
 #[derive(Debug)]
@@ -32,6 +32,15 @@ pub(crate) enum Tag {
     Dirty,
     /// Those that were dirty when [`PageCache::tag_for_write`] was called and have not been written since.
     ToWrite,
+}
+
+/// How large new folios may be, as log2 of their pages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FolioSizes {
+    /// This, unless alignment or the end forbid it: none if another folio is in the way.
+    Exactly(u32),
+    /// The largest up to this that fits beside others.
+    UpTo(u32),
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +117,7 @@ impl PageCache {
         let wanted = (wanted_bytes / PAGE_BYTES).checked_ilog2().unwrap_or(0);
         let order = aligned(wanted.min(max_order).min(self.block_size.max_order())).max(min_order);
         loop {
-            let mut index = self.index.lock();
+            let index = self.index.lock();
             if let Some(folio) = index.around(page).cloned() {
                 drop(index);
                 match self.lock(folio) {
@@ -122,15 +131,74 @@ impl PageCache {
             let shape = { shapes }
                 .find(|shape| index.is_free(shape))
                 .expect("no folio is smaller than a block");
-            let folio = Arc::new(Folio::new_locked(shape, Arc::clone(&self.account)));
-            index.folios.insert(shape.index(), Arc::clone(&folio));
-            let unlisted = !core::mem::replace(&mut index.listed, true);
-            drop(index);
-            if unlisted {
-                self.account.list(self);
-            }
-            return LockedFolio::of_new(self, folio);
+            return self.insert_new(index, shape);
         }
+    }
+
+    /// A new folio that holds `page`, locked, and of `sizes`, as far as its alignment and `end`, a page that it may not pass,
+    /// allow; `None` if another is in its way.
+    ///
+    /// Source: kernel `ra_alloc_folio`.
+    pub(crate) fn create(
+        self: &Arc<Self>,
+        page: PageIndex,
+        end: u64,
+        sizes: FolioSizes,
+    ) -> Option<LockedFolio> {
+        let (FolioSizes::Exactly(order) | FolioSizes::UpTo(order)) = sizes;
+        let min_order = self.block_size.min_order();
+        let order = order.min(self.block_size.max_order()).min(page.get().trailing_zeros());
+        let ends_inside = |order: &u32| page.get() + (1 << order) <= end;
+        let order = (0..=order).rev().find(ends_inside).unwrap_or(0).max(min_order);
+        let lowest = if matches!(sizes, FolioSizes::Exactly(_)) { order } else { min_order };
+        let index = self.index.lock();
+        if index.around(page).is_some() {
+            return None;
+        }
+        let mut shapes =
+            (lowest..=order).rev().map(|order| FolioShape::new(page, order, self.block_size));
+        let shape = shapes.find(|shape| index.is_free(shape))?;
+        Some(self.insert_new(index, shape))
+    }
+
+    fn insert_new(
+        self: &Arc<Self>,
+        mut index: MutexGuard<'_, Index>,
+        shape: FolioShape,
+    ) -> LockedFolio {
+        let folio = Arc::new(Folio::new_locked(shape, Arc::clone(&self.account)));
+        index.folios.insert(shape.index(), Arc::clone(&folio));
+        let unlisted = !core::mem::replace(&mut index.listed, true);
+        drop(index);
+        if unlisted {
+            self.account.list(self);
+        }
+        LockedFolio::of_new(self, folio)
+    }
+
+    /// How many pages in front of `page`, one after the other, are in memory; no more than `most` are counted.
+    pub(crate) fn cached_before(&self, page: PageIndex, most: u64) -> u64 {
+        let index = self.index.lock();
+        let mut start = page.get();
+        while page.get() - start < most
+            && let Some(before) = start.checked_sub(1)
+            && let Some(folio) = index.around(PageIndex::new(before))
+        {
+            start = folio.shape().index().get();
+        }
+        (page.get() - start).min(most)
+    }
+
+    /// The first page from `page` on that is not in memory, or the one behind the `most` that were looked at.
+    pub(crate) fn next_missing(&self, page: u64, most: u64) -> u64 {
+        let index = self.index.lock();
+        let mut at = page;
+        while at - page < most
+            && let Some(folio) = index.around(PageIndex::new(at))
+        {
+            at = folio.shape().end_index().get();
+        }
+        at.min(page + most)
     }
 
     /// How many blocks are dirty.

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use extant_device::{Frame, FrameSlice};
 use extant_format::TransactionId;
@@ -22,6 +23,8 @@ use crate::sync::{self, Condvar, Mutex, MutexGuard, Rank};
 pub(crate) struct Folio {
     shape: FolioShape,
     account: Arc<CacheAccount>,
+    /// A reader who comes here fetches what lies ahead.
+    mark: AtomicBool,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -62,7 +65,8 @@ impl Folio {
             states: BlockStates::new(shape.blocks()),
             frames: smallvec![None; shape.frames()],
         };
-        Self { shape, account, inner: Mutex::new(Rank::Leaf, inner), changed: Condvar::new() }
+        let inner = Mutex::new(Rank::Leaf, inner);
+        Self { shape, account, mark: AtomicBool::new(false), inner, changed: Condvar::new() }
     }
 
     /// A folio with the bytes and states that `whole` has in its place; nobody has it locked.
@@ -126,6 +130,23 @@ impl Folio {
         let (frame, place) = self.shape.pieces(bytes).next().expect("a block lies in one frame");
         let frame = inner.frames[frame].as_ref();
         frame.map_or_else(|| Frame::zeroed(len).into(), |frame| frame.slice(place))
+    }
+
+    /// Whether all of the bytes lie in blocks that are up to date.
+    pub(crate) fn is_valid(&self, bytes: Range<usize>) -> bool {
+        self.inner.lock().states.all(BlockFlags::UPTODATE, self.shape.touched(&bytes))
+    }
+
+    /// Has whoever reads here next fetch what lies ahead.
+    pub(crate) fn set_mark(&self) {
+        self.mark.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the mark away, if there is one and the folio is not being written; says whether it did.
+    pub(crate) fn take_mark(&self) -> bool {
+        self.mark.load(Ordering::Relaxed)
+            && !self.any(BlockFlags::WRITEBACK, 0..self.shape.blocks())
+            && self.mark.swap(false, Ordering::Relaxed)
     }
 
     /// Whether any of `blocks` has the one flag `flag`.

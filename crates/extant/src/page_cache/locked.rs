@@ -81,6 +81,19 @@ impl LockedFolio {
         inner.states.runs(blocks, BlockFlags::empty(), BlockFlags::MAPPED).collect()
     }
 
+    /// The first of `blocks` and those that follow it which all have a place or a promise, or all have none; and whether
+    /// they do.
+    pub(crate) fn same_place(&self, blocks: Range<usize>) -> (Range<usize>, bool) {
+        let inner = self.folio.inner();
+        let is_placed = inner.states.of(blocks.start).contains(BlockFlags::MAPPED);
+        let (with, without) = match is_placed {
+            true => (BlockFlags::empty(), BlockFlags::MAPPED),
+            false => (BlockFlags::MAPPED, BlockFlags::empty()),
+        };
+        let other = inner.states.first_run(blocks.clone(), with, without);
+        (blocks.start..other.map_or(blocks.end, |other| other.start), is_placed)
+    }
+
     /// Whether its blocks were looked up, or were to be, since it came into memory.
     pub(crate) fn knows_blocks(&self) -> bool {
         self.folio.inner().knows_blocks

@@ -18,9 +18,9 @@ use extant_journal::Progress;
 
 use super::Transactions;
 use super::block::MetadataBlock;
+use super::handle::Ordered;
 use super::journal::JournalState;
 use super::journal::Locked;
-use super::journal::Ordered;
 use super::seal;
 use crate::Error;
 use crate::block_io::Tally;
@@ -169,7 +169,7 @@ impl Transactions {
         &self,
         state: &JournalState,
         mut plan: CommitPlan<FrameSlice>,
-        ordered: &Ordered,
+        ordered: &[Ordered],
     ) -> Result<CommitPlan<FrameSlice>, Error> {
         if let Some(superblock) = plan.superblock() {
             self.write_journal_superblock(state, superblock, false)?;
@@ -178,11 +178,13 @@ impl Transactions {
         self.tracer.emit(|| Event::StartCommit { transaction, sync_commit });
         self.tracer.emit(|| Event::CommitLocking { transaction, sync_commit });
         self.tracer.emit(|| Event::CommitFlushing { transaction, sync_commit });
-        for (data, bytes) in ordered {
+        // What was filed last goes first, as in the kernel.
+        for Ordered { data, bytes, .. } in ordered.iter().rev().filter(|ordered| ordered.writes) {
             self.tracer.emit(|| Event::SubmitInodeData { ino: data.inode() });
             // A failure is kept with the file, whose fsync tells it; the journal goes on (`data_err=ignore`).
             let _ = data.write_out(bytes.clone());
         }
+        ordered.iter().for_each(|ordered| ordered.data.wait(ordered.bytes.clone()));
         self.tracer.emit(|| Event::CommitLogging { transaction, sync_commit });
         let mut batch = Vec::new();
         for write in plan.log_writes() {

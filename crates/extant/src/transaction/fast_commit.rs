@@ -25,7 +25,8 @@ use extant_journal::{
 
 use super::Transactions;
 use super::changes::{Noted, NotedChanges, Refusal};
-use super::journal::{JournalState, Locked, Ordered};
+use super::handle::Ordered;
+use super::journal::{JournalState, Locked};
 use crate::Error;
 use crate::block_io::Tally;
 use crate::report::{FastCommitStats, Ineligible};
@@ -251,9 +252,9 @@ impl Transactions {
         state: &JournalState,
         ticket: &FastCommitTicket,
         blocks: Vec<Vec<u8>>,
-        ordered: &Ordered,
+        ordered: &[Ordered],
     ) -> Result<Option<u32>, Error> {
-        for (data, bytes) in ordered {
+        for Ordered { data, bytes, .. } in ordered {
             // A failure is kept with the file, whose fsync tells it, as in a full commit.
             let _ = data.write_out(bytes.clone());
         }

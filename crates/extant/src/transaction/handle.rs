@@ -33,6 +33,18 @@ pub(crate) trait OrderedData: Send + Sync {
 
     /// Writes the dirty bytes of the range that have a place on the device, and waits for them. Starts no handle.
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error>;
+
+    /// Waits for those that are being written.
+    fn wait(&self, bytes: Range<u64>);
+}
+
+/// What a transaction waits for.
+#[derive(Clone)]
+pub(super) struct Ordered {
+    pub(super) data: Arc<dyn OrderedData>,
+    pub(super) bytes: Range<u64>,
+    /// The commit writes it itself; else somebody else does so already.
+    pub(super) writes: bool,
 }
 
 /// Who has to be told of commits.
@@ -91,7 +103,7 @@ pub(super) struct Changes {
     /// Blocks changed for the first time in this transaction, or freed, in order.
     pub(super) blocks: Vec<(PhysicalBlock, BlockChange)>,
     /// Ordered data.
-    pub(super) ordered: Vec<(Arc<dyn OrderedData>, Range<u64>)>,
+    pub(super) ordered: Vec<Ordered>,
 }
 
 impl<'t> Handle<'t> {
@@ -364,10 +376,21 @@ impl<'t> Handle<'t> {
         Ok(())
     }
 
-    /// The data's bytes have to be on the device before this transaction commits.
+    /// The data's bytes have to be on the device before this transaction commits, which writes them.
+    ///
+    /// Source: kernel `jbd2_journal_inode_ranged_write`.
     pub(crate) fn order(&mut self, data: Arc<dyn OrderedData>, bytes: Range<u64>) {
         if self.is_journaled() {
-            self.changes.ordered.push((data, bytes));
+            self.changes.ordered.push(Ordered { data, bytes, writes: true });
+        }
+    }
+
+    /// The data's bytes, which the caller is about to write, have to be on the device before this transaction commits.
+    ///
+    /// Source: kernel `jbd2_journal_inode_ranged_wait`.
+    pub(crate) fn order_submitted(&mut self, data: Arc<dyn OrderedData>, bytes: Range<u64>) {
+        if self.is_journaled() {
+            self.changes.ordered.push(Ordered { data, bytes, writes: false });
         }
     }
 

@@ -4,7 +4,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use extant_device::Frame;
 use extant_device::FrameSlice;
@@ -31,7 +30,7 @@ use super::credits::Credits;
 use super::handle::Changes;
 use super::handle::Handle;
 use super::handle::HandleRank;
-use super::handle::OrderedData;
+use super::handle::Ordered;
 use super::handle::ReservedCredits;
 use super::log_map::LogMap;
 use crate::Errno;
@@ -44,9 +43,6 @@ use crate::sync::Mutex;
 use crate::sync::Rank;
 use crate::trace::Event;
 use crate::trace::HandleType;
-
-/// What a transaction has to wait for before it commits.
-pub(super) type Ordered = Vec<(Arc<dyn OrderedData>, Range<u64>)>;
 
 /// The journal, its lock, and where it lies.
 pub(crate) struct JournalState {
@@ -63,16 +59,21 @@ pub(crate) struct JournalState {
 pub(super) struct Locked {
     pub(super) journal: Journal<FrameSlice>,
     /// Ordered data of the running transaction.
-    pub(super) ordered: Ordered,
+    pub(super) ordered: Vec<Ordered>,
 }
 
 impl Locked {
     /// The running transaction has to wait for this data. One range a file and transaction, as
     /// `jbd2_journal_inode_ranged_write` keeps it.
-    pub(super) fn order(&mut self, (data, bytes): (Arc<dyn OrderedData>, Range<u64>)) {
-        match self.ordered.iter_mut().find(|known| known.0.inode() == data.inode()) {
-            Some((_, all)) => *all = all.start.min(bytes.start)..all.end.max(bytes.end),
-            None => self.ordered.push((data, bytes)),
+    pub(super) fn order(&mut self, more: Ordered) {
+        let inode = more.data.inode();
+        match self.ordered.iter_mut().find(|known| known.data.inode() == inode) {
+            Some(Ordered { bytes: all, writes, .. }) => {
+                let bytes = more.bytes;
+                *all = all.start.min(bytes.start)..all.end.max(bytes.end);
+                *writes |= more.writes;
+            }
+            None => self.ordered.push(more),
         }
     }
 }

@@ -7,14 +7,13 @@
 //! here; then those that are written again before the log is full go home twice.
 
 use alloc::sync::Arc;
-use core::ops::Range;
 
-use super::events::Told;
+use super::round::{Round, Walk};
 use super::submit::Batch;
 use super::{Purpose, Writeback};
 use crate::Error;
 use crate::inode::Inode;
-use crate::page_cache::{PageIndex, Tag};
+use crate::page_cache::Tag;
 use crate::trace::HandleType;
 use crate::transaction::Credits;
 
@@ -26,23 +25,10 @@ impl Writeback {
     pub(super) fn clean_journaled(
         &self,
         inode: &Arc<Inode>,
-        bytes: &Range<u64>,
+        walk: &Walk,
         purpose: Purpose,
         batch: &mut Batch,
-    ) -> Result<(), Error> {
-        let mut told = Told::begin(self.transactions.tracer(), inode, bytes, purpose);
-        let outcome = self.commit_and_clean(inode, bytes, purpose, batch, &mut told);
-        told.end(&outcome);
-        outcome
-    }
-
-    fn commit_and_clean(
-        &self,
-        inode: &Arc<Inode>,
-        bytes: &Range<u64>,
-        purpose: Purpose,
-        batch: &mut Batch,
-        told: &mut Told<'_>,
+        round: &mut Round,
     ) -> Result<(), Error> {
         // Whoever waits for the journal has no blocks that count as being written. A failure is kept with its file.
         let _ = self.submit(batch);
@@ -54,13 +40,12 @@ impl Writeback {
         let credits = Credits::blocks((4096 >> geometry.block_bits).max(1), geometry);
         let credits = credits.of(HandleType::WritePage, inode.number());
         let handle = self.transactions.begin(credits)?;
-        let (mut at, to) =
-            (PageIndex::holding(bytes.start), PageIndex::holding(bytes.end.saturating_add(4095)));
-        while let Some(folio) = inode.pages.next_dirty(at, to, Tag::Dirty) {
+        let mut at = walk.pages.start;
+        while let Some(folio) = inode.pages.next_dirty(at, walk.pages.end, Tag::Dirty) {
             at = folio.shape().end_index();
             let Some(locked) = inode.pages.lock(folio) else { continue };
             if locked.journaled().is_none_or(|tid| self.transactions.is_committed(tid)) {
-                told.cleaned(locked.shape().pages());
+                round.passed(&locked);
                 locked.clean(0..locked.shape().blocks());
             }
         }

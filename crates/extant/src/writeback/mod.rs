@@ -3,7 +3,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `queue.rs` | inodes with dirty data, oldest first |
-//! | `pass.rs` | one pass over a file: gather, place, submit |
+//! | `pass.rs` | one pass over a file: rounds, each with a handle |
+//! | `round.rs` | what a round gathers, places and submits |
 //! | `submit.rs` | the I/O of a pass and what follows it |
 //! | `journaled.rs` | files whose data is journaled |
 //! | `moving.rs` | contents that leave their inode |
@@ -29,6 +30,7 @@ mod moving;
 mod ordered;
 mod pass;
 mod queue;
+mod round;
 mod submit;
 
 use alloc::sync::{Arc, Weak};
@@ -61,27 +63,44 @@ fn is_open(inode: &Inode) -> bool {
 /// Why data is written back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
-    /// To get it out of the way: what is being written already is left alone (`WB_SYNC_NONE`).
-    Background,
+    /// Memory is short, and files go on growing: more is set aside for them than they need now.
+    Pressure,
+    /// It is old.
+    Age,
+    /// Space is short, and what is promised has to get its place.
+    Space,
     /// Somebody wants it under way, and does not wait.
     Start,
     /// Somebody waits for it to be on the device (`WB_SYNC_ALL`).
     Integrity,
-    /// To get it out of memory: as [`Self::Background`], but journaled data is committed, or it could not go.
-    Memory,
     /// Somebody waits for all that is dirty. The kernel's flusher first writes everything without waiting, and then waits.
     Everything,
 }
 
 impl Purpose {
-    /// Whether what is being written already is left alone, and only what is dirty now is looked for.
-    fn is_background(self) -> bool {
-        matches!(self, Self::Background | Self::Memory)
+    /// Whether only what is dirty now is written, however fast more becomes so.
+    const fn is_tagged(self) -> bool {
+        matches!(self, Self::Space | Self::Integrity | Self::Everything)
     }
 
-    /// Whether journaled data has to be in the log afterwards.
-    fn commits(self) -> bool {
-        self != Self::Background
+    /// Whether what is being written already is waited for, as it may be older than what is dirty.
+    const fn waits(self) -> bool {
+        matches!(self, Self::Integrity | Self::Everything)
+    }
+
+    /// Whether the flusher does it, which looks at inodes that have become clean since they were queued.
+    const fn visits_clean(self) -> bool {
+        matches!(self, Self::Pressure | Self::Age | Self::Space | Self::Everything)
+    }
+
+    /// Whether journaled data has to be in the log afterwards; under pressure, or it could not leave memory.
+    const fn commits(self) -> bool {
+        !matches!(self, Self::Age | Self::Space)
+    }
+
+    /// Whether more is set aside for the file than it needs now.
+    fn grows(self, inode: &Inode) -> bool {
+        self == Self::Pressure && is_open(inode)
     }
 }
 
@@ -180,9 +199,8 @@ impl Writeback {
     /// What is due by the clock: data older than its time, or more than the background limit.
     pub(crate) fn tick(&self) {
         let now = self.transactions.clock().monotonic();
-        self.write_in_background(core::iter::from_fn(|| {
-            self.pop(|since| since + self.expire <= now)
-        }));
+        let old = core::iter::from_fn(|| self.pop(|since| since + self.expire <= now));
+        self.write_in_background(old, Purpose::Age);
         if self.account.dirty_bytes() > self.background_bytes {
             self.write_oldest_until(self.background_bytes);
         }
@@ -191,7 +209,8 @@ impl Writeback {
     /// Starts writing everything that is dirty; for a volume that is short of space (D4.1).
     pub(crate) fn kick(&self) {
         let dirty = self.queue.lock().len();
-        self.write_in_background(core::iter::from_fn(|| self.pop(|_| true)).take(dirty));
+        let all = core::iter::from_fn(|| self.pop(|_| true)).take(dirty);
+        self.write_in_background(all, Purpose::Space);
     }
 
     /// Writes everything that is dirty and waits for it.
@@ -237,7 +256,7 @@ impl Writeback {
                 if end > 0 {
                     // A failure is kept with the file, whose owner hears of it at the next fsync.
                     let bytes = 0..end;
-                    let _ = self.run_passes(&inode, &bytes, Purpose::Memory, true, &mut batch);
+                    let _ = self.run_passes(&inode, &bytes, Purpose::Pressure, true, &mut batch);
                 }
                 seen.push((since, inode));
             }
@@ -246,13 +265,13 @@ impl Writeback {
         }
     }
 
-    fn write_in_background(&self, inodes: impl Iterator<Item = Arc<Inode>>) {
+    fn write_in_background(&self, inodes: impl Iterator<Item = Arc<Inode>>, purpose: Purpose) {
         let _task = self.transactions.tracer().task(Task::Flusher);
         let mut batch = Batch::default();
         let all = 0..u64::MAX;
         for inode in inodes {
             // A failure is kept with the file, whose owner hears of it at the next fsync.
-            let _ = self.run_passes(&inode, &all, Purpose::Background, true, &mut batch);
+            let _ = self.run_passes(&inode, &all, purpose, true, &mut batch);
             self.requeue(self.transactions.clock().monotonic(), &inode);
         }
         let _ = self.submit(&mut batch);

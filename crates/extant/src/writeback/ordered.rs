@@ -36,4 +36,8 @@ impl OrderedData for OrderedFile {
         self.inode.pages.wait_writeback(&bytes);
         Ok(())
     }
+
+    fn wait(&self, bytes: Range<u64>) {
+        self.inode.pages.wait_writeback(&bytes);
+    }
 }

@@ -37,15 +37,10 @@ impl Submission {
         self.pieces.is_empty()
     }
 
-    /// The block of the file behind the last piece.
-    pub(super) fn end(&self) -> u32 {
-        self.pieces.last().map_or(0, |last| last.blocks.end())
-    }
-
     /// Takes `blocks`, which lie at `at`, from the locked folios.
-    pub(super) fn add(
+    pub(super) fn add<'f>(
         &mut self,
-        folios: &[LockedFolio],
+        folios: impl Iterator<Item = &'f LockedFolio>,
         blocks: LogicalRange,
         at: PhysicalBlock,
         unwritten: bool,
@@ -169,10 +164,21 @@ impl Writeback {
         // What a commit may be waiting for has ended above; now a handle may wait for that commit.
         let _task = self.transactions.tracer().task(Task::EndOfIo);
         for Pass { inode, pieces, mut reserved } in passes {
-            let mut handle = None;
-            for piece in pieces {
-                let converted = self.convert(&mut handle, &mut reserved, &inode, piece.blocks);
-                outcome = outcome.and(finish(&inode, piece, converted));
+            let (mut handle, mut pieces) = (None, pieces.into_iter().peekable());
+            while let Some(first) = pieces.next() {
+                // Neighbours in the file are converted together, wherever they lie.
+                let (mut blocks, mut group) = (first.blocks, Vec::from([first]));
+                while let Some(next) =
+                    pieces.next_if(|next| next.blocks.start().get() == blocks.end())
+                {
+                    blocks =
+                        LogicalRange::between(blocks.start(), next.blocks.end()).unwrap_or(blocks);
+                    group.push(next);
+                }
+                let converted = self.convert(&mut handle, &mut reserved, &inode, blocks);
+                for piece in group {
+                    outcome = outcome.and(finish(&inode, piece, converted.clone()));
+                }
             }
             outcome = outcome.and(handle.map_or(Ok(()), Handle::stop));
         }

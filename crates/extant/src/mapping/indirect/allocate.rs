@@ -1,7 +1,7 @@
 //! Giving a run of holes a place, with the arrays of pointers that lead there.
 
 use extant_format::indirect::pointer;
-use extant_format::{ClusterCount, LogicalRange, PhysicalBlock};
+use extant_format::{ClusterCount, LogicalBlock, LogicalRange, PhysicalBlock};
 use smallvec::SmallVec;
 
 use super::{Array, Chain, IndirectMap};
@@ -79,22 +79,31 @@ impl IndirectMap<'_> {
         arrays: &mut SmallVec<[Allocation; 3]>,
     ) -> Result<Allocation, Error> {
         let data_flags = allocation_flags(self.inode, flags);
+        let array_flags = if flags.contains(MapFlags::DELALLOC_RESERVED) {
+            AllocationFlags::MAP_OF_RESERVED
+        } else {
+            data_flags & AllocationFlags::USE_ROOT_BLOCKS
+        };
         let mut request = AllocationRequest {
             inode: self.inode.number(),
-            logical: extant_format::LogicalBlock::new(logical).expect("a block of the range"),
+            logical: LogicalBlock::ZERO, // an array is no block of the file
             len: 1,
             goal: self.goal(chain),
             left: None,
             right: None,
             file: file_hints(self.inode, self.mapper.geometry()),
-            flags: data_flags & (AllocationFlags::USE_RESERVED | AllocationFlags::USE_ROOT_BLOCKS),
+            flags: array_flags,
         };
         for _ in 0..chain.missing() {
             let array = self.allocate(handle, &request)?;
             request.goal = array.blocks.start();
             arrays.push(array);
         }
-        self.allocate(handle, &AllocationRequest { len: wanted, flags: data_flags, ..request })
+        let logical = LogicalBlock::new(logical).expect("a block of the range");
+        self.allocate(
+            handle,
+            &AllocationRequest { logical, len: wanted, flags: data_flags, ..request },
+        )
     }
 
     fn allocate(

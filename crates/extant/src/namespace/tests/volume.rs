@@ -237,16 +237,21 @@ impl Volume {
         handle.stop().unwrap();
         assert!(self.inodes.drop_unused(&inode));
         drop(inode);
+        self.evict_unused();
+    }
+
+    /// Frees what nothing names any more; some of it may have been named to be freed more than once.
+    fn evict_unused(&self) {
         for number in self.orphans.take_unused() {
-            self.evict(self.inodes.get(number).unwrap());
+            if let Ok(inode) = self.inodes.get(number) {
+                self.evict(inode);
+            }
         }
     }
 
     /// The image as it is now, in a file.
     pub(super) fn image(&self) -> std::path::PathBuf {
-        for number in self.orphans.take_unused() {
-            self.evict(self.inodes.get(number).unwrap());
-        }
+        self.evict_unused();
         self.transactions.sync().unwrap();
         let mut bytes = self.device.to_vec();
         let mut superblock = Superblock::parse(&bytes[1024..2048]).unwrap();
