@@ -138,14 +138,18 @@ impl Known {
     /// Whether a look tells nothing new.
     fn covers(&self, enter: &Seen, exit: &Seen) -> bool {
         let place = enter.event.get("ino").map(|ino| (enter.stream, enter.step, ino.to_owned()));
-        let (Some(block), Some((_, state, place_of_0))) =
+        let (Some(block), Some((told, state, place_of_0))) =
             (enter.event.number("lblk"), run(&exit.event))
         else {
             return false;
         };
         self.place == place
             && self.runs.iter().any(|(blocks, known, at)| {
-                blocks.contains(&block) && *known == state && *at == place_of_0
+                blocks.contains(&block)
+                    && told.start <= blocks.start
+                    && blocks.end <= told.end
+                    && *known == state
+                    && *at == place_of_0
             })
     }
 }
