@@ -310,10 +310,13 @@ impl Files {
         Credits::blocks(credits, self.geometry()).of(HandleType::WritePage, inode.number())
     }
 
-    /// Gives the first run of `range` its place, ordered before the handle's transaction if it is written at once.
+    /// Gives the first block of `range` its place, ordered before the handle's transaction if it is written at once. One block
+    /// and no more: where a file's blocks go follows from how many are asked for at a time, and the kernel's writers ask so.
     ///
     /// # Errors
     /// [`Error::NoSpace`]; [`Error::TransactionFull`] if the transaction has room for no more.
+    /// # Source
+    /// Kernel `ext4_block_write_begin`, `_ext4_get_block`.
     pub(super) fn place(
         &self,
         handle: &mut Handle<'_>,
@@ -321,6 +324,7 @@ impl Files {
         inode: &Arc<Inode>,
         range: LogicalRange,
     ) -> Result<Mapped, Error> {
+        let range = LogicalRange::single(range.start());
         let mut flags = MapFlags::CREATE;
         flags.set(MapFlags::UNWRITTEN, self.unwritten_until_done);
         flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
