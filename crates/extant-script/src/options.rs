@@ -25,6 +25,8 @@ pub fn mount_options(words: &str) -> Result<MountOptions, UnknownOption> {
             "noauto_da_alloc" => options.auto_da_alloc(false),
             "barrier" => options.barriers(true),
             "nobarrier" => options.barriers(false),
+            "discard" => options.discard(true),
+            "nodiscard" => options.discard(false),
             "data=journal" => options.data_mode(DataMode::Journal),
             "data=ordered" => options.data_mode(DataMode::Ordered),
             "data=writeback" => options.data_mode(DataMode::Writeback),

@@ -59,6 +59,10 @@ pub struct MountOptions {
     pub(crate) tracer: Tracer,
     /// The number of the process that writes.
     pub(crate) process: Option<u32>,
+    /// Processors of the machine.
+    pub(crate) processors: u32,
+    /// What commits free is discarded (`discard`).
+    pub(crate) discard: bool,
 }
 
 impl Default for MountOptions {
@@ -81,6 +85,8 @@ impl Default for MountOptions {
             kernel_folios: false,
             tracer: Tracer::default(),
             process: None,
+            processors: 2,
+            discard: false,
         }
     }
 }
@@ -155,6 +161,19 @@ impl MountOptions {
     #[must_use]
     pub fn cache_bytes(self, bytes: u64) -> Self {
         Self { cache_bytes: bytes.max(1 << 20), ..self }
+    }
+
+    /// For how many processors space is handed out as the kernel does on such a machine; 2 if nobody says. How near to full
+    /// a volume stops delaying allocation follows from it, and where large files go.
+    #[must_use]
+    pub fn processors(self, number: u32) -> Self {
+        Self { processors: number.max(1), ..self }
+    }
+
+    /// Whether blocks that a commit has freed are discarded on the device after it (`discard`).
+    #[must_use]
+    pub fn discard(self, on: bool) -> Self {
+        Self { discard: on, ..self }
     }
 
     /// Takes `number` for the process that writes: where nothing is delayed the kernel spreads new files over a block group by

@@ -67,7 +67,7 @@ pub fn run(script: &Script, image: &Path) -> Result<Run, String> {
         // The kernel's side runs in this thread too.
         let process = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let options = options.clone().trace(Arc::<Recorder>::clone(&recorder)).process(process);
-        let options = options.kernel_folios(true);
+        let options = options.kernel_folios(true).processors(super::kernel::processors());
         Volume::mount(Arc::new(device), options).map_err(|error| format!("mount: {error}"))
     };
     let mut volume = mount()?;

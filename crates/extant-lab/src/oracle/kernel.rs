@@ -109,6 +109,13 @@ impl Drop for OneProcessor {
     }
 }
 
+/// How many processors the kernel reckons with.
+pub(super) fn processors() -> u32 {
+    let shown = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = shown.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
 /// The name of the loop device that has the image.
 fn device(image: &Path) -> Result<String, String> {
     let shown = Command::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(image).output();
@@ -152,7 +159,9 @@ fn read(trace: &str) -> Result<Vec<Seen>, String> {
                 // One worker does one work after the other; both kinds begin in a way of their own.
                 match event.name {
                     "ext4_journal_start_reserved" => workers.insert(line.pid, Stream::EndOfIo),
-                    "ext4_writepages" => workers.insert(line.pid, Stream::Flusher),
+                    "ext4_writepages" | "ext4_trim_extent" => {
+                        workers.insert(line.pid, Stream::Flusher)
+                    }
                     _ => None,
                 };
                 workers.get(&line.pid).copied().unwrap_or(Stream::Flusher)

@@ -43,24 +43,25 @@ impl Allocator {
         let goal = request.goal.checked_sub(offset.into()).unwrap_or(aligned.goal);
         let told = AllocationRequest { goal, ..aligned };
         self.tell_request(&told, offset);
-        let outcome = self.allocate_aligned(handle, request, aligned, offset);
-        self.tell_answer(&told, offset, outcome.as_ref().ok());
-        outcome
-    }
-
-    fn allocate_aligned(
-        &self,
-        handle: &mut Handle<'_>,
-        request: &AllocationRequest,
-        mut aligned: AllocationRequest,
-        offset: u32,
-    ) -> Result<Allocation, Error> {
-        let mut claim = None;
+        let (mut aligned, mut claim) = (aligned, None);
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
             let (claimed, clusters) = self.claim(aligned.len, request.flags)?;
             aligned.len = aligned.len.min(clusters << self.layout.cluster_bits);
             claim = Some(claimed);
         }
+        let outcome = self.allocate_claimed(handle, request, aligned, claim, offset);
+        self.tell_answer(&told, offset, outcome.as_ref().ok());
+        outcome
+    }
+
+    fn allocate_claimed(
+        &self,
+        handle: &mut Handle<'_>,
+        request: &AllocationRequest,
+        aligned: AllocationRequest,
+        claim: Option<Claim>,
+        offset: u32,
+    ) -> Result<Allocation, Error> {
         let run = self.find(handle, &aligned)?;
         let clusters = ClusterCount(run.len.into());
         match claim {
@@ -118,30 +119,8 @@ impl Allocator {
         }
     }
 
-    /// One run for the request, marked in its bitmap; tries again while preallocations can be dropped or others free space.
+    /// One run for the request, marked in its bitmap: from what was set aside, or from a search.
     fn find(&self, handle: &mut Handle<'_>, request: &AllocationRequest) -> Result<Run, Error> {
-        let wanted = self.layout.clusters(request.len);
-        for attempt in 1..=MAX_ATTEMPTS {
-            let changes = self.changes.load(Ordering::Relaxed);
-            if let Some(run) = self.attempt(handle, request)? {
-                return Ok(run);
-            }
-            let dropped = attempt < MAX_ATTEMPTS && self.drop_preallocations(wanted);
-            if !dropped && self.changes.load(Ordering::Relaxed) == changes {
-                break;
-            }
-        }
-        Err(Error::NoSpace {
-            wanted: ClusterCount(wanted.into()),
-            free: self.ledger.free_space().free,
-        })
-    }
-
-    fn attempt(
-        &self,
-        handle: &mut Handle<'_>,
-        request: &AllocationRequest,
-    ) -> Result<Option<Run>, Error> {
         use AllocationFlags as F;
         let layout = &self.layout;
         let flags = request.flags | file_or_group(request, layout, &self.tunables, false);
@@ -161,22 +140,18 @@ impl Allocator {
             );
             if let Some(run) = served {
                 self.tell_served(request, run);
-                return self.mark_taken(handle, run, run).map(Some);
+                return self.mark_taken(handle, run, run);
             }
         }
         if flags.contains(F::HINT_GROUP_ALLOC) {
-            return self.attempt_small(handle, request);
+            return self.find_small(handle, request);
         }
         let served = self.inode_preallocations.lock().around(layout, request.inode, logical);
         let goal = normalize(request, layout, &self.tunables, served);
-        let outcome = self.search(request, goal)?;
-        let Some(found) = outcome.run else {
-            self.tell_search(request, goal, &outcome);
-            return Ok(None);
-        };
+        let (outcome, found) = self.search_again(request, goal)?;
         if found.len <= wanted {
             self.tell_search(request, goal, &outcome);
-            return self.mark_taken(handle, found, found).map(Some);
+            return self.mark_taken(handle, found, found);
         }
         let blocks = |clusters: u32| u64::from(clusters) << layout.cluster_bits;
         let (goal_start, first) = (u64::from(goal.logical), u64::from(logical));
@@ -198,15 +173,15 @@ impl Allocator {
         preallocations.insert(request.inode, logical_start, found);
         let served = preallocations.serve(layout, request.inode, logical, run.len, |_| true);
         debug_assert_eq!(served, Some(run), "a new preallocation serves its own request");
-        Ok(Some(run))
+        Ok(run)
     }
 
     /// Serves a small file from its locality group's preallocations, or from a new one.
-    fn attempt_small(
+    fn find_small(
         &self,
         handle: &mut Handle<'_>,
         request: &AllocationRequest,
-    ) -> Result<Option<Run>, Error> {
+    ) -> Result<Run, Error> {
         let layout = &self.layout;
         let wanted = layout.clusters(request.len);
         let shard = usize_from(request.inode.get()) % self.localities.len();
@@ -221,12 +196,11 @@ impl Allocator {
             None => {
                 // Nobody waits for this search; what two of them set aside at once serves later requests.
                 let goal = normalize(request, layout, &self.tunables, Default::default());
-                let outcome = self.search(request, goal)?;
-                if let Some(run) = outcome.run.filter(|run| run.len > wanted) {
+                let (outcome, run) = self.search_again(request, goal)?;
+                if run.len > wanted {
                     self.tell_set_aside(request.inode, run, None);
                 }
                 self.tell_search(request, goal, &outcome);
-                let Some(run) = outcome.run else { return Ok(None) };
                 run
             }
         };
@@ -235,10 +209,45 @@ impl Allocator {
         let rest = Run { start: run.end(), len: found.len - run.len, ..found };
         let dropped = self.localities[shard].lock().file(rest);
         dropped.into_iter().for_each(|run| self.give_up_aside(None, run));
-        Ok(Some(run))
+        Ok(run)
     }
 
-    fn search(&self, request: &AllocationRequest, goal: Goal) -> Result<Outcome, Error> {
+    /// Searches again while preallocations can be dropped or others free space; always for the same goal, though what it
+    /// made room for may be gone by then.
+    fn search_again(
+        &self,
+        request: &AllocationRequest,
+        goal: Goal,
+    ) -> Result<(Outcome, Run), Error> {
+        let wanted = self.layout.clusters(request.len);
+        let (mut attempt, mut last) = (0, None);
+        loop {
+            let changes = self.changes.load(Ordering::Relaxed);
+            let outcome = self.search(request, goal, last.as_ref())?;
+            if let Some(run) = outcome.run {
+                return Ok((outcome, run));
+            }
+            attempt += 1;
+            let dropped = attempt < MAX_ATTEMPTS && self.drop_preallocations(wanted);
+            let is_last = !dropped && self.changes.load(Ordering::Relaxed) == changes;
+            if is_last || attempt == MAX_ATTEMPTS {
+                self.tell_search(request, goal, &outcome);
+                return Err(Error::NoSpace {
+                    wanted: ClusterCount(wanted.into()),
+                    free: self.ledger.free_space().free,
+                });
+            }
+            last = Some(outcome);
+        }
+    }
+
+    /// One search; it goes on from where `last`, which found nothing, has come.
+    fn search(
+        &self,
+        request: &AllocationRequest,
+        goal: Goal,
+        last: Option<&Outcome>,
+    ) -> Result<Outcome, Error> {
         use AllocationFlags as F;
         Tally::add(&self.transactions.io().tally.allocator_searches, 1);
         let layout = &self.layout;
@@ -255,12 +264,20 @@ impl Allocator {
         };
         let query = Query {
             group,
-            start,
+            start: Some(start),
             len: goal.len,
             wanted: layout.clusters(request.len),
             flags,
             stream_group: BlockGroup(slot.load(Ordering::Relaxed)),
             groups: u32::try_from(groups).unwrap_or(u32::MAX),
+            looked: (0, 0),
+        };
+        let query = match last {
+            None => query,
+            Some(last) => {
+                let ((group, start, _), flags) = (last.goal, last.flags);
+                Query { group, start, flags, looked: (last.found, last.scanned), ..query }
+            }
         };
         let searched = Searched { allocator: self };
         let outcome = search(&searched, layout, &self.tunables, query)?;

@@ -2,7 +2,7 @@
 //!
 //! Source: kernel `fs/ext4/mballoc.c`: `ext4_mb_regular_allocator`, `ext4_mb_find_by_goal`, `ext4_mb_scan_groups*`,
 //! `ext4_mb_good_group`, `ext4_mb_*_scan_group`, `ext4_mb_measure_extent`, `ext4_mb_check_limits`.
-//! Differs: no group is skipped because its lock is busy, nothing is prefetched.
+//! Differs: no group is skipped because its lock is busy; bitmaps are read ahead of the search only for its next one.
 
 use super::buddy::{Broken, Buddy, fragment_order};
 use super::layout::{Layout, Run};
@@ -88,6 +88,9 @@ pub(super) trait Groups {
 
     /// The first group of `range` in an ordered set.
     fn next_in(&self, set: Set, range: Range<u32>) -> Option<BlockGroup>;
+
+    /// Whether the group's bitmap has to be read before its buddy can be built, which was not asked before.
+    fn is_first_read(&self, group: BlockGroup) -> bool;
 }
 
 /// One of the sets in which groups with built buddies are kept.
@@ -165,8 +168,8 @@ impl Orders {
 pub(super) struct Query {
     /// Where to begin.
     pub(super) group: BlockGroup,
-    /// The cluster wished for in that group.
-    pub(super) start: u32,
+    /// The cluster wished for in that group, if any is.
+    pub(super) start: Option<u32>,
     /// Clusters after normalisation.
     pub(super) len: u32,
     /// Clusters that the request needs.
@@ -176,6 +179,8 @@ pub(super) struct Query {
     pub(super) stream_group: BlockGroup,
     /// Groups from this one on are out of reach.
     pub(super) groups: u32,
+    /// How many chunks were measured and groups scanned by searches for the same that found nothing.
+    pub(super) looked: (u32, u32),
 }
 
 /// How a search ended; for the caller and for the event `ext4_mballoc_alloc`.
@@ -212,20 +217,22 @@ pub(super) fn search<G: Groups>(
         wanted: query.wanted,
         original_len: query.len,
         order2: None,
+        ahead: Ahead::default(),
         best: Run::default(),
         status: Status::Continue,
         error: None,
         outcome: Outcome {
             run: None,
-            goal: (query.group, Some(query.start), query.len),
+            goal: (query.group, query.start, query.len),
             flags: query.flags,
             criterion: Criterion::Power2Aligned,
-            found: 0,
-            scanned: 0,
+            found: query.looked.0,
+            scanned: query.looked.1,
             broken: Broken::default(),
         },
     };
     search.run(query.stream_group);
+    search.load_ahead();
     match (search.outcome.run, search.error) {
         (None, Some(error)) => Err(error),
         _ => Ok(search.outcome),
@@ -248,11 +255,25 @@ struct Search<'a, G: Groups> {
     original_len: u32,
     /// log2 of the length, if the search begins with powers of two.
     order2: Option<u32>,
+    ahead: Ahead,
     /// The best run seen so far; empty if none.
     best: Run,
     status: Status,
     error: Option<G::Error>,
     outcome: Outcome,
+}
+
+/// Groups whose buddies are built after the search, for the next one, which passes by groups without.
+///
+/// Source: kernel `ext4_mb_might_prefetch`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    /// The group from which on more are added.
+    next: u32,
+    /// How many before `next`, around the volume.
+    count: u32,
+    /// Bitmaps that had to be read for it.
+    reads: u32,
 }
 
 impl<G: Groups> Search<'_, G> {
@@ -356,6 +377,7 @@ impl<G: Groups> Search<'_, G> {
             let criterion = self.outcome.criterion;
             let optimised = self.tunables.optimize_scan && !criterion.is_expensive();
             let start = self.outcome.goal.0.0;
+            self.ahead = Ahead { next: start, count: 0, ..self.ahead };
             if !optimised {
                 self.scan_linear(start, self.limit);
                 if self.status == Status::Continue {
@@ -439,7 +461,45 @@ impl<G: Groups> Search<'_, G> {
         }
     }
 
+    /// Takes the groups from `group` on, to the end of their flex group, for those to be loaded after the search.
+    fn look_ahead(&mut self, group: BlockGroup) {
+        let (flex, groups) = (self.layout.flex_size(), self.layout.groups);
+        let (wanted, in_flight) = match self.layout.flex_bits {
+            0 => (AHEAD_WITHOUT_FLEX, AHEAD_WITHOUT_FLEX),
+            _ => (flex - group.0 % flex, flex.saturating_mul(AHEAD_FLEX_GROUPS)),
+        };
+        let most = in_flight.saturating_mul(4).min(groups);
+        let is_cheap = !self.outcome.criterion.is_expensive();
+        if self.ahead.next != group.0 || is_cheap && self.ahead.reads >= most {
+            return;
+        }
+        self.ahead.count = wanted.min(in_flight).min(groups);
+        for _ in 0..self.ahead.count {
+            let next = BlockGroup(self.ahead.next);
+            self.ahead.reads += u32::from(self.groups.is_first_read(next));
+            self.ahead.next = if next.0 + 1 < groups { next.0 + 1 } else { 0 };
+        }
+    }
+
+    /// Builds the buddies of the groups that were looked ahead at; what cannot be read will be told to who needs it.
+    ///
+    /// Source: kernel `ext4_mb_prefetch_fini`.
+    fn load_ahead(&mut self) {
+        let mut group = self.ahead.next;
+        for _ in 0..self.ahead.count {
+            group = group.checked_sub(1).unwrap_or(self.layout.groups - 1);
+            let summary = self.groups.summary(BlockGroup(group));
+            if !summary.initialised
+                && summary.free > 0
+                && self.groups.with_buddy(BlockGroup(group), |_| ()).is_err()
+            {
+                return;
+            }
+        }
+    }
+
     fn scan_group(&mut self, group: BlockGroup) {
+        self.look_ahead(group);
         let summary = self.groups.summary(group);
         let criterion = self.outcome.criterion;
         let enough = criterion == Criterion::AnyFree || summary.free >= self.len();
@@ -581,6 +641,10 @@ impl<G: Groups> Search<'_, G> {
         }
     }
 }
+
+/// Flex groups that are read ahead at once at the most, and groups where there are none.
+const AHEAD_FLEX_GROUPS: u32 = 8;
+const AHEAD_WITHOUT_FLEX: u32 = 32;
 
 #[cfg(test)]
 #[path = "criteria_tests.rs"]

@@ -84,6 +84,11 @@ impl Groups for Table {
     fn next_in(&self, set: Set, range: Range<u32>) -> Option<BlockGroup> {
         self.sets.borrow().next_in(set, range)
     }
+
+    fn is_first_read(&self, group: BlockGroup) -> bool {
+        let entry = self.groups[usize_from(group.0)].borrow();
+        entry.1.is_none() && !entry.0.computable
+    }
 }
 
 const DATA: F = F::HINT_DATA;
@@ -92,17 +97,18 @@ const STREAM: F = F::HINT_DATA.union(F::STREAM_ALLOC);
 fn query(group: u32, start: u32, len: u32, wanted: u32, flags: F) -> Query {
     Query {
         group: BlockGroup(group),
-        start,
+        start: Some(start),
         len,
         wanted,
         flags,
         stream_group: BlockGroup(0),
         groups: u32::MAX,
+        looked: (0, 0),
     }
 }
 
 fn tunables() -> Tunables {
-    Tunables { max_linear_groups: 4, ..Tunables::new(&LAYOUT, 0) }
+    Tunables { max_linear_groups: 4, ..Tunables::new(&LAYOUT, 0, 1) }
 }
 
 fn find(table: &Table, query: Query) -> Outcome {
@@ -193,7 +199,7 @@ fn trace_25_thirty_two_groups() {
     let mut free: Vec<&[(u32, u32)]> = vec![&[(7985, 207)], &[(771, 7421)]];
     free.resize(32, &[(0, 8192)]);
     let table = Table::warm(10, 8192, &free);
-    let tunables = Tunables { max_linear_groups: 4, ..Tunables::new(&layout, 0) };
+    let tunables = Tunables { max_linear_groups: 4, ..Tunables::new(&layout, 0, 1) };
     assert!(tunables.optimize_scan);
     let find = |query| shown(search(&table, &layout, &tunables, query).expect("readable"));
     let small = find(query(1, 0, 512, 16, DATA | F::HINT_GROUP_ALLOC));
@@ -274,7 +280,7 @@ fn many_groups(free: &[&[(u32, u32)]]) -> (Layout, Tunables, Table) {
     let groups = u32::try_from(free.len()).expect("few");
     let layout = Layout { groups, blocks: u64::from(groups) * 32768, flex_bits: 0, ..LAYOUT };
     let tunables =
-        Tunables { max_linear_groups: 0, optimize_scan: true, ..Tunables::new(&layout, 0) };
+        Tunables { max_linear_groups: 0, optimize_scan: true, ..Tunables::new(&layout, 0, 1) };
     (layout, tunables, Table::warm(12, 32768, free))
 }
 
@@ -316,7 +322,7 @@ fn best_available_never_goes_below_the_request() {
 #[test]
 fn stripes_are_aligned() {
     let layout = Layout { first_data_block: 1, ..LAYOUT };
-    let tunables = Tunables { stripe: 48, ..Tunables::new(&LAYOUT, 0) };
+    let tunables = Tunables { stripe: 48, ..Tunables::new(&LAYOUT, 0, 1) };
     let table = Table::warm(12, 32768, &[&[(10, 1000)], &[]]);
     let outcome =
         search(&table, &layout, &tunables, query(0, 0, 48, 48, F::empty())).expect("readable");

@@ -6,7 +6,7 @@ use super::Allocator;
 use super::layout::Run;
 use super::request::{FreeFlags, Owner};
 use crate::Error;
-use crate::trace::Event;
+use crate::trace::{Event, Task};
 use crate::transaction::{CommitListener, Handle};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -255,5 +255,13 @@ impl CommitListener for Allocator {
         };
         self.give_back(&freed.unwrap_or_default());
         self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn after_commit(&self) {
+        if self.discard {
+            let _task = self.transactions.tracer().task(Task::Flusher);
+            // As the kernel: a device that discards nothing loses nothing.
+            let _ = self.discard_freed();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Where a file without neighbours would like to be.
 
 use super::layout::{FLEX_SIZE_DIRECTORY_SCHEME, Layout};
+use extant_format::cast::low_u32;
 use extant_format::{BlockGroup, PhysicalBlock};
 
 /// The first block that an inode of group `inode_group` should get; it may lie past the end of a small volume.
@@ -24,7 +25,9 @@ pub(super) fn inode_goal(
     // A group that is not there makes the kernel's span wrap around; whoever allocates looks from the start then.
     let span = if first + per_group <= last { per_group } else { last.wrapping_sub(first) };
     let offset = u64::from(colour % 16).wrapping_mul(span / 16);
-    PhysicalBlock::new(first.wrapping_add(offset))
+    // The kernel keeps it in 32 bits, with a sign.
+    let offset = i64::from(low_u32(offset).cast_signed());
+    PhysicalBlock::new(first.wrapping_add_signed(offset))
 }
 
 #[cfg(test)]
@@ -57,7 +60,7 @@ mod tests {
     fn a_missing_second_group_is_named_all_the_same() {
         let small = Layout { blocks: 30000, groups: 1, ..LAYOUT };
         assert_eq!(inode_goal(&small, BlockGroup(0), true, None).get(), 32768);
-        let wrapped = 3 * ((u64::MAX - (32768 - 29999) + 1) / 16) + 32768;
+        let wrapped = 32768 - 3 * 174; // the span is negative, and a sixteenth of it is rounded down
         assert_eq!(inode_goal(&small, BlockGroup(0), true, Some(3)).get(), wrapped);
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Group {
     version: u64,
     /// How often the buddy was dropped.
     drops: u32,
+    /// A search has looked ahead at the group.
+    read_ahead: bool,
     /// The bitmap was compared with its checksum, and may have changed since.
     verified: bool,
     /// The same for the inode bitmap.
@@ -57,6 +59,7 @@ impl Group {
             pinned: 0,
             version: 0,
             drops: 0,
+            read_ahead: false,
             verified: false,
             inodes_verified: false,
             inodes_corrupt: corrupt,
@@ -438,5 +441,14 @@ impl Groups for Searched<'_> {
 
     fn next_in(&self, set: Set, range: Range<u32>) -> Option<BlockGroup> {
         self.allocator.sets.lock().next_in(set, range)
+    }
+
+    fn is_first_read(&self, group: BlockGroup) -> bool {
+        let mut state = self.allocator.group(group);
+        let is_first = !core::mem::replace(&mut state.read_ahead, true);
+        let (summary, bitmap) = (state.summary, state.descriptor.block_bitmap);
+        drop(state);
+        let needs = is_first && !summary.initialised && summary.free > 0 && !summary.computable;
+        needs && !self.allocator.transactions.is_cached(bitmap)
     }
 }

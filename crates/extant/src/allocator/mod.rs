@@ -115,6 +115,8 @@ pub(crate) struct AllocatorOptions {
     pub(crate) stripe: u32,
     /// Discard what commits free (`-o discard`).
     pub(crate) discard: bool,
+    /// The most stream goals that are remembered; 0 is 1.
+    pub(crate) processors: u32,
     /// Spread goals of new files over a group (`-o nodelalloc`).
     pub(crate) spread: Option<Spread>,
 }
@@ -156,7 +158,9 @@ impl Allocator {
         let geometry = *superblock.geometry();
         let layout = Layout::from(&geometry);
         let stripe = request::stripe(&layout, superblock.raw(), options.stripe);
-        let tunables = options.tunables.unwrap_or_else(|| Tunables::new(&layout, stripe));
+        let tunables = options
+            .tunables
+            .unwrap_or_else(|| Tunables::new(&layout, stripe, options.processors.max(1)));
         let zones =
             SystemZones::new(&geometry, geometry.groups().zip(descriptors.iter().copied()))?;
         let mut counts = VolumeCounts::new(&layout);
@@ -175,7 +179,7 @@ impl Allocator {
                 Group::new(descriptor, computable, finding.is_some()),
             ));
         }
-        let localities = (0..tunables.cpus.max(1))
+        let localities = (0..tunables.localities.max(1))
             .map(|_| Mutex::new(Rank::LocalityGroup, LocalityGroup::default()));
         Ok(Self {
             transactions,

@@ -36,7 +36,7 @@ fn neighbour(logical: u32, physical: u64) -> Option<Neighbour> {
 }
 
 fn check(request: &AllocationRequest, layout: &Layout, served: Served) -> (u32, u32, Option<u64>) {
-    let goal = normalize(request, layout, &Tunables::new(layout, 0), served);
+    let goal = normalize(request, layout, &Tunables::new(layout, 0, 1), served);
     (goal.logical, goal.len, goal.adjacent.map(PhysicalBlock::get))
 }
 
@@ -160,7 +160,7 @@ fn directories_and_exact_requests_are_not_grown() {
 #[test]
 fn small_files_share_and_closed_tails_take_what_they_need() {
     use AllocationFlags as F;
-    let tunables = Tunables::new(&LAYOUT, 0);
+    let tunables = Tunables::new(&LAYOUT, 0, 1);
     let check = |len, size, open, busy| {
         let mut request = AllocationRequest { flags: F::HINT_DATA, ..request(0, len, size) };
         request.file.open_for_write = open;
@@ -180,7 +180,7 @@ fn small_files_share_and_closed_tails_take_what_they_need() {
 #[test]
 fn defaults_of_group_preallocation() {
     let of = |cluster_bits, stripe| {
-        Tunables::new(&Layout { cluster_bits, ..LAYOUT }, stripe).group_prealloc
+        Tunables::new(&Layout { cluster_bits, ..LAYOUT }, stripe, 1).group_prealloc
     };
     assert_eq!((of(0, 0), of(2, 0), of(6, 0), of(0, 48), of(4, 48)), (512, 128, 32, 528, 33));
 }
@@ -190,9 +190,9 @@ fn a_file_that_goes_on_growing_gets_room_up_to_the_largest_chunk() {
     let layout = LAYOUT;
     let mut request = request(0, 400, 400);
     request.file.growth = 1 << 20;
-    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0), Served::default());
+    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0, 1), Served::default());
     assert_eq!((goal.logical, goal.len), (0, 8192));
     request.file.growth = 1000;
-    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0), Served::default());
+    let goal = normalize(&request, &layout, &Tunables::new(&layout, 0, 1), Served::default());
     assert_eq!((goal.logical, goal.len), (0, 1000));
 }

@@ -153,13 +153,15 @@ pub struct Tunables {
     pub optimize_scan: bool,
     /// RAID stripe in blocks, 0 for none.
     pub stripe: u32,
-    /// Locality groups, and the limit of remembered stream goals: the kernel's number of CPUs.
-    pub cpus: u32,
+    /// Locality groups; the kernel has one for each processor.
+    pub localities: u32,
+    /// The most stream goals that are remembered: the kernel's number of processors.
+    pub processors: u32,
 }
 
 impl Tunables {
-    /// The kernel's defaults for this volume, with one locality group.
-    pub(super) fn new(layout: &Layout, stripe: u32) -> Self {
+    /// The kernel's defaults for this volume on so many processors, with one locality group.
+    pub(super) fn new(layout: &Layout, stripe: u32, processors: u32) -> Self {
         let group_prealloc = (512_u32 >> layout.cluster_bits).max(32);
         let stripe_clusters = layout.clusters(stripe);
         let rounded = if stripe > 1 {
@@ -177,13 +179,14 @@ impl Tunables {
             max_linear_groups: 0,
             optimize_scan: layout.groups >= 16,
             stripe,
-            cpus: 1,
+            localities: 1,
+            processors,
         }
     }
 
     /// How many stream goals are remembered.
     pub(super) fn stream_goals(&self, layout: &Layout) -> u32 {
-        self.cpus.min(layout.groups.div_ceil(4)).max(1)
+        self.processors.min(layout.groups.div_ceil(4)).max(1)
     }
 }
 

@@ -46,7 +46,7 @@ impl Layers {
         let geometry = *superblock.geometry();
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
-        let ledger = SpaceLedger::new(ledger_parameters(superblock, free));
+        let ledger = SpaceLedger::new(ledger_parameters(superblock, free, options.processors));
         let transactions =
             Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only);
         let journal_data = options.has_data_mode(DataMode::Journal);
@@ -64,6 +64,8 @@ impl Layers {
             &AllocatorOptions {
                 spread: (!options.delayed_allocation)
                     .then(|| options.process.map_or(Spread::ByInode, Spread::By)),
+                discard: options.discard,
+                processors: options.processors,
                 ..AllocatorOptions::default()
             },
         )?;
@@ -97,10 +99,10 @@ impl Layers {
     }
 }
 
-fn ledger_parameters(superblock: &Superblock, free: u64) -> LedgerParameters {
+fn ledger_parameters(superblock: &Superblock, free: u64, processors: u32) -> LedgerParameters {
     let geometry = superblock.geometry();
     let clusters = geometry.clusters_for(geometry.blocks_count);
-    let (watermark, fold_batch) = LedgerParameters::kernel_slop(2);
+    let (watermark, fold_batch) = LedgerParameters::kernel_slop(processors);
     let extents = geometry.incompat.contains(Incompat::EXTENTS);
     // Nobody has checked this field, and no more than all can be kept back.
     let reserved = superblock.raw().reserved_blocks_count().min(geometry.blocks_count);

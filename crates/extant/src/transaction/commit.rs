@@ -151,6 +151,7 @@ impl Transactions {
             listener.committed(tid);
         }
         state.changed.notify_all();
+        self.listeners().iter().for_each(|listener| listener.after_commit());
         self.write_home_early(state);
         Ok(state.state.lock())
     }

@@ -51,6 +51,9 @@ pub(super) struct Ordered {
 pub(crate) trait CommitListener: Send + Sync {
     /// Transaction `tid` is on the device; called with no lock held.
     fn committed(&self, tid: TransactionId);
+
+    /// The same for what nobody waits for any more; it may wait for the device.
+    fn after_commit(&self) {}
 }
 
 /// Blocks set aside for a handle that starts at the end of I/O; given back when dropped unused.

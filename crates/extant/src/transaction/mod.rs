@@ -313,7 +313,9 @@ impl Transactions {
             return self.commit_running();
         }
         self.write_dirty_home()?;
-        self.io.flush()
+        self.io.flush()?;
+        self.listeners().iter().for_each(|listener| listener.after_commit());
+        Ok(())
     }
 
     /// Without a journal: every changed block as it would be written home; it stays where it is.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use extant::{DataMode, Error, MountOptions};
-use extant_testkit::RecordingDevice;
+use extant_testkit::{CountingDevice, RecordingDevice};
 
 use crate::world::{STALE, World, assert_not_stale, few, mount, open, read, write};
 
@@ -16,6 +16,7 @@ fn a_crash_never_shows_what_was_on_the_device_before() {
         MountOptions::new().delayed_allocation(false),
         MountOptions::new().unwritten_until_done(false),
         MountOptions::new().data_mode(DataMode::Journal),
+        MountOptions::new().discard(true),
     ] {
         let device = Arc::new(RecordingDevice::from_image(&image));
         let fs = mount(&device, options).unwrap();
@@ -223,5 +224,23 @@ fn d15_15_the_stored_size_follows_a_run_that_has_its_place_in_part() {
             seed: 0,
         };
         world.every_crash(&device, each_flush, |_, _| ());
+    }
+}
+
+#[test]
+fn m11_1_what_a_commit_frees_is_discarded_after_it() {
+    let world = World::new("discard");
+    let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
+    for on in [true, false] {
+        let device = Arc::new(CountingDevice::new(image.snapshot()));
+        let fs = mount(&device, MountOptions::new().discard(on)).unwrap();
+        let file = open(&fs, "/f");
+        write(&file, &[7; 20_000], 0);
+        fs.sync_all().unwrap();
+        file.set_len(0).unwrap();
+        assert_eq!(device.counts().discards, 0, "not committed yet");
+        fs.sync_all().unwrap();
+        let discarded = device.counts().discarded_bytes;
+        assert_eq!(discarded >= 20_480, on, "{discarded}");
     }
 }

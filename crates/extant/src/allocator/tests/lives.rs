@@ -9,8 +9,12 @@ use std::string::String;
 #[test]
 fn threads_never_get_the_same_block() {
     let Some(image) = image(64 * MIB, &["-b", "1024"]) else { return };
-    let tunables =
-        |layout: &Layout| Tunables { cpus: 4, optimize_scan: true, ..Tunables::new(layout, 0) };
+    let tunables = |layout: &Layout| Tunables {
+        localities: 4,
+        processors: 4,
+        optimize_scan: true,
+        ..Tunables::new(layout, 0, 1)
+    };
     let volume = Volume::open_with(&image, true, AllocatorOptions::default(), tunables);
     let work = |thread: u32| {
         let inode = InodeNumber::new(12 + thread).unwrap();
@@ -81,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// Runs the steps and keeps a plain set of the blocks in use beside them.
 fn live(image: &[u8], journaled: bool, steps: &[Step]) {
     let tunables =
-        |layout: &Layout| Tunables { optimize_scan: journaled, ..Tunables::new(layout, 0) };
+        |layout: &Layout| Tunables { optimize_scan: journaled, ..Tunables::new(layout, 0, 1) };
     let volume = Volume::open_with(image, journaled, AllocatorOptions::default(), tunables);
     let free = volume.allocator.free_clusters().get();
     let (mut ranges, mut used, mut log) = (Vec::new(), BTreeSet::new(), String::new());

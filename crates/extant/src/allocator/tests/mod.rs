@@ -43,14 +43,15 @@ fn image(bytes: u64, options: &[&str]) -> Option<Vec<u8>> {
 
 /// The volume of the kernel's traces.
 fn traced(options: AllocatorOptions) -> Option<Volume> {
-    let tunables = |layout: &Layout| Tunables { max_linear_groups: 4, ..Tunables::new(layout, 0) };
+    let tunables =
+        |layout: &Layout| Tunables { max_linear_groups: 4, ..Tunables::new(layout, 0, 1) };
     Some(Volume::open_with(&image(256 * MIB, &["-b", "4096"])?, true, options, tunables))
 }
 
 impl Volume {
     fn open(image: &[u8], journaled: bool) -> Self {
         Self::open_with(image, journaled, AllocatorOptions::default(), |layout| {
-            Tunables::new(layout, 0)
+            Tunables::new(layout, 0, 1)
         })
     }
 

@@ -95,7 +95,8 @@ fn trace_16_clusters() {
 #[test]
 fn trace_25_thirty_two_groups() {
     let Some(image) = image(256 * MIB, &["-b", "1024"]) else { return };
-    let tunables = |layout: &Layout| Tunables { max_linear_groups: 4, ..Tunables::new(layout, 0) };
+    let tunables =
+        |layout: &Layout| Tunables { max_linear_groups: 4, ..Tunables::new(layout, 0, 1) };
     let volume = Volume::open_with(&image, true, AllocatorOptions::default(), tunables).warm();
     assert!(volume.allocator.tunables().optimize_scan);
     let third = InodeNumber::new(14).unwrap();
