@@ -363,7 +363,9 @@ fn fold_runs(events: Vec<Seen>) -> Vec<Seen> {
 
 /// Takes the events of one more block into the run that `folded` ends with; how many they were.
 fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
-    let [.., hole, promise, run] = folded else { return None };
+    let [before @ .., promise, run] = folded else { return None };
+    // Between a look and the promise the map on disk may be asked about the cluster.
+    let hole = before.iter().rfind(|seen| seen.event.name != "ext4_es_cache_extent")?;
     let (looks, rest) = next.split_first_chunk::<4>()?;
     let (promised, inserted, len) = match rest {
         [promised, inserted, ..] if promised.event.name == "ext4_da_reserve_space" => {

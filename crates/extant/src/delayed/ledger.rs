@@ -220,12 +220,17 @@ impl SpaceLedger {
     /// What to do after the `attempt`-th failure (from 1) to get space (D5.4).
     ///
     /// Source: kernel `ext4_should_retry_alloc`.
-    pub(crate) fn after_no_space(&self, attempt: u32, journaled: bool) -> AfterNoSpace {
+    pub(crate) fn after_no_space(
+        &self,
+        attempt: u32,
+        journaled: bool,
+        privilege: Privilege,
+    ) -> AfterNoSpace {
         let mut accounts = self.accounts.lock();
         accounts.exceeded += u64::from(journaled && attempt > MAX_RETRIES);
         match (journaled && attempt <= MAX_RETRIES, accounts.uncommitted) {
             (false, _) => AfterNoSpace::GiveUp,
-            (true, 0) if accounts.admit(1, 0, Privilege::Ordinary).is_ok() => AfterNoSpace::Retry,
+            (true, 0) if accounts.admit(1, 0, privilege).is_ok() => AfterNoSpace::Retry,
             (true, 0) => AfterNoSpace::GiveUp,
             (true, _) => AfterNoSpace::CommitAndRetry,
         }

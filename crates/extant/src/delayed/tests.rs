@@ -89,13 +89,13 @@ fn d4_5_the_switch_sees_counters_with_their_slop() {
 fn d5_4_three_retries_with_a_commit_while_freed_space_waits_for_one() {
     let ledger = ledger(10, 0, 0);
     let hold = ledger.reserve(data(10), Privilege::Ordinary).unwrap();
-    assert_eq!(ledger.after_no_space(1, true), AfterNoSpace::GiveUp);
+    assert_eq!(ledger.after_no_space(1, true, Privilege::Ordinary), AfterNoSpace::GiveUp);
     ledger.freed(clusters(4));
-    assert_eq!(ledger.after_no_space(3, true), AfterNoSpace::CommitAndRetry);
-    assert_eq!(ledger.after_no_space(4, true), AfterNoSpace::GiveUp);
-    assert_eq!(ledger.after_no_space(1, false), AfterNoSpace::GiveUp);
+    assert_eq!(ledger.after_no_space(3, true, Privilege::Ordinary), AfterNoSpace::CommitAndRetry);
+    assert_eq!(ledger.after_no_space(4, true, Privilege::Ordinary), AfterNoSpace::GiveUp);
+    assert_eq!(ledger.after_no_space(1, false, Privilege::Ordinary), AfterNoSpace::GiveUp);
     ledger.committed(clusters(4));
-    assert_eq!(ledger.after_no_space(1, true), AfterNoSpace::Retry);
+    assert_eq!(ledger.after_no_space(1, true, Privilege::Ordinary), AfterNoSpace::Retry);
     drop(hold);
 }
 

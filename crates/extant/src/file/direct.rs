@@ -11,6 +11,7 @@ use extant_device::{Frame, Request};
 use extant_format::cast::u64_from;
 use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
 
+use super::write::privilege;
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::caller::Caller;
@@ -208,7 +209,7 @@ impl Files {
                 Ok(Some(mapped)) => mapped,
                 Ok(None) => break,
                 Err(error) if error.is_no_space() => {
-                    self.wait_for_space(error, &mut attempt)?;
+                    self.wait_for_space(privilege(caller), error, &mut attempt)?;
                     continue;
                 }
                 Err(error) => return Err(error),

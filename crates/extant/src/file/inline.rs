@@ -22,6 +22,7 @@ use super::Files;
 use super::write::{Delays, privilege};
 use crate::Error;
 use crate::caller::Caller;
+use crate::delayed::Privilege;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::{BlockFlags, LockedFolio, PageIndex};
@@ -131,7 +132,9 @@ impl Files {
         let mut attempt = 0;
         loop {
             match self.try_move_out(inode) {
-                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
+                Err(error) if error.is_no_space() => {
+                    self.wait_for_space(Privilege::Ordinary, error, &mut attempt)?
+                }
                 outcome => return outcome,
             }
         }

@@ -13,6 +13,7 @@ use extant_format::extent::ExtentState;
 use extant_format::{FileType, InodeFlags, LogicalBlock, LogicalRange};
 
 use super::Files;
+use super::write::privilege;
 use crate::Error;
 use crate::caller::Caller;
 use crate::extent_tree::Shift;
@@ -62,7 +63,6 @@ impl Files {
         self.leave_inode(inode)?;
         self.note_written(inode, caller)?;
         if let RangeChange::Allocate { keep_size } = change {
-            self.require_extents(inode)?;
             return self.allocate_range(caller, inode, &bytes, keep_size);
         }
         self.tell_range(inode, change, &bytes);
@@ -88,8 +88,11 @@ impl Files {
         let mode = FallocateMode::default().with_if(FallocateMode::KEEP_SIZE, keep_size);
         tracer.emit(|| Event::FallocateEnter { ino, offset, len, mode });
         let new_size = self.size_after(inode, bytes, keep_size);
-        let outcome =
-            self.place_range(caller, inode, self.touching(bytes)?, new_size, MapFlags::empty());
+        let place = |blocks| {
+            self.require_extents(inode)?;
+            self.place_range(caller, inode, blocks, new_size, MapFlags::empty())
+        };
+        let outcome = self.touching(bytes).and_then(place);
         tracer.emit(|| Event::FallocateExit {
             ino,
             pos: offset,
@@ -140,7 +143,7 @@ impl Files {
             let mapped = match self.mapper.map(&mut handle, inode, range, flags) {
                 Err(error) if error.is_no_space() => {
                     handle.stop()?;
-                    self.wait_for_space(error, &mut attempt)?;
+                    self.wait_for_space(privilege(caller), error, &mut attempt)?;
                     continue;
                 }
                 mapped => mapped?,

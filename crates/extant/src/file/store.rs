@@ -52,7 +52,9 @@ impl Files {
             match stored {
                 Ok(Some(count)) => return Ok(count),
                 Ok(None) => self.fault(inode, open, offset)?, // the folio was dropped
-                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
+                Err(error) if error.is_no_space() => {
+                    self.wait_for_space(privilege(caller), error, &mut attempt)?
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -56,6 +56,8 @@ impl Files {
             (core.mtime, core.ctime) = (now, now);
         }
         self.inodes.store(&mut handle, inode)?;
+        // As after every change of attributes, the flusher comes by, if only to find nothing.
+        self.writeback.note_dirty(inode);
         handle.stop()
     }
 

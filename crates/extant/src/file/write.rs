@@ -16,7 +16,7 @@ use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::{MapFlags, Mapped};
-use crate::page_cache::{BlockFlags, LockedFolio, MAX_ORDER, PageIndex};
+use crate::page_cache::{BlockFlags, Folio, LockedFolio, MAX_ORDER, PageIndex};
 use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle};
 use crate::writeback::OrderedFile;
@@ -85,10 +85,12 @@ impl Files {
     ) -> Result<usize, Error> {
         let delays = self.delays(inode);
         self.tell_write(inode, at, bytes.len(), delays == Delays::Yes);
-        let mut attempt = 0;
+        let (mut attempt, mut last) = (0, None);
         loop {
-            match self.try_write_chunk(caller, inode, at, bytes, delays) {
-                Err(error) if error.is_no_space() => self.wait_for_space(error, &mut attempt)?,
+            match self.try_write_chunk(caller, inode, at, bytes, delays, &mut last) {
+                Err(error) if error.is_no_space() => {
+                    self.wait_for_space(privilege(caller), error, &mut attempt)?
+                }
                 other => return other,
             }
         }
@@ -101,6 +103,7 @@ impl Files {
         at: u64,
         bytes: &[u8],
         delays: Delays,
+        last: &mut Option<Arc<Folio>>,
     ) -> Result<usize, Error> {
         if inode.may_inline()
             && let Some(written) = self.write_in_inode(caller, inode, at, bytes, delays)?
@@ -113,7 +116,7 @@ impl Files {
                 self.leave_inode(inode)?;
                 match self.mapper.journals_data(inode) {
                     true => self.write_journaled(caller, inode, at, bytes),
-                    false => self.write_placed(caller, inode, at, bytes),
+                    false => self.write_placed(caller, inode, at, bytes, last),
                 }
             }
         }
@@ -138,9 +141,15 @@ impl Files {
     ///
     /// # Errors
     /// `error`, if not.
-    pub(super) fn wait_for_space(&self, error: Error, attempt: &mut u32) -> Result<(), Error> {
+    pub(super) fn wait_for_space(
+        &self,
+        privilege: Privilege,
+        error: Error,
+        attempt: &mut u32,
+    ) -> Result<(), Error> {
         *attempt += 1;
-        match self.ledger.after_no_space(*attempt, self.transactions.is_journaled()) {
+        let is_journaled = self.transactions.is_journaled();
+        match self.ledger.after_no_space(*attempt, is_journaled, privilege) {
             AfterNoSpace::GiveUp => Err(error),
             AfterNoSpace::Retry => Ok(()),
             AfterNoSpace::CommitAndRetry => self.transactions.commit_running(),
@@ -234,26 +243,23 @@ impl Files {
         grows
     }
 
-    /// At once: allocates under a handle (D14).
+    /// At once: allocates under a handle (D14). `last` is the folio of the attempt before.
     fn write_placed(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
         bytes: &[u8],
+        last: &mut Option<Arc<Folio>>,
     ) -> Result<usize, Error> {
         let old_size = inode.size();
-        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
-        let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
-        drop(folio);
-        // A handle comes before folios.
-        let mut handle = self.transactions.begin(self.write_credits(inode, blocks))?;
-        let folio = inode.pages.find_or_create(PageIndex::holding(at), bytes.len(), MAX_ORDER);
+        let (mut handle, folio) = self.begin_with_folio(inode, at, bytes.len(), last.take())?;
         let bytes_wanted = at..at + u64_from(bytes.len());
         let part = match self.prepare_placed(&mut handle, caller, inode, &folio, &bytes_wanted) {
             Ok(part) => part,
             Err(error) => {
                 handle.stop()?;
+                *last = Some(Arc::clone(folio.folio()));
                 return Err(self.undo_failed(inode, folio, &bytes_wanted, error));
             }
         };
@@ -272,6 +278,29 @@ impl Files {
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
         zeroed.map(|()| part.len())
+    }
+
+    /// A handle with credits for all of a folio that holds the byte at `at`, and that folio: `last`, as long as the cache has
+    /// it. A handle comes before folios, so the folio may be dropped meanwhile; then it begins again.
+    fn begin_with_folio(
+        &self,
+        inode: &Inode,
+        at: u64,
+        len: usize,
+        mut last: Option<Arc<Folio>>,
+    ) -> Result<(Handle<'_>, LockedFolio), Error> {
+        loop {
+            let folio = last.take().unwrap_or_else(|| {
+                let new = inode.pages.find_or_create(PageIndex::holding(at), len, MAX_ORDER);
+                Arc::clone(new.folio())
+            });
+            let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
+            let handle = self.transactions.begin(self.write_credits(inode, blocks))?;
+            match inode.pages.lock(folio) {
+                Some(folio) => return Ok((handle, folio)),
+                None => handle.stop()?,
+            }
+        }
     }
 
     /// Makes as much of `bytes` as lies in the folio ready for a write, with places, under the handle. It is less if the

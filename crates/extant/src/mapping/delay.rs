@@ -1,9 +1,9 @@
 //! Making holes delayed: what a buffered write does instead of allocating.
 
 use extant_format::inode::InodeFlags;
-use extant_format::{ClusterCount, LogicalRange};
+use extant_format::{ClusterCount, ClusterRatio, LogicalRange};
 
-use super::look_up::Noting;
+use super::look_up::{Noting, note_leaf};
 use super::publish::{counted, mode_and_blocks};
 use super::{Mapped, Mapper};
 use crate::Error;
@@ -49,10 +49,14 @@ impl Mapper {
         if found.state != BlockState::Hole {
             return Ok(found);
         }
-        let mut run = found.blocks;
+        // What is promised is promised by the cluster.
+        let mut run = match self.ratio() {
+            ClusterRatio::ONE => found.blocks,
+            ratio => ratio.around(found.blocks.start()).intersection(found.blocks).unwrap_or(range),
+        };
         loop {
             match self.insert_delayed(inode, run, caller) {
-                Ok(()) => return Ok(Mapped { blocks: run, state: BlockState::Delayed, new: true }),
+                Ok(blocks) => return Ok(Mapped { blocks, state: BlockState::Delayed, new: true }),
                 Err(Error::NoSpace { .. }) if run.len() > 1 => {
                     run = LogicalRange::new(run.start().get(), run.len() / 2)
                         .expect("at least one block");
@@ -72,7 +76,8 @@ impl Mapper {
             .unwrap_or(found))
     }
 
-    /// Promises space for `blocks`, which is a hole, and makes it delayed (D12.1).
+    /// Promises space for `blocks`, which is a hole within a cluster if there are such, and makes it delayed (D12.1); of a
+    /// cluster that has a place and nothing delayed yet, the first block. Says which blocks are delayed now.
     ///
     /// Source: kernel `ext4_insert_delayed_blocks`, `ext4_da_reserve_space`.
     fn insert_delayed(
@@ -80,12 +85,15 @@ impl Mapper {
         inode: &Inode,
         blocks: LogicalRange,
         caller: Privilege,
-    ) -> Result<(), Error> {
+    ) -> Result<LogicalRange, Error> {
         assert_held(Rank::Map);
-        let ratio = self.ratio();
+        let (ratio, mut blocks) = (self.ratio(), blocks);
         let plan = DelayedInsert::plan(blocks, ratio, |block| {
             self.cluster_content(inode, ratio.around(block))
         })?;
+        if plan.first_allocated {
+            blocks = LogicalRange::single(blocks.start());
+        }
         let promise = self.promise_for(inode, blocks, plan.clusters);
         let reservation = self.ledger.reserve(promise, caller)?;
         let reserved = {
@@ -96,7 +104,7 @@ impl Mapper {
         };
         self.tell_delayed(inode, blocks, plan, reserved);
         inode.status.lock().insert_delayed(blocks);
-        Ok(())
+        Ok(blocks)
     }
 
     fn tell_delayed(
@@ -142,7 +150,12 @@ impl Mapper {
             status.any(cluster, BlockState::is_mapped)
         };
         let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
-        let is_mapped = known || (!is_inline && self.tree(inode).has_any(cluster)?);
+        let mut is_mapped = known;
+        if !known && !is_inline {
+            let tree = self.tree(inode);
+            note_leaf(inode, &tree, &tree.find(cluster.start())?);
+            is_mapped = tree.has_any(cluster)?;
+        }
         Ok(if is_mapped { ClusterContent::Allocated } else { ClusterContent::Empty })
     }
 }

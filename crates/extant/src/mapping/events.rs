@@ -1,6 +1,7 @@
 //! What the kernel's tracepoints around block maps are told.
 
 use extant_format::extent::Extent;
+use extant_format::indirect::IndirectPath;
 use extant_format::inode::InodeFlags;
 use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock};
 
@@ -31,17 +32,18 @@ impl Mapper {
         });
     }
 
-    /// What it answered.
+    /// What it answered; `undone`: what was written is unwritten now.
     pub(super) fn tell_exit(
         &self,
         inode: &Inode,
         range: LogicalRange,
         flags: MapFlags,
         answer: &Result<Mapped, Error>,
+        undone: bool,
     ) {
         self.transactions.tracer().emit(|| {
             let (ino, lblk) = (inode.number(), range.start().get());
-            let is_create = flags.contains(MapFlags::CREATE);
+            let is_create = flags.contains(MapFlags::CREATE) && !undone;
             let (len, ret, pblk, mflags) = match answer {
                 Err(error) => (range.len(), -error.errno().0, 0, MappedFlags::default()),
                 Ok(mapped) => {
@@ -49,7 +51,9 @@ impl Mapper {
                     let pblk = mapped.state.traced_place();
                     let ret =
                         mapped.state.place().map_or(0, |_| i32::try_from(len).unwrap_or(i32::MAX));
-                    (len, ret, pblk, mapped_flags(mapped, is_create))
+                    let ends_array = ret > 0 && self.ends_array(inode, range.start(), len);
+                    let mflags = mapped_flags(mapped, is_create);
+                    (len, ret, pblk, mflags.with_if(MappedFlags::BOUNDARY, ends_array))
                 }
             };
             let flags = flags.into();
@@ -59,6 +63,13 @@ impl Mapper {
                 Event::IndMapBlocksExit { ino, flags, lblk, pblk, len, mflags, ret }
             }
         });
+    }
+
+    /// Whether `len` blocks from `start` on go to the end of an array of block pointers, behind which the next one may have to
+    /// be read.
+    fn ends_array(&self, inode: &Inode, start: LogicalBlock, len: u32) -> bool {
+        !inode.flags().contains(InodeFlags::EXTENTS)
+            && IndirectPath::to(start, self.geometry()).is_some_and(|path| len >= path.run)
     }
 
     /// The tree was searched, and ended at `extent`.

@@ -161,7 +161,7 @@ impl Mapper {
                 .look_up(range)
                 .map(|found| before_delayed(inode, found))
         };
-        self.tell_exit(inode, range, asked, &found);
+        self.tell_exit(inode, range, asked, &found, false);
         let found = found?;
         if let Some(start) = found.state.place() {
             let places = PhysicalRange::new(start, found.blocks.len().into());

@@ -26,6 +26,8 @@ pub(super) struct Created {
     pub(super) mapped: Mapped,
     /// Clusters that a promise pays for, not yet charged to the inode.
     pub(super) owed: ClusterCount,
+    /// Written blocks became unwritten.
+    pub(super) undone: bool,
 }
 
 impl Mapper {
@@ -92,13 +94,10 @@ impl Mapper {
             self.zero_new(&created.mapped, flags)?;
             Ok(created)
         });
-        self.tell_exit(
-            inode,
-            range,
-            flags,
-            &created.as_ref().map(|created| created.mapped).map_err(Clone::clone),
-        );
-        let Created { mapped: result, owed } = created?;
+        let undone = created.as_ref().is_ok_and(|created| created.undone);
+        let answer = created.as_ref().map(|created| created.mapped).map_err(Clone::clone);
+        self.tell_exit(inode, range, flags, &answer, undone);
+        let Created { mapped: result, owed, .. } = created?;
         self.make_known(handle, inode, &result, owed, flags)?;
         let place = result.state.place().expect("every run that is created has a place");
         let places =
@@ -227,7 +226,7 @@ impl Mapper {
                 let zero_out = self.zero_out(inode, extent, found.blocks, ZeroOut::UpTo(limit));
                 (Conversion { zero_out, ..conversion }, true)
             }
-            _ => return Ok(Created { mapped: found, owed: ClusterCount::ZERO }),
+            _ => return Ok(Created { mapped: found, owed: ClusterCount::ZERO, undone: false }),
         };
         let converted = tree.convert(handle, &path, conversion)?;
         for zeroed in &converted.zeroed {
@@ -237,7 +236,8 @@ impl Mapper {
         }
         let state = state_at(converted.state, converted.start);
         let mapped = Mapped { blocks: found.blocks, state, new: is_new };
-        Ok(Created { mapped, owed: ClusterCount::ZERO })
+        let undone = extent.state == ExtentState::Written;
+        Ok(Created { mapped, owed: ClusterCount::ZERO, undone })
     }
 
     /// `wish`, unless zeros would show up behind the end of the file: the extent has to lie before it, or before the end of
@@ -321,7 +321,7 @@ impl Mapper {
         }
         let mapped =
             Mapped { blocks: extent.blocks, state: state_at(state, extent.start), new: true };
-        Ok(Created { mapped, owed })
+        Ok(Created { mapped, owed, undone: false })
     }
 
     /// The request for `wanted`, a hole between `left` and `right`.

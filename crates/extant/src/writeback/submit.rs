@@ -76,10 +76,15 @@ impl Submission {
 }
 
 impl Piece {
+    /// The block of the device behind it.
+    fn end(&self) -> Option<PhysicalBlock> {
+        self.at.checked_add(self.blocks.len().into())
+    }
+
     fn joins(&self, blocks: LogicalRange, at: PhysicalBlock, unwritten: bool) -> bool {
         self.unwritten == unwritten
             && self.blocks.end() == blocks.start().get()
-            && self.at.checked_add(self.blocks.len().into()) == Some(at)
+            && self.end() == Some(at)
     }
 }
 
@@ -128,6 +133,22 @@ impl Batch {
     }
 }
 
+/// The passes in the order in which their I/O ends: those that touch on the device are one request of it, which ends from
+/// front to back.
+///
+/// Source: kernel `blk_attempt_plug_merge`.
+fn by_request(passes: Vec<Pass>) -> Vec<Pass> {
+    let mut ordered: Vec<Pass> = Vec::with_capacity(passes.len());
+    for pass in passes {
+        let end = pass.pieces.last().and_then(Piece::end);
+        let starts_at_end =
+            |other: &Pass| end.is_some() && other.pieces.first().map(|first| first.at) == end;
+        let at = ordered.iter().position(starts_at_end).unwrap_or(ordered.len());
+        ordered.insert(at, pass);
+    }
+    ordered
+}
+
 /// Bytes that go to the device together, and passes: each holds credits.
 const MAX_BATCH_BYTES: u64 = 8 << 20;
 const MAX_BATCH_PASSES: usize = 64;
@@ -163,7 +184,7 @@ impl Writeback {
         }
         // What a commit may be waiting for has ended above; now a handle may wait for that commit.
         let _task = self.transactions.tracer().task(Task::EndOfIo);
-        for Pass { inode, pieces, mut reserved } in passes {
+        for Pass { inode, pieces, mut reserved } in by_request(passes) {
             let (mut handle, mut pieces) = (None, pieces.into_iter().peekable());
             while let Some(first) = pieces.next() {
                 // Neighbours in the file are converted together, wherever they lie.

@@ -35,7 +35,7 @@ impl IndirectMap<'_> {
         let chain = self.chain(range.start())?.ok_or(Error::TooLarge)?;
         if chain.target.is_some() {
             let mapped = self.look_up(range)?;
-            return Ok(Created { mapped, owed: ClusterCount::ZERO });
+            return Ok(Created { mapped, owed: ClusterCount::ZERO, undone: false });
         }
         let run = if chain.missing() == 0 {
             self.run(&chain, None, range.len())
@@ -65,7 +65,8 @@ impl IndirectMap<'_> {
         let blocks = LogicalRange::new(range.start().get(), len).expect("a part of the range");
         let mapped = Mapped { blocks, state: BlockState::Written(data.blocks.start()), new: true };
         let is_promised = flags.contains(MapFlags::DELALLOC_RESERVED);
-        Ok(Created { mapped, owed: if is_promised { data.clusters } else { ClusterCount::ZERO } })
+        let owed = if is_promised { data.clusters } else { ClusterCount::ZERO };
+        Ok(Created { mapped, owed, undone: false })
     }
 
     /// Takes blocks for the missing arrays, outermost first, and for up to `wanted` blocks of data.

@@ -86,7 +86,7 @@ impl<'a> IndirectMap<'a> {
             Some(target) => {
                 (BlockState::Written(target), self.run(&chain, Some(target), range.len()))
             }
-            None if chain.missing() == 0 => (BlockState::Hole, self.run(&chain, None, range.len())),
+            // As the kernel: of a hole among pointers to data, one block.
             None => (BlockState::Hole, self.gap(&chain).1),
         };
         let len = u32::try_from(run).unwrap_or(u32::MAX).min(range.len());
