@@ -484,6 +484,8 @@ impl Files {
             let mut handle = self.begin_store(inode, 2)?;
             self.inodes.store(&mut handle, inode)?;
             handle.stop()?;
+            // The flusher comes by, though it may find no data.
+            self.writeback.note_dirty(inode);
         }
         Ok(())
     }

@@ -70,7 +70,9 @@ pub(crate) struct Inode {
     may_inline: AtomicBool,
     /// The page at which the last writeback of the whole file ended.
     pub(crate) writeback_index: AtomicU64,
-    /// In the queue of those with dirty data.
+    /// Commits that wait for its data write it, as one has had to.
+    pub(crate) written_out: AtomicBool,
+    /// In the queue of those that the flusher visits.
     pub(crate) queued: AtomicBool,
     /// Who uses it from outside; a leaf.
     life: Mutex<Life>,
@@ -115,6 +117,7 @@ impl Inode {
             last_group: AtomicU32::new(u32::MAX),
             may_inline: AtomicBool::new(false),
             writeback_index: AtomicU64::new(0),
+            written_out: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             life: Mutex::new(Rank::Leaf, Life::default()),
         }

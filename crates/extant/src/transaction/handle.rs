@@ -36,6 +36,11 @@ pub(crate) trait OrderedData: Send + Sync {
 
     /// Waits for those that are being written.
     fn wait(&self, bytes: Range<u64>);
+
+    /// Whether a commit writes the file's data out: once one has had to (`now`), all do that wait for it.
+    ///
+    /// Source: kernel `jbd2_journal_file_inode`, which only ever adds to a file's flags.
+    fn is_written_out(&self, now: bool) -> bool;
 }
 
 /// What a transaction waits for.
@@ -384,7 +389,8 @@ impl<'t> Handle<'t> {
     /// Source: kernel `jbd2_journal_inode_ranged_write`.
     pub(crate) fn order(&mut self, data: Arc<dyn OrderedData>, bytes: Range<u64>) {
         if self.is_journaled() {
-            self.changes.ordered.push(Ordered { data, bytes, writes: true });
+            let writes = data.is_written_out(true);
+            self.changes.ordered.push(Ordered { data, bytes, writes });
         }
     }
 
@@ -393,7 +399,8 @@ impl<'t> Handle<'t> {
     /// Source: kernel `jbd2_journal_inode_ranged_wait`.
     pub(crate) fn order_submitted(&mut self, data: Arc<dyn OrderedData>, bytes: Range<u64>) {
         if self.is_journaled() {
-            self.changes.ordered.push(Ordered { data, bytes, writes: false });
+            let writes = data.is_written_out(false);
+            self.changes.ordered.push(Ordered { data, bytes, writes });
         }
     }
 

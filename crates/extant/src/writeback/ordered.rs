@@ -4,6 +4,7 @@
 
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use extant_format::InodeNumber;
 
@@ -39,5 +40,9 @@ impl OrderedData for OrderedFile {
 
     fn wait(&self, bytes: Range<u64>) {
         self.inode.pages.wait_writeback(&bytes);
+    }
+
+    fn is_written_out(&self, now: bool) -> bool {
+        self.inode.written_out.fetch_or(now, Ordering::Relaxed) || now
     }
 }
