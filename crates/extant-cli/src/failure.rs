@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io::Write;
 
-use extant_device::OpenError;
+use extant_device::{DeviceError, OpenError};
 use extant_format::{Corruption, FormatError, Place, Rule};
 
 use crate::interrupt::Interrupted;
@@ -190,6 +190,11 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
                 Some("remove some files, or use an image with more inodes (`mkfs -i`)")
             }
             extant::Error::Range => Some("the name of an attribute has up to 255 bytes"),
+            extant::Error::Aborted { device: Some(DeviceError::Io { errno, .. }), .. }
+                if *errno == Some(rustix::io::Errno::NOSPC.raw_os_error()) =>
+            {
+                Some("make room in the file system that holds the image, and run the command again")
+            }
             extant::Error::Aborted { .. } => {
                 Some("nothing was changed after that; run the command again")
             }

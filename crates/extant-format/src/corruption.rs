@@ -155,6 +155,7 @@ rules! {
     EntryInode "directory entry has an impossible inode number"
     NoTail "directory block has no checksum tail"
     NoDots "directory does not start with its two dot entries"
+    DirectoryCircle "directory has a name in another directory than the one that its `..` leads to"
     IndexRoot "directory index root is malformed"
     IndexLimit "directory index node has an impossible capacity or count"
     IndexDepth "directory index is too deep"

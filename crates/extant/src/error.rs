@@ -1,5 +1,7 @@
 //! Everything that can go wrong, and the one place that knows errno.
 
+use core::fmt;
+
 use extant_device::DeviceError;
 use extant_format::corruption::{Corruption, FormatError, Rule, Unsupported};
 use extant_format::{ClusterCount, InodeNumber};
@@ -93,12 +95,14 @@ pub enum Error {
     #[error("journal: {0}")]
     Journal(#[from] JournalError),
     /// The journal was aborted after an earlier failure; nothing can be changed any more.
-    #[error("the file system was stopped by an earlier error: {reason}")]
+    #[error("the file system was stopped by an earlier error: {reason}{}", DeviceText(*device))]
     Aborted {
         /// Errno of the first failure.
         errno: Errno,
         /// What failed first.
         reason: &'static str,
+        /// Why, if it was the device.
+        device: Option<DeviceError>,
     },
     /// Forced shutdown.
     #[error("the file system is shut down")]
@@ -180,6 +184,15 @@ impl From<FormatError> for Error {
             FormatError::Corrupt(corruption) => Self::Corrupt(corruption),
             FormatError::Unsupported(unsupported) => Self::Unsupported(unsupported),
         }
+    }
+}
+
+/// What the device said, if it is why.
+struct DeviceText(Option<DeviceError>);
+
+impl fmt::Display for DeviceText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |error| write!(f, ": {error}"))
     }
 }
 

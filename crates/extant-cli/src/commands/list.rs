@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use extant::{Filesystem, InodeHandle, Metadata};
+use extant_format::InodeNumber;
 use serde_json::{Value, json};
 
 use crate::address::{ImagePath, last_name, parent, without_slash};
@@ -76,6 +77,7 @@ struct Row {
 
 /// What is shown under one title.
 struct Listing {
+    inode: InodeNumber,
     /// The directory that all of it is in.
     directory: ImagePath,
     /// Not if a file or directory is shown by the path that was given for it.
@@ -91,9 +93,9 @@ pub fn run(args: &LsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         let reading = Reading::open(&path.image)?;
         let filesystem = reading.filesystem();
         let names = if args.numeric { Names::default() } else { Names::of(filesystem) };
-        let (mut todo, mut worst) = (vec![path.clone()], 0);
-        while let Some(directory) = todo.pop() {
-            let listing = list(args, filesystem, &directory);
+        let (mut todo, mut worst) = (vec![(path.clone(), None)], 0);
+        while let Some((directory, above)) = todo.pop() {
+            let listing = list(args, filesystem, &directory, above);
             let listing = match listing.with_context(|| directory.to_string()) {
                 Ok(listing) => listing,
                 // One of many that cannot be read does not hide the others.
@@ -105,7 +107,7 @@ pub fn run(args: &LsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             if args.recursive && listing.is_inside {
                 let below = listing.rows.iter().rev().filter(|row| row.metadata.is_dir());
                 let below = below.filter(|row| !matches!(&row.name[..], b"." | b".."));
-                todo.extend(below.map(|row| directory.join(&row.name)));
+                todo.extend(below.map(|row| (directory.join(&row.name), Some(listing.inode))));
             }
             if args.json {
                 values.extend(listing.rows.iter().map(|row| json_row(&listing, row)));
@@ -126,9 +128,17 @@ pub fn run(args: &LsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// What is in a directory, or a file alone; a link to a directory means the directory, except where links are shown.
-fn list(args: &LsArgs, filesystem: &Filesystem, path: &ImagePath) -> anyhow::Result<Listing> {
+///
+/// A directory below another has to be in that alone.
+fn list(
+    args: &LsArgs,
+    filesystem: &Filesystem,
+    path: &ImagePath,
+    above: Option<InodeNumber>,
+) -> anyhow::Result<Listing> {
     let is_long = args.long || args.numeric;
     let mut handle = filesystem.symlink_inode(&path.path)?;
+    above.map_or(Ok(()), |above| handle.check_parent(above))?;
     if handle.is_symlink() && !is_long && !args.directory {
         handle = filesystem.inode(&path.path).ok().filter(InodeHandle::is_dir).unwrap_or(handle);
     }
@@ -136,7 +146,7 @@ fn list(args: &LsArgs, filesystem: &Filesystem, path: &ImagePath) -> anyhow::Res
         let above = without_slash(parent(&path.path)).to_vec();
         let directory = ImagePath { path: above, ..path.clone() };
         let rows = vec![row(path.path.clone(), &handle, is_long)?];
-        return Ok(Listing { directory, is_inside: false, rows });
+        return Ok(Listing { inode: handle.number(), directory, is_inside: false, rows });
     }
     let mut rows = Vec::new();
     if args.all {
@@ -152,7 +162,7 @@ fn list(args: &LsArgs, filesystem: &Filesystem, path: &ImagePath) -> anyhow::Res
         }
     }
     sort(args, &mut rows);
-    Ok(Listing { directory: path.clone(), is_inside: true, rows })
+    Ok(Listing { inode: handle.number(), directory: path.clone(), is_inside: true, rows })
 }
 
 fn sort(args: &LsArgs, rows: &mut [Row]) {

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::bail;
 use extant::library::ReadDir;
-use extant::{Error, Filesystem};
+use extant::{Error, Filesystem, InodeHandle};
+use extant_format::InodeNumber;
 
 use crate::address::{ImagePath, last_name, without_slash};
 use crate::copy::concerns_all;
@@ -77,6 +78,7 @@ struct Removal<'a> {
 
 /// A directory that is being emptied.
 struct Open {
+    number: InodeNumber,
     path: Vec<u8>,
     entries: ReadDir,
     /// Something in it stays.
@@ -115,7 +117,7 @@ impl Removal<'_> {
                 Some(Ok(entry)) => {
                     let path = [&directory.path[..], b"/", entry.name()].concat();
                     let gone = match self.filesystem.symlink_inode(&path) {
-                        Ok(found) if found.is_dir() => match self.open(path.clone(), true) {
+                        Ok(found) if found.is_dir() => match self.below(directory, &found, &path) {
                             Ok(Some(below)) => {
                                 stack.push(below);
                                 continue;
@@ -148,13 +150,24 @@ impl Removal<'_> {
         Ok(())
     }
 
+    fn below(
+        &self,
+        directory: &Open,
+        found: &InodeHandle,
+        path: &[u8],
+    ) -> anyhow::Result<Option<Open>> {
+        found.check_parent(directory.number)?;
+        self.open(path.to_vec(), true)
+    }
+
     /// Begins to empty a directory, if that is wanted.
     fn open(&self, path: Vec<u8>, ask: bool) -> anyhow::Result<Option<Open>> {
         if ask && !self.is_wanted("descend into directory", &path)? {
             return Ok(None);
         }
-        let entries = self.filesystem.read_dir(&path)?;
-        Ok(Some(Open { path, entries, stays: false }))
+        let directory = self.filesystem.inode(&path)?;
+        let (number, entries) = (directory.number(), directory.read_dir()?);
+        Ok(Some(Open { number, path, entries, stays: false }))
     }
 
     fn is_wanted(&self, what: &str, path: &[u8]) -> anyhow::Result<bool> {

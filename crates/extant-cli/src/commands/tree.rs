@@ -91,6 +91,11 @@ fn draw(
             false => print_line(&top.margin, is_last, &name, &found, out)?,
         }
         if found.is_dir() && stack.len() < deepest {
+            let here = stack.last().map_or(found.number(), |top| top.handle.number());
+            if let Err(error) = found.check_parent(here) {
+                fail(error.into(), &path)?;
+                continue;
+            }
             let margin = stack.last().map_or("", |top| &top.margin).to_owned();
             let margin = margin + if is_last { "    " } else { "|   " };
             match open(args, found, path.clone(), margin) {

@@ -44,7 +44,11 @@ fn list(
     for entry in handle.read_dir()? {
         let entry = entry?;
         let below = at.join(entry.name());
-        let found = handle.lookup(entry.name()).with_context(|| below.to_string())?;
+        let found = handle.lookup(entry.name()).and_then(|found| {
+            found.check_parent(handle.number())?;
+            Ok(found)
+        });
+        let found = found.with_context(|| below.to_string())?;
         stack.push((found, below, false));
     }
     Ok(())

@@ -80,6 +80,7 @@ impl Node for ImageNode {
 
     fn child(&self, name: &[u8], follow: bool) -> anyhow::Result<Self> {
         let mut handle = self.handle.lookup(name)?;
+        handle.check_parent(self.handle.number())?;
         let mut path = Vec::new();
         if follow {
             path = [&self.path, &b"/"[..], name].concat();

@@ -90,7 +90,7 @@ impl Node for LocalNode {
             Some(file) => Rc::clone(file),
             None => Rc::new(self.open_as(OFlags::DIRECTORY)?),
         };
-        Ok(Names { directory, window: Vec::new().into_iter(), failed: None })
+        Ok(Names { directory, window: Vec::new().into_iter(), failed: None, is_over: false })
     }
 
     fn child(&self, name: &[u8], follow: bool) -> anyhow::Result<Self> {
@@ -150,6 +150,8 @@ pub struct Names {
     directory: Rc<File>,
     window: std::vec::IntoIter<Vec<u8>>,
     failed: Option<Errno>,
+    /// Nothing more is asked for: all was told, or the directory cannot be read.
+    is_over: bool,
 }
 
 impl Iterator for Names {
@@ -159,14 +161,20 @@ impl Iterator for Names {
         if let Some(name) = self.window.next() {
             return Some(Ok(name));
         }
+        if self.is_over {
+            return self.failed.take().map(|errno| Err(errno.into()));
+        }
         let (mut names, mut buffer) = (Vec::new(), Vec::with_capacity(LISTING_BYTES));
         let mut entries = RawDir::new(&self.directory, buffer.spare_capacity_mut());
         // What the system has handed over has to be taken.
         while names.len() < WINDOW_NAMES || !entries.is_buffer_empty() {
             match entries.next() {
-                None => break,
+                None => {
+                    self.is_over = true;
+                    break;
+                }
                 Some(Err(errno)) => {
-                    self.failed = Some(errno);
+                    (self.failed, self.is_over) = (Some(errno), true);
                     break;
                 }
                 Some(Ok(entry)) => match entry.file_name().to_bytes() {

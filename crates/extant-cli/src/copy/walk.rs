@@ -375,7 +375,7 @@ fn check<N: Node>(node: &N, name: &[u8], levels: &[Level<N>], avoid: &Avoid) -> 
         anyhow::bail!(INTO_ITSELF);
     }
     if levels.iter().any(|level| level.node.look().id == look.id) {
-        anyhow::bail!("a symbolic link leads in a circle");
+        anyhow::bail!("leads in a circle: it is a directory that it lies in itself");
     }
     Ok(())
 }

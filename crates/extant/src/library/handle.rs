@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use extant_format::corruption::{Place, Rule};
 use extant_format::{FileType, InodeNumber};
 
 use super::{File, Filesystem, OpenOptions, ReadDir};
@@ -95,6 +96,18 @@ impl InodeHandle {
     pub fn lookup(&self, name: impl AsRef<[u8]>) -> Result<Self, Error> {
         let found = self.volume.lookup(&Caller::ROOT, &self.inode, name.as_ref())?;
         Self::new(&self.volume, found)
+    }
+
+    /// Makes sure that this, if it is a directory, is in `parent` alone: what its `..` leads to. Whoever walks down a tree
+    /// would else not come to an end in a damaged image whose directories lead in a circle.
+    ///
+    /// # Errors
+    /// The rule that it breaks; of reading the directory.
+    pub fn check_parent(&self, parent: InodeNumber) -> Result<(), Error> {
+        if self.is_dir() && self.lookup("..")?.number() != parent {
+            return Err(Place::Inode(self.number()).breaks(Rule::DirectoryCircle).into());
+        }
+        Ok(())
     }
 
     /// Makes a regular file in this directory.

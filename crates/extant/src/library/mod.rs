@@ -138,6 +138,7 @@ impl Filesystem {
         let mut open = alloc::vec![path.as_ref().to_vec()];
         while let Some(directory) = open.last().cloned() {
             let before = open.len();
+            let here = self.symlink_inode(&directory)?.number();
             for entry in self.read_dir(&directory)? {
                 let entry = entry?;
                 let mut below = directory.clone();
@@ -145,7 +146,10 @@ impl Filesystem {
                 below.extend_from_slice(entry.name());
                 match self.remove_file(&below) {
                     Ok(()) => {}
-                    Err(Error::IsDirectory) => open.push(below),
+                    Err(Error::IsDirectory) => {
+                        self.symlink_inode(&below)?.check_parent(here)?;
+                        open.push(below);
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -45,7 +45,7 @@ use extant_format::corruption::{Place, Rule};
 use extant_format::fast_commit::Link;
 use extant_format::hash::{CharSign, HashVersion};
 use extant_format::inode::{InodeFlags, InodeRecord};
-use extant_format::{Compat, FileType, Geometry, RoCompat, Superblock, Timestamp};
+use extant_format::{Compat, FileType, Geometry, InodeNumber, RoCompat, Superblock, Timestamp};
 
 pub use create::NodeKind;
 use directory::{Found, Hashing};
@@ -235,13 +235,27 @@ impl Namespace {
         }
     }
 
-    /// The inode that an entry leads to.
+    /// The inode that an entry leads to: an ordinary one, or the root, that knows of having a name.
+    ///
+    /// # Locks
+    /// The caller holds the directory's `content`, so that the name is not being taken from it.
+    /// # Source
+    /// Kernel `ext4_lookup`, `ext4_valid_inum`.
     fn target(&self, dir: &Inode, found: Found) -> Result<Arc<Inode>, Error> {
-        match self.inodes.get(found.inode) {
-            // A name that leads to a free inode.
-            Err(Error::Stale(_)) => Err(Place::Inode(dir.number()).breaks(Rule::EntryInode).into()),
-            result => result,
+        let at = Place::Inode(dir.number());
+        let first = self.geometry().first_inode;
+        let may_be = found.inode == InodeNumber::ROOT || found.inode.get() >= first;
+        at.require(may_be, Rule::EntryInode)?;
+        let inode = match self.inodes.get(found.inode) {
+            Err(Error::Stale(_)) => return Err(at.breaks(Rule::EntryInode).into()), // it is free
+            result => result?,
+        };
+        if inode.core.lock().links == 0 {
+            // Nor is it to be freed for having no names, unless it lost them here and is in use.
+            self.inodes.drop_unused(&inode);
+            return Err(at.breaks(Rule::EntryInode).into());
         }
+        Ok(inode)
     }
 
     /// Runs one operation in a transaction of its own; once more after a commit if there was no space, since what was

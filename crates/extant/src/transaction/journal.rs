@@ -367,7 +367,8 @@ impl Transactions {
     /// Stops everything that changes the image, for good; the first reason is kept.
     pub(crate) fn abort(&self, error: &Error, reason: &'static str) {
         let errno = error.errno();
-        if !self.latch_abort(errno, reason) {
+        let device = if let Error::Device(error) = error { Some(*error) } else { None };
+        if !self.latch_abort(errno, reason, device) {
             return;
         }
         let Some(state) = &self.journal else { return };
@@ -400,10 +401,13 @@ impl Transactions {
 
     pub(super) fn refusal(&self, error: JournalError) -> Error {
         match error {
-            JournalError::Aborted { errno } => self
-                .check_writable()
-                .err()
-                .unwrap_or(Error::Aborted { errno: Errno(errno.into()), reason: "journal" }),
+            JournalError::Aborted { errno } => {
+                self.check_writable().err().unwrap_or(Error::Aborted {
+                    errno: Errno(errno.into()),
+                    reason: "journal",
+                    device: None,
+                })
+            }
             other => Error::Journal(other),
         }
     }

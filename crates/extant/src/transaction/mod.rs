@@ -31,7 +31,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use extant_device::{Frame, FrameSlice, Request};
+use extant_device::{DeviceError, Frame, FrameSlice, Request};
 use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::{Geometry, PhysicalBlock, PhysicalRange, TransactionId};
@@ -85,7 +85,7 @@ enum State {
     Writable,
     ReadOnly,
     Shutdown,
-    Aborted { errno: Errno, reason: &'static str },
+    Aborted { errno: Errno, reason: &'static str, device: Option<DeviceError> },
 }
 
 impl Transactions {
@@ -273,7 +273,9 @@ impl Transactions {
             State::Writable => Ok(()),
             State::ReadOnly => Err(Error::ReadOnly),
             State::Shutdown => Err(Error::Shutdown),
-            State::Aborted { errno, reason } => Err(Error::Aborted { errno, reason }),
+            State::Aborted { errno, reason, device } => {
+                Err(Error::Aborted { errno, reason, device })
+            }
         }
     }
 
@@ -295,11 +297,11 @@ impl Transactions {
     }
 
     /// Keeps the first reason; `false` if there was one already.
-    fn latch_abort(&self, errno: Errno, reason: &'static str) -> bool {
+    fn latch_abort(&self, errno: Errno, reason: &'static str, device: Option<DeviceError>) -> bool {
         let mut state = self.state.lock();
         let first = matches!(*state, State::Writable | State::ReadOnly);
         if first {
-            *state = State::Aborted { errno, reason };
+            *state = State::Aborted { errno, reason, device };
         }
         first
     }
