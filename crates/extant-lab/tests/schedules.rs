@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use extant::{DataMode, Error, File, Filesystem, MountOptions, SetAttributes};
+use extant::{DataMode, Error, File, Filesystem, MountOptions, RangeChange, SetAttributes};
 use extant_device::MemoryDevice;
 use extant_format::InodeFlags;
 use extant_format::cast::u64_from;
@@ -187,6 +187,25 @@ fn s16_a_writer_against_truncate_and_writeback() {
     for options in [MountOptions::new, immediate, written_at_once, small_cache, journaled] {
         check(options, with_file, writer_truncate_and_writeback, zero_a_or_0);
     }
+}
+
+/// A hole is punched while later data reaches its place: the size that is stored may be further by then, and stays so (I4).
+#[test]
+fn i4_a_punch_never_takes_the_stored_size_back() {
+    check(
+        MountOptions::new,
+        |fs| write(&fs.create("/file")?, b'a', 0, 4),
+        || {
+            vec![
+                Box::new(|fs| open(fs)?.change_range(RangeChange::PunchHole, 0, 8192)),
+                Box::new(|fs| open(fs)?.sync_data()),
+            ]
+        },
+        |fs| {
+            fs.sync_all()?;
+            fs.check_invariants(false)
+        },
+    );
 }
 
 /// Two writers of overlapping ranges and a reader, who sees only whole states of each block.

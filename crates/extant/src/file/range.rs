@@ -285,7 +285,11 @@ impl Files {
         if bytes.start <= inode.size() && inode.core.lock().size < reached {
             let credits = Credits::blocks(1, self.geometry());
             let handle = self.transactions.begin(credits.of(HandleType::Misc, inode.number()))?;
-            inode.core.lock().size = reached;
+            {
+                // Data that was under way may have brought it further while this waited for the handle.
+                let mut core = inode.core.lock();
+                core.size = core.size.max(reached);
+            }
             self.store_changed(handle, inode)?;
         }
         if self.mapper.journals_data(inode) {

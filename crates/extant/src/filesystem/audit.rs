@@ -1,7 +1,7 @@
 //! Counters are caches: everything that is counted, recounted from what it counts.
 
-use extant_format::ClusterRatio;
 use extant_format::cast::u64_from;
+use extant_format::{ClusterRatio, FileType, InodeFlags};
 
 use super::Volume;
 use crate::Error;
@@ -52,6 +52,23 @@ impl Volume {
         inode.pages.check_invariants();
         let dirty = inode.pages.dirty_blocks();
         assert!(dirty >= blocks, "{number}: {blocks} delayed blocks, {dirty} dirty ones (I1)");
+        Self::recount_size(inode, dirty == 0 && !inode.pages.has_failed());
         promise
+    }
+
+    /// The size on disk, held against the one in memory, which it has reached if everything was written.
+    fn recount_size(inode: &Inode, is_written: bool) {
+        let core = inode.core.lock();
+        let (number, size, stored) = (inode.number(), inode.size(), core.size);
+        if core.file_type() != Some(FileType::Regular) || core.flags.contains(InodeFlags::EA_INODE)
+        {
+            return;
+        }
+        assert!(stored <= size, "{number}: size {stored} on disk, {size} in memory (I4)");
+        let is_right = stored == size || !is_written;
+        assert!(
+            is_right,
+            "{number}: size {stored} on disk, {size} in memory, nothing to write (I4)"
+        );
     }
 }

@@ -307,6 +307,11 @@ impl PageCache {
         self.errors.lock().position()
     }
 
+    /// Whether data of the file was ever lost on its way to the device.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.errors.lock().has_failed()
+    }
+
     /// The last failure since `position`, which moves on.
     pub(crate) fn error_since(&self, position: &mut ErrorPosition) -> Option<Error> {
         self.errors.lock().since(position)

@@ -22,6 +22,10 @@ impl WriteErrors {
         self.is_told = false;
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.count > 0
+    }
+
     /// Where a file starts that is opened now. Source: `errseq_sample`.
     pub(super) fn position(&self) -> ErrorPosition {
         ErrorPosition(self.count.saturating_sub(u64::from(!self.is_told)))
