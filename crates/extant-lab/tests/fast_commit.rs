@@ -25,7 +25,7 @@ fn fast_commits_of_the_kernel_are_recovered() {
 fn fast_commits_of_the_engine_are_recovered_by_everybody() {
     let seen = Arc::new(Seen::default());
     let mut failures = Vec::new();
-    for seed in 0..18 {
+    for seed in 0..22 {
         match fast_commit::recover_from_engine(seed, &seen) {
             None => return,
             Some(Ok(())) => {}
