@@ -399,6 +399,37 @@ fn the_flag_of_journaled_data_changes_in_use() {
     );
 }
 
+/// Whoever reads while a direct write fills what was set aside must not leave zeros in memory for those who come later.
+#[test]
+fn d21_a_direct_write_into_unwritten_blocks_against_readers() {
+    fn past(fs: &Filesystem) -> Result<File, Error> {
+        let how = extant::OpenOptions::new().read(true).write(true).direct(true);
+        fs.open_with("/file", how)
+    }
+    check(
+        MountOptions::new,
+        |fs| {
+            let file = fs.create("/file")?;
+            file.change_range(RangeChange::Allocate { keep_size: false }, 0, 8192)?;
+            file.sync_all()
+        },
+        || {
+            vec![
+                Box::new(|fs| past(fs)?.write_at(&[b'a'; 8192], 0).map(drop)),
+                Box::new(|fs| {
+                    has_only(fs, "/file", b"0a").and_then(|()| has_only(fs, "/file", b"0a"))
+                }),
+            ]
+        },
+        |fs| {
+            let mut bytes = vec![0; 8192];
+            open(fs)?.read_at(&mut bytes, 0)?;
+            assert!(bytes.iter().all(|byte| *byte == b'a'), "memory has what was there before");
+            Ok(())
+        },
+    );
+}
+
 fn with_small_file(filesystem: &Filesystem) -> Result<(), Error> {
     let file = filesystem.create("/file")?;
     file.write_at(&[b'0'; 100], 0)?;

@@ -221,13 +221,11 @@ impl Files {
             at = part.end;
         }
         self.transactions.io().run(&mut batch)?;
-        // Who read meanwhile may have seen what was there before.
-        self.forget_clean(inode, range);
         let written = self.blocks_touched(&(range.start..at)).filter(|_| converts);
-        if let Some(blocks) = written {
-            self.convert(inode, blocks)?;
-        }
-        Ok(at)
+        let converted = written.map_or(Ok(()), |blocks| self.convert(inode, blocks));
+        // Who read meanwhile may have seen what was there before: zeros until the blocks count as written.
+        self.forget_clean(inode, range);
+        converted.map(|()| at)
     }
 
     /// Has blocks, whose data is on the device, count as written.
