@@ -78,3 +78,5 @@ pub use report::{
     Ineligible, KernelCounters, Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs,
     StatusStats,
 };
+#[cfg(feature = "std")]
+pub use sync::wait_by;

@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub(crate) delayed_allocation: bool,
     /// Whether somebody has said so, or otherwise.
     pub(crate) is_delay_asked_for: bool,
+    /// Files get more room than was asked for, so that they can grow in place.
+    pub(crate) preallocation: bool,
     /// Blocks are allocated unwritten and converted when their data is on the device (`dioread_nolock`).
     pub(crate) unwritten_until_done: bool,
     /// Replace by rename or truncate starts writeback (`auto_da_alloc`).
@@ -71,6 +73,7 @@ impl Default for MountOptions {
             read_only: false,
             delayed_allocation: true,
             is_delay_asked_for: false,
+            preallocation: true,
             unwritten_until_done: true,
             auto_da_alloc: true,
             barriers: true,
@@ -106,6 +109,15 @@ impl MountOptions {
     #[must_use]
     pub fn delayed_allocation(self, on: bool) -> Self {
         Self { delayed_allocation: on, is_delay_asked_for: true, ..self }
+    }
+
+    /// Whether files get more room than was asked for, so that they can grow in place (the default, as the kernel's
+    /// multi-block allocator does). Without it, and with [`Self::delayed_allocation`] off, each block of data is asked for
+    /// by itself and taken from the last one on, as allocators did before (ext2, `libext2fs`): for experiments. Data that was
+    /// delayed still gets one run for as much as is written back at once.
+    #[must_use]
+    pub fn preallocation(self, on: bool) -> Self {
+        Self { preallocation: on, ..self }
     }
 
     /// Whether blocks stay unwritten until their data is on the device (`dioread_nolock`, the default) or are

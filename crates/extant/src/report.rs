@@ -218,6 +218,25 @@ pub struct Counters {
     pub allocator_searches: u64,
 }
 
+impl Counters {
+    /// What was added after `earlier`, which was asked of the same mount.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            device_reads: self.device_reads - earlier.device_reads,
+            device_read_bytes: self.device_read_bytes - earlier.device_read_bytes,
+            device_writes: self.device_writes - earlier.device_writes,
+            device_write_bytes: self.device_write_bytes - earlier.device_write_bytes,
+            flushes: self.flushes - earlier.flushes,
+            journal_blocks: self.journal_blocks - earlier.journal_blocks,
+            commits: self.commits - earlier.commits,
+            handles: self.handles - earlier.handles,
+            allocator_calls: self.allocator_calls - earlier.allocator_calls,
+            allocator_searches: self.allocator_searches - earlier.allocator_searches,
+        }
+    }
+}
+
 /// Free space of one block group as its buddy has it; `/proc/fs/ext4/*/mb_groups` in the kernel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GroupSpace {

@@ -6,7 +6,8 @@
 //! # Locking
 //! `docs/locking.md` has the table of ranks. With `std` the locks sleep; without it they spin, and a
 //! [`Condvar`] waits by letting go of its lock and trying again. Built with `--cfg extant_shuttle` they are shuttle's, whose
-//! scheduler then decides at each of them which thread goes on.
+//! scheduler then decides at each of them which thread goes on. A thread that has called [`wait_by`] does not sleep either:
+//! it asks a scheduler of the program's own.
 //! # Not here
 //! What each lock protects (the type that owns it says so).
 //! # Source
@@ -162,28 +163,111 @@ mod imp {
         Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
     };
 
+    use super::waiting;
+    #[cfg(not(extant_shuttle))]
+    use std::sync::TryLockError;
+    use std::sync::{LockResult, TryLockResult};
+
+    const PANICKED: &str = "a thread panicked while it held this lock";
+
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().expect("a thread panicked while it held this lock")
+        take(|| mutex.try_lock(), || mutex.lock())
     }
     pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         mutex.try_lock().ok()
     }
     pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-        lock.read().expect("a thread panicked while it held this lock")
+        take(|| lock.try_read(), || lock.read())
     }
     pub(super) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-        lock.write().expect("a thread panicked while it held this lock")
+        take(|| lock.try_write(), || lock.write())
     }
+    /// A lock that is free is taken; for one that is not, the thread sleeps, or asks its scheduler.
+    #[cfg(not(extant_shuttle))]
+    #[inline]
+    fn take<G>(attempt: impl Fn() -> TryLockResult<G>, sleep: impl FnOnce() -> LockResult<G>) -> G {
+        let attempt = || match attempt() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => panic!("{PANICKED}"),
+        };
+        attempt().unwrap_or_else(|| match waiting::hook() {
+            Some(hook) => waiting::until(hook, attempt),
+            None => sleep().expect(PANICKED),
+        })
+    }
+    #[cfg(extant_shuttle)]
+    fn take<G>(_: impl Fn() -> TryLockResult<G>, sleep: impl FnOnce() -> LockResult<G>) -> G {
+        sleep().expect(PANICKED)
+    }
+    /// `changed` says whether somebody has notified since the call.
     pub(super) fn wait<'a, T>(
         condvar: &Condvar,
-        _: &'a Mutex<T>,
+        mutex: &'a Mutex<T>,
         guard: MutexGuard<'a, T>,
+        changed: impl Fn() -> bool,
     ) -> MutexGuard<'a, T> {
-        condvar.wait(guard).expect("a thread panicked while it held this lock")
+        let Some(hook) = waiting::hook() else {
+            return condvar.wait(guard).expect(PANICKED);
+        };
+        drop(guard);
+        waiting::until(hook, || changed().then_some(()));
+        lock(mutex)
     }
     pub(super) fn notify_all(condvar: &Condvar) {
         condvar.notify_all();
     }
+}
+
+/// Waiting without sleeping, for threads whose turns a scheduler of the program's own decides.
+#[cfg(feature = "std")]
+mod waiting {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static HOOK: Cell<Option<fn(u32)>> = const { Cell::new(None) };
+    }
+
+    /// Whom this thread asks.
+    pub(super) fn hook() -> Option<fn(u32)> {
+        HOOK.get()
+    }
+
+    /// Sets whom this thread asks, and gives back whom it asked before.
+    pub(super) fn set(hook: Option<fn(u32)>) -> Option<fn(u32)> {
+        HOOK.replace(hook)
+    }
+
+    /// Calls `hook` until an attempt succeeds.
+    #[cold]
+    pub(super) fn until<R>(hook: fn(u32), attempt: impl Fn() -> Option<R>) -> R {
+        let mut calls = 0;
+        loop {
+            hook(calls);
+            calls = calls.saturating_add(1);
+            if let Some(result) = attempt() {
+                return result;
+            }
+        }
+    }
+}
+
+/// Calls `run` in this thread; wherever it would sleep until another thread lets it go on, it calls `hook` instead, again
+/// and again until it can go on: with 0 first, and then with how often it has been called for this wait.
+///
+/// For programs that decide themselves which of their threads runs, such as simulators in virtual time: the hook lets
+/// another one run, and returns when it is this one's turn. Waiting for the device is the device's own affair.
+#[cfg(feature = "std")]
+pub fn wait_by<R>(hook: fn(u32), run: impl FnOnce() -> R) -> R {
+    /// Puts back what was before, also after a panic.
+    struct Before(Option<fn(u32)>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            waiting::set(self.0);
+        }
+    }
+    let _before = Before(waiting::set(Some(hook)));
+    run()
 }
 
 #[cfg(not(feature = "std"))]
@@ -215,6 +299,7 @@ mod imp {
         _: &Condvar,
         mutex: &'a Mutex<T>,
         guard: MutexGuard<'a, T>,
+        _: impl Fn() -> bool,
     ) -> MutexGuard<'a, T> {
         drop(guard);
         core::hint::spin_loop();
@@ -376,12 +461,14 @@ pub(crate) struct Condvar {
     inner: imp::Condvar,
     /// Goes up under the mutex, so whoever changes something under it afterwards sees who waits for that.
     waiters: AtomicU32,
+    /// How often those who wait were told.
+    notified: AtomicU32,
 }
 
 impl Condvar {
     /// A place where nobody waits yet.
     pub(crate) const fn new() -> Self {
-        Self { inner: imp::Condvar::new(), waiters: AtomicU32::new(0) }
+        Self { inner: imp::Condvar::new(), waiters: AtomicU32::new(0), notified: AtomicU32::new(0) }
     }
 
     /// Lets go of the lock, waits, and takes it again; may wake for nothing, so ask again in a loop.
@@ -389,7 +476,9 @@ impl Condvar {
         let lock = guard.lock;
         let inner = guard.inner.take().expect("taken only here");
         self.waiters.fetch_add(1, Ordering::Relaxed);
-        let inner = imp::wait(&self.inner, &lock.inner, inner);
+        let before = self.notified.load(Ordering::Relaxed);
+        let changed = || self.notified.load(Ordering::Relaxed) != before;
+        let inner = imp::wait(&self.inner, &lock.inner, inner, changed);
         self.waiters.fetch_sub(1, Ordering::Relaxed);
         MutexGuard { lock, inner: Some(inner) }
     }
@@ -398,6 +487,7 @@ impl Condvar {
     #[inline]
     pub(crate) fn notify_all(&self) {
         if self.waiters.load(Ordering::Relaxed) > 0 {
+            self.notified.fetch_add(1, Ordering::Relaxed);
             imp::notify_all(&self.inner);
         }
     }
@@ -496,5 +586,51 @@ mod tests {
                 ready = pair.1.wait(ready);
             }
         });
+    }
+
+    #[cfg(not(extant_shuttle))]
+    #[test]
+    fn a_thread_with_a_scheduler_asks_it_instead_of_sleeping() {
+        use std::cell::RefCell;
+        type Step = Box<dyn FnOnce()>;
+        std::thread_local! {
+            static ASKED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+            static THEN: RefCell<Option<Step>> = const { RefCell::new(None) };
+        }
+        fn hook(calls: u32) {
+            ASKED.with_borrow_mut(|asked| asked.push(calls));
+            // What another thread does meanwhile, at the second call.
+            if calls == 1
+                && let Some(step) = THEN.take()
+            {
+                step();
+            }
+        }
+        let pair = std::sync::Arc::new((Mutex::new(Rank::Leaf, 1), Condvar::new()));
+        let other = pair.clone();
+        let add = move || {
+            *other.0.lock() += 1;
+            other.1.notify_all();
+        };
+        THEN.set(Some(Box::new(|| std::thread::spawn(add).join().unwrap())));
+        let value = wait_by(hook, || *pair.1.wait(pair.0.lock()));
+        assert_eq!((value, ASKED.take()), (2, vec![0, 1]));
+
+        let ((taken, is_taken), (leave, may_leave)) =
+            (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let holder = pair.clone();
+        let thread = std::thread::spawn(move || {
+            let _guard = holder.0.lock();
+            taken.send(()).unwrap();
+            may_leave.recv().unwrap();
+        });
+        is_taken.recv().unwrap();
+        THEN.set(Some(Box::new(move || {
+            leave.send(()).unwrap();
+            thread.join().unwrap();
+        })));
+        let value = wait_by(hook, || *pair.0.lock());
+        assert_eq!((value, ASKED.take()), (2, vec![0, 1]));
+        assert!(waiting::hook().is_none(), "only inside");
     }
 }

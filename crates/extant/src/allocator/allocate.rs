@@ -44,6 +44,9 @@ impl Allocator {
         let told = AllocationRequest { goal, ..aligned };
         self.tell_request(&told, offset);
         let (mut aligned, mut claim) = (aligned, None);
+        if self.takes_single(request) {
+            aligned.len = self.layout.cluster_ratio();
+        }
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
             let (claimed, clusters) = self.claim(aligned.len, request.flags)?;
             aligned.len = aligned.len.min(clusters << self.layout.cluster_bits);
@@ -75,6 +78,36 @@ impl Allocator {
             blocks: blocks.expect("a run has a cluster, and the offset is inside"),
             clusters,
         })
+    }
+
+    /// Takes the first free cluster from `goal` on, around the volume, out of its buddy; its bitmap is not marked yet.
+    fn first_free(&self, goal: PhysicalBlock) -> Result<Option<Run>, Error> {
+        let (first, from) = self.layout.place(goal).unwrap_or_default();
+        let others = (first.0 + 1..self.layout.groups).chain(0..=first.0);
+        let others = others.map(|group| (BlockGroup(group), 0));
+        for (group, from) in [(first, from)].into_iter().chain(others) {
+            let found = self.with_buddy(group, |state, buddy| {
+                let start = buddy.next_free(from);
+                (start < buddy.clusters()).then(|| {
+                    buddy.mark_used(start, 1);
+                    state.pinned += 1;
+                    Run { group, start, len: 1 }
+                })
+            })?;
+            if let Some(run) = found.flatten() {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a request is for data block by block: see [`AllocatorOptions::exact`](super::AllocatorOptions).
+    fn takes_single(&self, request: &AllocationRequest) -> bool {
+        use AllocationFlags as F;
+        self.exact
+            && !request.file.block_mapped // their block numbers have an end that only the search knows
+            && request.flags.contains(F::HINT_DATA)
+            && !request.flags.intersects(F::DELALLOC_RESERVED | F::HINT_NOPREALLOC)
     }
 
     /// Drops what is set aside for `inode`: how many preallocations there were.
@@ -122,8 +155,16 @@ impl Allocator {
     /// One run for the request, marked in its bitmap: from what was set aside, or from a search.
     fn find(&self, handle: &mut Handle<'_>, request: &AllocationRequest) -> Result<Run, Error> {
         use AllocationFlags as F;
+        if self.takes_single(request) {
+            let run = self.first_free(request.goal)?.ok_or_else(|| Error::NoSpace {
+                wanted: ClusterCount(1),
+                free: self.ledger.free_space().free,
+            })?;
+            return self.mark_taken(handle, run, run);
+        }
         let layout = &self.layout;
-        let flags = request.flags | file_or_group(request, layout, &self.tunables, false);
+        let exact = if self.exact { F::HINT_NOPREALLOC } else { F::empty() };
+        let flags = request.flags | exact | file_or_group(request, layout, &self.tunables, false);
         let request = &AllocationRequest { flags, ..*request };
         let (logical, wanted) = (request.logical.get(), layout.clusters(request.len));
         if flags.contains(F::HINT_DATA) {

@@ -90,6 +90,7 @@ pub(crate) struct Allocator {
     tunables: Tunables,
     discard: bool,
     spread: Option<Spread>,
+    exact: bool,
     ledger: Arc<SpaceLedger>,
     zones: SystemZones,
     groups: Box<[Mutex<Group>]>,
@@ -119,6 +120,8 @@ pub(crate) struct AllocatorOptions {
     pub(crate) processors: u32,
     /// Spread goals of new files over a group (`-o nodelalloc`).
     pub(crate) spread: Option<Spread>,
+    /// Nothing is set aside; data that is not delayed gets one cluster a request, the next free one from its goal on.
+    pub(crate) exact: bool,
 }
 
 /// By which number the goals of new files are spread over a group; the kernel takes that of the process.
@@ -158,9 +161,12 @@ impl Allocator {
         let geometry = *superblock.geometry();
         let layout = Layout::from(&geometry);
         let stripe = request::stripe(&layout, superblock.raw(), options.stripe);
-        let tunables = options
+        let mut tunables = options
             .tunables
             .unwrap_or_else(|| Tunables::new(&layout, stripe, options.processors.max(1)));
+        if options.exact {
+            tunables.group_prealloc = 0;
+        }
         let zones =
             SystemZones::new(&geometry, geometry.groups().zip(descriptors.iter().copied()))?;
         let mut counts = VolumeCounts::new(&layout);
@@ -185,6 +191,7 @@ impl Allocator {
             transactions,
             discard: options.discard,
             spread: options.spread,
+            exact: options.exact,
             ledger,
             zones,
             groups: groups.into(),

@@ -62,10 +62,11 @@ impl Layers {
             superblock,
             descriptors,
             &AllocatorOptions {
-                spread: (!options.delayed_allocation)
+                spread: (!options.delayed_allocation && options.preallocation)
                     .then(|| options.process.map_or(Spread::ByInode, Spread::By)),
                 discard: options.discard,
                 processors: options.processors,
+                exact: !options.preallocation,
                 ..AllocatorOptions::default()
             },
         )?;
