@@ -52,7 +52,7 @@ const LAYERS: [(&str, Layer); 27] = [
 ];
 
 /// The crates, each with those it may depend on; tests may use `extant-testkit` everywhere.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("extant-format", &[]),
     ("extant-device", &[]),
     ("extant-sys", &[]),
@@ -60,6 +60,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("extant", &["extant-journal", "extant-device", "extant-format"]),
     ("extant-image", &["extant", "extant-device", "extant-format"]),
     ("extant-script", &["extant", "extant-device", "extant-format"]),
+    ("extant-bench", &["extant", "extant-device", "extant-format", "extant-image"]),
     (
         "extant-lab",
         &[
@@ -75,6 +76,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     (
         "extant-cli",
         &[
+            "extant-bench",
             "extant-fuse",
             "extant-image",
             "extant-lab",
