@@ -76,6 +76,7 @@ pub enum Command {
     Df(df::DfArgs),
     Map(map::MapArgs),
     Mkfs(mkfs::MkfsArgs),
+    Bench(crate::commands::bench::BenchArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),
 }

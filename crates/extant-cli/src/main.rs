@@ -10,6 +10,7 @@ mod copy;
 mod failure;
 mod foreign;
 mod interrupt;
+mod judge;
 mod names;
 mod output;
 mod progress;

@@ -191,11 +191,14 @@ impl Progress {
             1 => ", 1 directory".to_owned(),
             directories => format!(", {directories} directories"),
         };
-        format!(
-            "{}{directories}, {}",
-            output::count(self.files(), "file"),
-            HumanBytes(self.bytes())
-        )
+        let bytes = HumanBytes(self.bytes());
+        match (self.files(), directories) {
+            // A measurement has no files of the user's.
+            (0, none) if none.is_empty() => bytes.to_string(),
+            (files, directories) => {
+                format!("{}{directories}, {bytes}", output::count(files, "file"))
+            }
+        }
     }
 }
 

@@ -5,22 +5,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
-use extant::{Counters, Filesystem, MountOptions};
-use extant_device::FileDevice;
-use extant_format::cast::u64_from;
-use extant_image::{MkfsOptions, mkfs};
+use extant::Counters;
+use extant_bench::delalloc::image::{Hands, Setup as Run};
+use extant_bench::delalloc::workload::{Mode, Workload};
 use serde_json::{Value, json};
 
-use super::mkfs::random_uuid;
+use super::bench::{Scratch, go_on, stoppable};
 use crate::interrupt;
+use crate::judge::{Verdict, judge};
 use crate::output::{print_json, size};
 use crate::progress::{Progress, Words};
 
-/// Measure what delaying an allocation buys, on a throw-away image
+/// Measure what delaying an allocation buys, on a throw-away image; `bench delalloc` is the long form
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Where the image is made; it needs 1 GiB at most
@@ -42,23 +40,15 @@ struct Setup {
 #[derive(Debug)]
 struct Outcome {
     setup: Setup,
-    extents: usize,
+    extents: u64,
     counters: Counters,
     elapsed: Duration,
     verdict: Verdict,
 }
 
-/// What `e2fsck -fn` says of the image.
-#[derive(Debug)]
-enum Verdict {
-    Clean,
-    NotClean(String),
-    NotAsked,
-}
-
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     interrupt::watch();
-    let progress = Progress::new(Some(FILES * FILE_BYTES * 4), Words::Usual);
+    let progress = Progress::new(Some(WORKLOAD.bytes() * 4), Words::Usual);
     let mut outcomes = Vec::new();
     for delayed in [true, false] {
         for cache_bytes in [512 << 20, 64 << 20] {
@@ -72,90 +62,22 @@ pub fn run(args: &DemoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         true => print_json(out, &outcomes.iter().map(json_outcome).collect())?,
         false => print_table(&outcomes, out)?,
     }
-    let dirty = outcomes.iter().find_map(|outcome| match &outcome.verdict {
-        Verdict::NotClean(words) => Some(words),
-        Verdict::Clean | Verdict::NotAsked => None,
-    });
-    dirty.map_or(Ok(()), |words| Err(anyhow::anyhow!("e2fsck found the image not clean: {words}")))
-}
-
-/// An image that is removed when it is no longer needed.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A leftover file is no reason to fail.
-        let _ = std::fs::remove_file(&self.0);
-    }
+    outcomes.iter().try_for_each(|outcome| outcome.verdict.check())
 }
 
 fn measure(setup: Setup, folder: &Path, progress: &Progress) -> anyhow::Result<Outcome> {
-    let image = Scratch(folder.join(format!("extant-demo-{}.img", std::process::id())));
-    let device = FileDevice::create(&image.0, IMAGE_BYTES)?;
-    let options =
-        MkfsOptions { uuid: random_uuid(), hash_seed: random_uuid(), ..MkfsOptions::default() };
-    mkfs(&device, &options)?;
-    let mount =
-        MountOptions::new().delayed_allocation(setup.delayed).cache_bytes(setup.cache_bytes);
-    let filesystem = mount.mount(device)?;
-
-    let before = filesystem.counters();
-    let start = Instant::now();
-    let extents = grow_in_turn(&filesystem, progress).context("growing eight files")?;
-    let elapsed = start.elapsed();
-    let counters = difference(filesystem.counters(), before);
-    filesystem.unmount().context("unmounting")?;
-    Ok(Outcome { setup, extents, counters, elapsed, verdict: judge(&image.0) })
-}
-
-/// Writes, syncs, and counts the extents of all files together.
-fn grow_in_turn(filesystem: &Filesystem, progress: &Progress) -> anyhow::Result<usize> {
-    let names = (0..FILES).map(|n| format!("/file-{n}"));
-    let files = names.map(|name| filesystem.create(name)).collect::<Result<Vec<_>, _>>()?;
-    let piece = [0x5A; PIECE_BYTES];
-    for step in 0..FILE_BYTES / u64_from(PIECE_BYTES) {
-        for file in &files {
-            let mut written = 0;
-            while written < piece.len() {
-                let offset = step * u64_from(PIECE_BYTES) + u64_from(written);
-                written += file.write_at(&piece[written..], offset)?;
-            }
-        }
-        if step % 64 == 63 {
-            interrupt::check()?;
-            progress.bytes_done(FILES * 64 * u64_from(PIECE_BYTES));
-        }
-    }
-    filesystem.sync_all()?;
-    files.iter().map(|file| Ok(file.extents()?.len())).sum()
-}
-
-fn difference(after: Counters, before: Counters) -> Counters {
-    Counters {
-        device_reads: after.device_reads - before.device_reads,
-        device_read_bytes: after.device_read_bytes - before.device_read_bytes,
-        device_writes: after.device_writes - before.device_writes,
-        device_write_bytes: after.device_write_bytes - before.device_write_bytes,
-        flushes: after.flushes - before.flushes,
-        journal_blocks: after.journal_blocks - before.journal_blocks,
-        commits: after.commits - before.commits,
-        handles: after.handles - before.handles,
-        allocator_calls: after.allocator_calls - before.allocator_calls,
-        allocator_searches: after.allocator_searches - before.allocator_searches,
-    }
-}
-
-fn judge(image: &Path) -> Verdict {
-    let found = ["e2fsck", "/usr/sbin/e2fsck", "/sbin/e2fsck"].into_iter().find_map(|program| {
-        Command::new(program).arg("-fn").arg(image).stdin(Stdio::null()).output().ok()
-    });
-    match found {
-        None => Verdict::NotAsked,
-        Some(output) if output.status.success() => Verdict::Clean,
-        Some(output) => {
-            Verdict::NotClean(String::from_utf8_lossy(&output.stdout).trim().replace('\n', " | "))
-        }
-    }
+    let image = Scratch::new(folder);
+    let run = Run {
+        mode: if setup.delayed { Mode::Delayed } else { Mode::Immediate },
+        workload: WORKLOAD,
+        hands: Hands::One,
+        cache_bytes: setup.cache_bytes,
+        image_bytes: IMAGE_BYTES,
+        reads: false,
+    };
+    let outcome = stoppable(run.run(image.path(), &|bytes| go_on(progress, bytes)))?;
+    let (extents, counters, elapsed) = (outcome.extents, outcome.counters, outcome.write);
+    Ok(Outcome { setup, extents, counters, elapsed, verdict: judge(image.path()) })
 }
 
 fn mode_name(delayed: bool) -> &'static str {
@@ -163,7 +85,7 @@ fn mode_name(delayed: bool) -> &'static str {
 }
 
 fn extents_per_file(outcome: &Outcome) -> String {
-    let tenths = u64_from(outcome.extents) * 10 / FILES;
+    let tenths = outcome.extents * 10 / u64::from(WORKLOAD.writers);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
@@ -174,8 +96,8 @@ fn print_table(outcomes: &[Outcome], out: &mut dyn Write) -> anyhow::Result<()> 
     writeln!(
         out,
         "Eight files of {} grow in turn by writes of {}, then one sync.",
-        size(FILE_BYTES),
-        size(u64_from(PIECE_BYTES))
+        size(WORKLOAD.file_bytes()),
+        size(WORKLOAD.call_bytes.into())
     )?;
     writeln!(out)?;
     let rows: [Row; 12] = [
@@ -192,11 +114,7 @@ fn print_table(outcomes: &[Outcome], out: &mut dyn Write) -> anyhow::Result<()> 
         ("bytes written", &|outcome| size(outcome.counters.device_write_bytes)),
         ("flushes", &|outcome| outcome.counters.flushes.to_string()),
         ("time", &|outcome| format!("{:.2} s", outcome.elapsed.as_secs_f64())),
-        ("e2fsck -fn", &|outcome| match outcome.verdict {
-            Verdict::Clean => "clean".to_owned(),
-            Verdict::NotClean(_) => "NOT CLEAN".to_owned(),
-            Verdict::NotAsked => "not installed".to_owned(),
-        }),
+        ("e2fsck -fn", &|outcome| outcome.verdict.name().to_owned()),
     ];
     for (title, value) in rows {
         write!(out, "{title:<18}")?;
@@ -218,8 +136,8 @@ fn json_outcome(outcome: &Outcome) -> Value {
     json!({
         "delayed_allocation": outcome.setup.delayed,
         "cache_bytes": outcome.setup.cache_bytes,
-        "files": FILES,
-        "file_bytes": FILE_BYTES,
+        "files": WORKLOAD.writers,
+        "file_bytes": WORKLOAD.file_bytes(),
         "extents": outcome.extents,
         "allocator_calls": counters.allocator_calls,
         "allocator_searches": counters.allocator_searches,
@@ -237,7 +155,6 @@ fn json_outcome(outcome: &Outcome) -> Value {
     })
 }
 
-const FILES: u64 = 8;
-const FILE_BYTES: u64 = 32 << 20;
-const PIECE_BYTES: usize = 4096;
+const WORKLOAD: Workload =
+    Workload { writers: 8, total_bytes: 256 << 20, call_bytes: 4096, seed: 0 };
 const IMAGE_BYTES: u64 = 1 << 30;

@@ -1,6 +1,7 @@
 //! One command a file.
 
 mod acl;
+pub mod bench;
 pub mod cat;
 pub mod chmod;
 pub mod chown;
@@ -58,6 +59,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Df(args) => df::run(args, out),
         Command::Map(args) => map::run(args, out),
         Command::Mkfs(args) => mkfs::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
         Command::Demo(args) => demo::run(args, out),
         Command::Trace(args) => trace::run(args, out),
     }
