@@ -31,10 +31,10 @@ const USAGE: &str = "usage: cargo xtask <command>
   sabotage [FILTER]
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
-          one of the engine's benchmarks: latency, paths";
+          one of the engine's benchmarks: kernel, latency, paths";
 
 /// The engine's benchmarks.
-const BENCHMARKS: [&str; 2] = ["latency", "paths"];
+const BENCHMARKS: [&str; 3] = ["kernel", "latency", "paths"];
 
 /// The lab as it is while one works on it: with the checks of debug builds.
 const TRACE: [&str; 6] = ["run", "--quiet", "-p", "extant-lab", "--", "trace"];

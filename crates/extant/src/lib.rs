@@ -79,4 +79,4 @@ pub use report::{
     StatusStats,
 };
 #[cfg(feature = "std")]
-pub use sync::wait_by;
+pub use sync::{measure_waits, wait_by};

@@ -7,7 +7,7 @@
 //! `docs/locking.md` has the table of ranks. With `std` the locks sleep; without it they spin, and a
 //! [`Condvar`] waits by letting go of its lock and trying again. Built with `--cfg extant_shuttle` they are shuttle's, whose
 //! scheduler then decides at each of them which thread goes on. A thread that has called [`wait_by`] does not sleep either:
-//! it asks a scheduler of the program's own.
+//! it asks a scheduler of the program's own. A program learns by [`measure_waits`] what they cost it.
 //! # Not here
 //! What each lock protects (the type that owns it says so).
 //! # Source
@@ -193,7 +193,7 @@ mod imp {
         };
         attempt().unwrap_or_else(|| match waiting::hook() {
             Some(hook) => waiting::until(hook, attempt),
-            None => sleep().expect(PANICKED),
+            None => waiting::timed(|| sleep().expect(PANICKED)),
         })
     }
     #[cfg(extant_shuttle)]
@@ -208,7 +208,7 @@ mod imp {
         changed: impl Fn() -> bool,
     ) -> MutexGuard<'a, T> {
         let Some(hook) = waiting::hook() else {
-            return condvar.wait(guard).expect(PANICKED);
+            return waiting::timed(|| condvar.wait(guard).expect(PANICKED));
         };
         drop(guard);
         waiting::until(hook, || changed().then_some(()));
@@ -219,12 +219,22 @@ mod imp {
     }
 }
 
-/// Waiting without sleeping, for threads whose turns a scheduler of the program's own decides.
+/// Waiting without sleeping, for threads whose turns a scheduler of the program's own decides; and how long a thread
+/// waits, if it wants to know.
 #[cfg(feature = "std")]
 mod waiting {
+    use core::time::Duration;
     use std::cell::Cell;
 
+    /// The clock by which a thread's waiting is measured, and how long it was so far.
+    #[derive(Clone, Copy)]
+    pub(super) struct Measure {
+        pub(super) now: fn() -> Duration,
+        pub(super) waited: Duration,
+    }
+
     std::thread_local! {
+        pub(super) static MEASURE: Cell<Option<Measure>> = const { Cell::new(None) };
         static HOOK: Cell<Option<fn(u32)>> = const { Cell::new(None) };
     }
 
@@ -250,6 +260,17 @@ mod waiting {
             }
         }
     }
+
+    /// Runs `wait`, and adds up how long it takes if the thread wants to know.
+    #[cold]
+    pub(super) fn timed<R>(wait: impl FnOnce() -> R) -> R {
+        let Some(Measure { now, .. }) = MEASURE.get() else { return wait() };
+        let start = now();
+        let result = wait();
+        let took = now().saturating_sub(start);
+        MEASURE.set(MEASURE.get().map(|so_far| Measure { waited: so_far.waited + took, ..so_far }));
+        result
+    }
 }
 
 /// Calls `run` in this thread; wherever it would sleep until another thread lets it go on, it calls `hook` instead, again
@@ -268,6 +289,20 @@ pub fn wait_by<R>(hook: fn(u32), run: impl FnOnce() -> R) -> R {
     }
     let _before = Before(waiting::set(Some(hook)));
     run()
+}
+
+/// Calls `run` in this thread, and says how long it waited there for other threads: for their locks, and for changes that they
+/// make, but not for the device. Time is what `now` says; it is asked only around a wait.
+#[cfg(feature = "std")]
+pub fn measure_waits<R>(
+    now: fn() -> core::time::Duration,
+    run: impl FnOnce() -> R,
+) -> (R, core::time::Duration) {
+    let zero = core::time::Duration::ZERO;
+    let before = waiting::MEASURE.replace(Some(waiting::Measure { now, waited: zero }));
+    let result = run();
+    let waited = waiting::MEASURE.replace(before).map_or(zero, |measure| measure.waited);
+    (result, waited)
 }
 
 #[cfg(not(feature = "std"))]
@@ -493,6 +528,24 @@ impl Condvar {
     }
 }
 
+/// A number of this thread, for structures that give threads places of their own; several may have the same.
+#[cfg(all(feature = "std", not(extant_shuttle)))]
+pub(crate) fn thread_number() -> usize {
+    use core::sync::atomic::AtomicUsize;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    std::thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread at its very end has lost it.
+    NUMBER.try_with(|number| *number).unwrap_or(0)
+}
+
+/// The same where nobody can tell threads apart.
+#[cfg(not(all(feature = "std", not(extant_shuttle))))]
+pub(crate) fn thread_number() -> usize {
+    0
+}
+
 /// Proof that this thread holds what has a rank but is no lock of this file, such as a folio's lock flag.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -571,6 +624,36 @@ mod tests {
         let _map = lock.write();
         assert_held(Rank::Map);
         assert_held_shared(Rank::Map);
+    }
+
+    #[cfg(not(extant_shuttle))]
+    #[test]
+    fn waits_for_other_threads_are_measured() {
+        use core::time::Duration;
+        use std::cell::Cell;
+        std::thread_local! {
+            static SECONDS: Cell<u64> = const { Cell::new(0) };
+        }
+        fn now() -> Duration {
+            Duration::from_secs(SECONDS.replace(SECONDS.get() + 1))
+        }
+        let lock = Mutex::new(Rank::Leaf, 1);
+        assert_eq!(measure_waits(now, || *lock.lock()), (1, Duration::ZERO));
+        std::thread::scope(|scope| {
+            let held = lock.lock();
+            let (ready, is_ready) = std::sync::mpsc::channel();
+            let lock = &lock;
+            let waiter = scope.spawn(move || {
+                measure_waits(now, || {
+                    ready.send(()).unwrap();
+                    *lock.lock()
+                })
+            });
+            is_ready.recv().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            drop(held);
+            assert_eq!(waiter.join().unwrap(), (1, Duration::from_secs(1)));
+        });
     }
 
     #[test]
