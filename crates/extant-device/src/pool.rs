@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use crate::frame::Frame;
 use crate::sync::Mutex;
 
@@ -10,13 +12,24 @@ use crate::sync::Mutex;
 pub struct FramePool {
     frame_len: usize,
     limit: usize,
-    free: Mutex<Vec<Frame>>, // each unique and of `frame_len`
+    free: Mutex<Free>,
+    /// How many frames are free, for those who look without the lock.
+    kept: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Free {
+    /// Each unique and of the pool's length.
+    frames: Vec<Frame>,
+    /// How few they were at the least since [`FramePool::release_unneeded`].
+    least: usize,
 }
 
 impl FramePool {
     /// An empty pool that will keep at most `limit` frames of `frame_len` bytes.
     pub const fn new(frame_len: usize, limit: usize) -> Self {
-        Self { frame_len, limit, free: Mutex::new(Vec::new()) }
+        let free = Free { frames: Vec::new(), least: 0 };
+        Self { frame_len, limit, free: Mutex::new(free), kept: AtomicUsize::new(0) }
     }
 
     /// A frame that holds a copy of `bytes`; the copy is all it costs when the pool has a frame.
@@ -51,15 +64,29 @@ impl FramePool {
     pub fn recycle(&self, mut frame: Frame) {
         if frame.len() == self.frame_len && frame.unique_mut().is_some() {
             let mut free = self.free.lock();
-            if free.len() < self.limit {
-                free.push(frame);
+            if free.frames.len() < self.limit {
+                free.frames.push(frame);
+                self.kept.store(free.frames.len(), Relaxed);
             }
         }
     }
 
     /// How many bytes of memory the kept frames hold.
     pub fn kept_bytes(&self) -> usize {
-        self.free.lock().len() * self.frame_len
+        self.kept.load(Relaxed) * self.frame_len
+    }
+
+    /// Frees half of the frames that nobody has needed since the last call.
+    pub fn release_unneeded(&self) {
+        let freed = {
+            let mut free = self.free.lock();
+            let keep = free.frames.len() - free.least.div_ceil(2);
+            let freed = free.frames.split_off(keep);
+            free.least = keep;
+            self.kept.store(keep, Relaxed);
+            freed
+        };
+        drop(freed); // after the lock
     }
 
     /// Frees kept frames until at most `bytes` are held.
@@ -67,14 +94,23 @@ impl FramePool {
         let keep = bytes.checked_div(self.frame_len).unwrap_or(0);
         let freed = {
             let mut free = self.free.lock();
-            let keep = keep.min(free.len());
-            free.split_off(keep)
+            let keep = keep.min(free.frames.len());
+            free.least = free.least.min(keep);
+            self.kept.store(keep, Relaxed);
+            free.frames.split_off(keep)
         };
         drop(freed); // after the lock
     }
 
     fn reuse(&self, len: usize) -> Option<Frame> {
-        if len == self.frame_len { self.free.lock().pop() } else { None }
+        if len != self.frame_len || self.kept.load(Relaxed) == 0 {
+            return None;
+        }
+        let mut free = self.free.lock();
+        let frame = free.frames.pop();
+        free.least = free.least.min(free.frames.len());
+        self.kept.store(free.frames.len(), Relaxed);
+        frame
     }
 }
 
@@ -100,6 +136,20 @@ mod tests {
         let frame = pool.zeroed(4);
         pool.recycle(frame.clone());
         assert_eq!(pool.kept_bytes(), 0);
+    }
+
+    #[test]
+    fn frames_that_nobody_needs_are_given_back_by_and_by() {
+        let pool = FramePool::new(4, 9);
+        (0..9).map(|_| Frame::zeroed(4)).for_each(|frame| pool.recycle(frame));
+        pool.release_unneeded();
+        assert_eq!(pool.kept_bytes(), 36, "they may be needed again");
+        (0..5).map(|_| pool.stale(4)).collect::<Vec<_>>().into_iter().for_each(|f| pool.recycle(f));
+        let kept = [(); 4].map(|()| {
+            pool.release_unneeded();
+            pool.kept_bytes() / 4
+        });
+        assert_eq!(kept, [7, 3, 1, 0], "of the first nine, four were left while five were in use");
     }
 
     #[test]

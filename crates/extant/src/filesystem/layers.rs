@@ -75,7 +75,7 @@ impl Layers {
         }
         let allocator = Arc::new(allocator);
         transactions.add_listener(allocator.clone());
-        let account = Arc::new(CacheAccount::default());
+        let account = Arc::new(CacheAccount::new(options.cache_bytes));
         let status = Arc::new(StatusAccount::new(options.tracer.clone()));
         let inodes = Arc::new(InodeTable::new(
             Arc::clone(&transactions),

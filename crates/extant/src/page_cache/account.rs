@@ -6,6 +6,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use extant_device::{Frame, FramePool};
+use extant_format::cast::u64_from;
 
 use super::cache::PageCache;
 use super::shape::{MAX_FRAME_BYTES, PAGE_BYTES};
@@ -19,12 +20,15 @@ pub(crate) struct CacheAccount {
     pub(super) dirty: Gauge,
     pub(super) writeback: Gauge,
     clock: Mutex<Clock>,
+    /// How many bytes folios and kept frames may have together for a frame to be kept.
+    limit: u64,
     pages: FramePool,
     frames: FramePool,
 }
 
-/// A number that goes up and down, and is never combined with another.
+/// A number that goes up and down, and is never combined with another; in a cache line of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Gauge(AtomicU64);
 
 #[derive(Debug, Default)]
@@ -37,18 +41,25 @@ struct Clock {
 
 impl Default for CacheAccount {
     fn default() -> Self {
+        Self::new(16 << 20)
+    }
+}
+
+impl CacheAccount {
+    /// Of a volume whose folios may have `limit` bytes. Frames of folios that are dropped are kept for the next ones as long as
+    /// both together stay within that.
+    pub(crate) fn new(limit: u64) -> Self {
         Self {
             cached: Gauge::default(),
             dirty: Gauge::default(),
             writeback: Gauge::default(),
             clock: Mutex::new(Rank::Leaf, Clock::default()),
-            pages: FramePool::new(PAGE_BYTES, KEPT_PAGES),
-            frames: FramePool::new(MAX_FRAME_BYTES, KEPT_FRAMES),
+            limit,
+            pages: FramePool::new(PAGE_BYTES, usize::MAX),
+            frames: FramePool::new(MAX_FRAME_BYTES, usize::MAX),
         }
     }
-}
 
-impl CacheAccount {
     /// Bytes of the folios in memory.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cached.get()
@@ -62,6 +73,44 @@ impl CacheAccount {
     /// Bytes of blocks that are being written.
     pub(crate) fn writeback_bytes(&self) -> u64 {
         self.writeback.get()
+    }
+
+    /// Bytes of frames that are kept for the next folios.
+    fn kept_bytes(&self) -> u64 {
+        u64_from(self.pages.kept_bytes() + self.frames.kept_bytes())
+    }
+
+    /// Bytes of folios and of kept frames beyond the limit.
+    pub(crate) fn over_limit(&self) -> u64 {
+        (self.cached_bytes() + self.kept_bytes()).saturating_sub(self.limit)
+    }
+
+    /// Gives back some of the frames that nobody needed for a while.
+    pub(crate) fn release_unneeded(&self) {
+        self.pages.release_unneeded();
+        self.frames.release_unneeded();
+    }
+
+    /// Gives back kept frames of so many bytes, as far as there are; how many bytes that were.
+    fn release(&self, bytes: u64) -> u64 {
+        let before = self.kept_bytes();
+        for pool in [&self.frames, &self.pages] {
+            let rest = bytes.saturating_sub(before.saturating_sub(self.kept_bytes()));
+            let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+            if rest > 0 {
+                pool.shrink_to(pool.kept_bytes().saturating_sub(rest));
+            }
+        }
+        before.saturating_sub(self.kept_bytes())
+    }
+
+    /// Gives back kept frames, then folios as [`Self::reclaim`] does, until `bytes` are free; the bytes freed.
+    ///
+    /// # Locks
+    /// As [`Self::reclaim`].
+    pub(crate) fn make_room(&self, bytes: u64) -> u64 {
+        let released = self.release(bytes);
+        released + self.reclaim(bytes.saturating_sub(released))
     }
 
     /// Drops folios that are clean, unlocked, not being written and not used again since the clock last came by, until `bytes`
@@ -111,9 +160,11 @@ impl CacheAccount {
         self.pool(bytes.len()).copy_from(bytes)
     }
 
-    /// Keeps a frame for reuse, if nobody else holds it.
+    /// Keeps a frame for reuse, if nobody else holds it and there is room.
     pub(super) fn recycle(&self, frame: Frame) {
-        self.pool(frame.len()).recycle(frame);
+        if self.cached_bytes() + self.kept_bytes() + u64_from(frame.len()) <= self.limit {
+            self.pool(frame.len()).recycle(frame);
+        }
     }
 
     fn pool(&self, len: usize) -> &FramePool {
@@ -142,6 +193,15 @@ impl Gauge {
         self.0.fetch_sub(n, Relaxed);
     }
 
+    /// Follows a part of it that was `before`, and is `after`.
+    pub(super) fn follow(&self, before: u64, after: u64) {
+        if after >= before {
+            self.add(after - before);
+        } else {
+            self.sub(before - after);
+        }
+    }
+
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -158,9 +218,5 @@ impl fmt::Debug for CacheAccount {
     }
 }
 
-/// Frames of a page that are kept for reuse: 4 MiB.
-const KEPT_PAGES: usize = 1 << 10;
-/// Frames of 64 KiB that are kept for reuse: 8 MiB.
-const KEPT_FRAMES: usize = 1 << 7;
 /// So many entries of files need no looking through.
 const FEW_FILES: usize = 1 << 10;

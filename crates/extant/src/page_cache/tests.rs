@@ -544,3 +544,31 @@ fn a_shape_converts_between_bytes_blocks_and_pages() {
     assert_eq!((block(15), block(16), block(23), block(24)), (None, Some(0), Some(7), None));
     assert!(format!("{folio:?}").contains("order: 1"));
 }
+
+#[test]
+fn frames_are_kept_for_the_next_folios_within_the_limit() {
+    let account = Arc::new(CacheAccount::new(1 << 20));
+    let cache = PageCache::new(Arc::clone(&account), BlockSize::new(12).unwrap());
+    let fill = |order: u32| {
+        let pages = 1 << order;
+        for n in (0..256).step_by(pages) {
+            let folio = cache.find_or_create(page(n), pages << 12, order);
+            write(&folio, 0, &vec![1; pages << 12]);
+        }
+    };
+    fill(4);
+    assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 0));
+    cache.invalidate(0..1 << 20, |_, _| {});
+    // What the next folios take is nothing new.
+    fill(4);
+    assert_eq!(account.over_limit(), 0);
+    cache.invalidate(0..1 << 20, |_, _| {});
+    // For folios of another size there is nothing in what is kept, which goes first.
+    fill(1);
+    assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 1 << 20));
+    assert_eq!(account.make_room(1 << 20), 1 << 20);
+    assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 0));
+    cache.invalidate(0..1 << 20, |_, _| {});
+    (0..20).for_each(|_| account.release_unneeded());
+    cache.check_invariants();
+}

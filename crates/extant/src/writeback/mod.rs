@@ -153,7 +153,8 @@ impl Writeback {
 
     /// Notes that the inode has dirty data.
     pub(crate) fn note_dirty(&self, inode: &Arc<Inode>) {
-        if !inode.queued.swap(true, Ordering::AcqRel) {
+        // Most writes find it there: a look leaves its cache line shared.
+        if !inode.queued.load(Ordering::Acquire) && !inode.queued.swap(true, Ordering::AcqRel) {
             self.queue.lock().push(self.transactions.clock().monotonic(), Arc::clone(inode));
         }
     }
@@ -188,11 +189,12 @@ impl Writeback {
         }
         // Some more than is needed, so that not every write has to look for clean folios.
         let spare = self.cache_bytes / 64;
-        let over = self.over_limit();
-        if over > 0 && self.account.reclaim(over + spare) < over && self.account.dirty_bytes() > 0 {
-            let over = self.over_limit() + spare;
+        let over = self.account.over_limit();
+        if over > 0 && self.account.make_room(over + spare) < over && self.account.dirty_bytes() > 0
+        {
+            let over = self.account.over_limit() + spare;
             self.write_oldest_until(self.account.dirty_bytes().saturating_sub(over));
-            self.account.reclaim(over);
+            self.account.make_room(over);
         }
     }
 
@@ -204,6 +206,7 @@ impl Writeback {
         if self.account.dirty_bytes() > self.background_bytes {
             self.write_oldest_until(self.background_bytes);
         }
+        self.account.release_unneeded();
     }
 
     /// Starts writing everything that is dirty; for a volume that is short of space (D4.1).
@@ -235,11 +238,6 @@ impl Writeback {
             inode.pages.wait_writeback(&(0..u64::MAX));
         }
         outcome
-    }
-
-    /// Bytes in memory beyond the cache's limit.
-    fn over_limit(&self) -> u64 {
-        self.account.cached_bytes().saturating_sub(self.cache_bytes)
     }
 
     /// Writes the oldest data first, but leaves the last window of files that go on growing as long as it can: a
