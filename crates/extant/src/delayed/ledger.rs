@@ -1,18 +1,22 @@
 //! [`SpaceLedger`]: what is free, and what of it is already promised.
 
 use alloc::sync::Arc;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use extant_format::ClusterCount;
 
 use super::claim::Claim;
 use super::reservation::{Promise, Reservation};
 use crate::error::Error;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// Free and promised clusters of a volume; the only source of [`Reservation`]s and [`Claim`]s.
 #[derive(Debug)]
 pub(crate) struct SpaceLedger {
-    pub(super) accounts: Mutex<Accounts>,
+    accounts: Mutex<Accounts>,
+    /// What [`Accounts::write_mode`] says, for writers who look without the lock.
+    write_mode: AtomicU8,
     watermark: i64,
 }
 
@@ -126,10 +130,17 @@ impl SpaceLedger {
             pool: signed(parameters.pool),
             exceeded: 0,
         };
+        let watermark = signed(parameters.watermark);
         Arc::new(Self {
+            write_mode: AtomicU8::new(accounts.write_mode(watermark).code()),
             accounts: Mutex::new(Rank::Ledger, accounts),
-            watermark: signed(parameters.watermark),
+            watermark,
         })
+    }
+
+    /// The accounts, to be changed.
+    pub(super) fn change(&self) -> Changing<'_> {
+        Changing { ledger: self, accounts: self.accounts.lock() }
     }
 
     /// Turns `clusters` that are being freed back into a promise, since delayed blocks still lie in them (D12.7); the caller
@@ -137,7 +148,7 @@ impl SpaceLedger {
     ///
     /// Source: kernel `ext4_rereserve_cluster`.
     pub(crate) fn rereserve(self: &Arc<Self>, clusters: ClusterCount) -> Reservation {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.free.add(signed(clusters));
         accounts.promise(signed(clusters), 0);
         drop(accounts);
@@ -155,7 +166,7 @@ impl SpaceLedger {
         clusters: ClusterCount,
         privilege: Privilege,
     ) -> Result<Claim, Error> {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.admit(signed(clusters), 0, privilege)?;
         accounts.promise(signed(clusters), 0);
         drop(accounts);
@@ -165,34 +176,34 @@ impl SpaceLedger {
     /// Notes that promised clusters were taken in the bitmaps; their reservation is spent apart ([`Reservation::spend`]), and
     /// until then they do not keep metadata from its space a second time.
     pub(crate) fn allocated(&self, clusters: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.free.add(-signed(clusters));
         accounts.placed = (accounts.placed + signed(clusters)).min(accounts.promised.exact);
     }
 
     /// Notes that clusters reported by [`allocated`](Self::allocated) go back, and that their reservation will not be spent.
     pub(crate) fn unplaced(&self, clusters: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.placed = (accounts.placed - signed(clusters)).max(0);
     }
 
     /// Notes that clusters were freed in the bitmaps by a transaction that will call [`committed`](Self::committed) (D10.10).
     pub(crate) fn freed(&self, clusters: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.free.add(signed(clusters));
         accounts.uncommitted += signed(clusters);
     }
 
     /// Notes that clusters reported by [`freed`](Self::freed) may be used again.
     pub(crate) fn committed(&self, clusters: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.uncommitted -= signed(clusters);
         assert!(accounts.uncommitted >= 0, "more was committed than freed");
     }
 
     /// Notes that a group with so many free clusters was set aside as corrupt.
     pub(crate) fn set_aside(&self, clusters: ClusterCount) {
-        self.accounts.lock().free.add(-signed(clusters));
+        self.change().free.add(-signed(clusters));
     }
 
     /// Whether `clusters` could be had now.
@@ -204,17 +215,7 @@ impl SpaceLedger {
     ///
     /// Source: kernel `ext4_nonda_switch`.
     pub(crate) fn write_mode(&self) -> WriteMode {
-        let accounts = self.accounts.lock();
-        let free = accounts.free.seen();
-        let promised = accounts.promised.seen() + accounts.excess(0);
-        let kick = promised > 0 && free < 2 * promised;
-        let switch = 2 * free < 3 * promised || free < promised + self.watermark;
-        match (kick, switch) {
-            (false, false) => WriteMode::StayDelayed,
-            (true, false) => WriteMode::KickWriteback,
-            (false, true) => WriteMode::SwitchToImmediate,
-            (true, true) => WriteMode::KickAndSwitch,
-        }
+        WriteMode::of_code(self.write_mode.load(Ordering::Relaxed))
     }
 
     /// What to do after the `attempt`-th failure (from 1) to get space (D5.4).
@@ -226,7 +227,7 @@ impl SpaceLedger {
         journaled: bool,
         privilege: Privilege,
     ) -> AfterNoSpace {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.exceeded += u64::from(journaled && attempt > MAX_RETRIES);
         match (journaled && attempt <= MAX_RETRIES, accounts.uncommitted) {
             (false, _) => AfterNoSpace::GiveUp,
@@ -263,14 +264,14 @@ impl SpaceLedger {
 
     /// Takes back promises whose clusters were taken in the bitmaps, as [`allocated`](Self::allocated) was told.
     pub(super) fn spend(&self, clusters: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.placed = (accounts.placed - signed(clusters)).max(0);
         accounts.take_back(Promise::data(clusters));
     }
 
     /// Takes back promises, and notes that `allocated` clusters were taken in the bitmaps.
     pub(super) fn settle(&self, promise: Promise, allocated: ClusterCount) {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.free.add(-signed(allocated));
         accounts.take_back(promise);
     }
@@ -292,7 +293,66 @@ impl LedgerParameters {
     }
 }
 
+/// The right to change the accounts: who writes without the lock sees it at its end.
+pub(super) struct Changing<'l> {
+    ledger: &'l SpaceLedger,
+    accounts: MutexGuard<'l, Accounts>,
+}
+
+impl Deref for Changing<'_> {
+    type Target = Accounts;
+    fn deref(&self) -> &Accounts {
+        &self.accounts
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mode = self.accounts.write_mode(self.ledger.watermark).code();
+        // It seldom changes: writers keep their copies of its cache line.
+        if self.ledger.write_mode.load(Ordering::Relaxed) != mode {
+            self.ledger.write_mode.store(mode, Ordering::Relaxed);
+        }
+    }
+}
+
+impl WriteMode {
+    /// Of what is short: one bit for kicking, one for switching.
+    const fn of_code(code: u8) -> Self {
+        match (code & 1 != 0, code & 2 != 0) {
+            (false, false) => Self::StayDelayed,
+            (true, false) => Self::KickWriteback,
+            (false, true) => Self::SwitchToImmediate,
+            (true, true) => Self::KickAndSwitch,
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::StayDelayed => 0,
+            Self::KickWriteback => 1,
+            Self::SwitchToImmediate => 2,
+            Self::KickAndSwitch => 3,
+        }
+    }
+}
+
 impl Accounts {
+    /// How the next chunk of a buffered write gets its space.
+    fn write_mode(&self, watermark: i64) -> WriteMode {
+        let free = self.free.seen();
+        let promised = self.promised.seen() + self.excess(0);
+        let kick = promised > 0 && free < 2 * promised;
+        let switch = 2 * free < 3 * promised || free < promised + watermark;
+        WriteMode::of_code(u8::from(kick) | u8::from(switch) << 1)
+    }
+
     /// Whether so much more can be promised (D10.4).
     ///
     /// Source: kernel `ext4_has_free_clusters`.

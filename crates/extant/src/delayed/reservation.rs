@@ -46,7 +46,7 @@ impl SpaceLedger {
         wanted: Promise,
         privilege: Privilege,
     ) -> Result<Reservation, Error> {
-        let mut accounts = self.accounts.lock();
+        let mut accounts = self.change();
         accounts.admit(signed(wanted.clusters), signed(wanted.metadata), privilege)?;
         accounts.promise(signed(wanted.clusters), signed(wanted.metadata));
         drop(accounts);

@@ -140,7 +140,13 @@ impl Inode {
 
     /// Regular file, directory, ...
     pub(crate) fn file_type(&self) -> FileType {
-        self.core.lock().file_type().expect("an inode without a type is not handed out")
+        self.flags_and_type().1
+    }
+
+    /// The flags and the type, by one look.
+    pub(crate) fn flags_and_type(&self) -> (InodeFlags, FileType) {
+        let core = self.core.lock();
+        (core.flags, core.file_type().expect("an inode without a type is not handed out"))
     }
 
     /// The inode's flags.

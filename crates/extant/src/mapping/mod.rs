@@ -174,10 +174,10 @@ impl Mapper {
     ///
     /// Source: kernel `get_default_free_blocks_flags`, `ext4_inode_journal_mode`.
     fn data_kind(&self, inode: &Inode) -> DataKind {
-        let flags = inode.flags();
+        let (flags, file_type) = inode.flags_and_type();
         let wants = self.options.journal_data
             || self.options.journal_flagged && flags.contains(InodeFlags::JOURNAL_DATA);
-        match inode.file_type() {
+        match file_type {
             FileType::Directory | FileType::Symlink => DataKind::Metadata,
             _ if flags.contains(InodeFlags::EA_INODE) => DataKind::Metadata,
             // The log would hold what the codec of the file hides: such data is ordered.

@@ -29,7 +29,7 @@ mod seal;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use extant_device::{DeviceError, Frame, FrameSlice, Request};
 use extant_format::cast::usize_from;
@@ -73,6 +73,8 @@ pub(crate) struct Transactions {
     /// They hold this as well, so it holds them weakly.
     listeners: Mutex<Vec<Weak<dyn CommitListener>>>,
     state: Mutex<State>,
+    /// Whether the state is [`State::Writable`]: what every write asks.
+    writable: AtomicBool,
     /// Without a journal: held by handles against the writing home of what they change.
     home: RwLock<()>,
     /// Without a journal: how many more blocks may become newer than their home.
@@ -113,6 +115,7 @@ impl Transactions {
             shrink_at: AtomicU64::new(0),
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
             state: Mutex::new(Rank::MetadataBlock, state),
+            writable: AtomicBool::new(!read_only),
             home: RwLock::new(Rank::Handle, ()),
             room: AtomicU64::new(u64::MAX),
         }
@@ -269,6 +272,9 @@ impl Transactions {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Shutdown`], or [`Error::Aborted`] with the first reason.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.writable.load(Ordering::Acquire) {
+            return Ok(());
+        }
         match *self.state.lock() {
             State::Writable => Ok(()),
             State::ReadOnly => Err(Error::ReadOnly),
@@ -281,7 +287,7 @@ impl Transactions {
 
     /// Nothing is changed any more: the volume was unmounted.
     pub(crate) fn set_read_only(&self) {
-        *self.state.lock() = State::ReadOnly;
+        self.enter(State::ReadOnly);
     }
 
     /// Forced shutdown: every later change is refused with an I/O error. With `commits`, what has been changed so far is
@@ -290,10 +296,16 @@ impl Transactions {
     /// # Errors
     /// Of the commit.
     pub(crate) fn shut_down(&self, commits: bool) -> Result<(), Error> {
-        *self.state.lock() = State::Shutdown;
+        self.enter(State::Shutdown);
         let committed = if commits { self.commit_running() } else { Ok(()) };
         self.abort_journal_silently();
         committed
+    }
+
+    /// Lets nobody write any more.
+    fn enter(&self, state: State) {
+        *self.state.lock() = state;
+        self.writable.store(false, Ordering::Release);
     }
 
     /// Keeps the first reason; `false` if there was one already.
@@ -302,6 +314,7 @@ impl Transactions {
         let first = matches!(*state, State::Writable | State::ReadOnly);
         if first {
             *state = State::Aborted { errno, reason, device };
+            self.writable.store(false, Ordering::Release);
         }
         first
     }
