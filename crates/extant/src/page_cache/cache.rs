@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::account::CacheAccount;
 use super::errors::{ErrorPosition, WriteErrors};
 use super::folio::Folio;
+use super::folios::FolioMap;
 use super::locked::LockedFolio;
 use super::shape::{BlockSize, FolioShape, PAGE_BYTES, PageIndex};
 use super::states::BlockFlags;
@@ -45,7 +46,7 @@ pub(crate) enum FolioSizes {
 
 #[derive(Debug, Default)]
 struct Index {
-    folios: BTreeMap<PageIndex, Arc<Folio>>,
+    folios: FolioMap,
     /// First pages of folios with dirty blocks, as far as nobody has them locked.
     dirty: BTreeSet<PageIndex>,
     to_write: BTreeSet<PageIndex>,
@@ -83,7 +84,7 @@ impl PageCache {
     /// The first folio that holds `from` or lies behind it, and begins before `to`.
     pub(crate) fn find_from(&self, from: PageIndex, to: PageIndex) -> Option<Arc<Folio>> {
         let index = self.index.lock();
-        let found = index.around(from).or_else(|| Some(index.folios.range(from..).next()?.1))?;
+        let found = index.around(from).or_else(|| index.folios.from(from).next())?;
         (found.shape().index() < to).then(|| Arc::clone(found))
     }
 
@@ -167,7 +168,7 @@ impl PageCache {
         shape: FolioShape,
     ) -> LockedFolio {
         let folio = Arc::new(Folio::new_locked(shape, Arc::clone(&self.account)));
-        index.folios.insert(shape.index(), Arc::clone(&folio));
+        index.folios.insert(Arc::clone(&folio));
         let unlisted = !core::mem::replace(&mut index.listed, true);
         drop(index);
         if unlisted {
@@ -224,7 +225,7 @@ impl PageCache {
             .filter(|first| tagged.contains(first));
         let first =
             around.or_else(|| tagged.range(from..).next().copied()).filter(|first| *first < to)?;
-        index.folios.get(&first).cloned()
+        index.folios.get(first).cloned()
     }
 
     /// Tags what is dirty now among the folios that begin in `pages` or hold their start, so that a pass over
@@ -234,7 +235,7 @@ impl PageCache {
     pub(crate) fn tag_for_write(&self, pages: Range<PageIndex>) {
         let mut index = self.index.lock();
         let Index { folios, dirty, to_write, .. } = &mut *index;
-        let first = around(folios, pages.start).map_or(pages.start, |folio| folio.shape().index());
+        let first = folios.around(pages.start).map_or(pages.start, |folio| folio.shape().index());
         if first < pages.end {
             to_write.extend(dirty.range(first..pages.end));
         }
@@ -285,11 +286,9 @@ impl PageCache {
         loop {
             let next = {
                 let index = self.index.lock();
-                let first = around(&index.folios, at).map_or(at, |folio| folio.shape().index());
+                let first = index.folios.around(at).map_or(at, |folio| folio.shape().index());
                 let first = index.writeback.range(first..).next().map(|(&first, _)| first);
-                first
-                    .filter(|first| *first < to)
-                    .and_then(|first| index.folios.get(&first).cloned())
+                first.filter(|first| *first < to).and_then(|first| index.folios.get(first).cloned())
             };
             let Some(folio) = next else { return };
             folio.wait_writeback(folio.shape().touched(&folio.shape().part_of(bytes)));
@@ -335,12 +334,8 @@ impl PageCache {
     /// The next folios for reclaim to look at, and whether they are the last.
     fn turn_hand(&self) -> (SmallVec<[Arc<Folio>; BATCH]>, bool) {
         let mut index = self.index.lock();
-        let batch: SmallVec<[_; BATCH]> = index
-            .folios
-            .range(index.hand..)
-            .take(BATCH)
-            .map(|(_, folio)| Arc::clone(folio))
-            .collect();
+        let batch: SmallVec<[_; BATCH]> =
+            index.folios.from(index.hand).take(BATCH).map(Arc::clone).collect();
         let ended = batch.len() < BATCH;
         index.hand = batch
             .last()
@@ -370,7 +365,7 @@ impl PageCache {
 
     /// Takes a folio out of the index; its lock is held.
     pub(super) fn detach(&self, folio: &Arc<Folio>) {
-        let removed = self.index.lock().folios.remove(&folio.shape().index());
+        let removed = self.index.lock().folios.remove(folio.shape().index());
         assert!(
             removed.is_some_and(|removed| Arc::ptr_eq(&removed, folio)),
             "{folio:?} is not in the index"
@@ -383,8 +378,8 @@ impl PageCache {
         let pieces: SmallVec<[_; 8]> =
             pieces.iter().map(|piece| Arc::new(Folio::piece_of(&whole, *piece))).collect();
         let mut index = self.index.lock();
-        index.folios.remove(&whole.shape().index());
-        index.folios.extend(pieces.into_iter().map(|piece| (piece.shape().index(), piece)));
+        index.folios.remove(whole.shape().index());
+        pieces.into_iter().for_each(|piece| index.folios.insert(piece));
         drop(index);
         // Who waits for the whole looks again when it is unlocked.
         whole.inner().attached = false;
@@ -394,16 +389,15 @@ impl PageCache {
     pub(super) fn dirty_changed(&self, shape: &FolioShape, before: u32, after: u32) {
         let mut index = self.index.lock();
         index.dirty_blocks = index.dirty_blocks + u64::from(after) - u64::from(before);
-        if after > 0 {
+        if before == 0 {
             index.dirty.insert(shape.index());
-        } else {
+        } else if after == 0 {
             index.dirty.remove(&shape.index());
             index.to_write.remove(&shape.index());
         }
         drop(index);
         let bytes = |blocks: u32| u64::from(blocks) * u64_from(shape.block_bytes());
-        self.account.dirty.add(bytes(after));
-        self.account.dirty.sub(bytes(before));
+        self.account.dirty.follow(bytes(before), bytes(after));
     }
 
     pub(super) fn writeback_begins(&self, shape: &FolioShape, bytes: u64) {
@@ -425,7 +419,8 @@ impl PageCache {
     /// Panics if the index and the folios disagree; nobody may have a folio locked.
     pub(crate) fn check_invariants(&self) {
         let index = self.index.lock();
-        let folios: alloc::vec::Vec<Arc<Folio>> = index.folios.values().cloned().collect();
+        let folios: alloc::vec::Vec<Arc<Folio>> =
+            index.folios.from(PageIndex::ZERO).cloned().collect();
         let (dirty, to_write) = (index.dirty.clone(), index.to_write.clone());
         let (dirty_blocks, writeback) = (index.dirty_blocks, index.writeback.clone());
         drop(index);
@@ -455,20 +450,17 @@ impl PageCache {
 
 impl Index {
     fn around(&self, page: PageIndex) -> Option<&Arc<Folio>> {
-        around(&self.folios, page)
+        self.folios.around(page)
     }
 
     /// Whether no folio overlaps `shape`, given that none holds the page it was made around.
     fn is_free(&self, shape: &FolioShape) -> bool {
-        self.folios.range(shape.index()..shape.end_index()).next().is_none()
+        self.folios
+            .from(shape.index())
+            .next()
+            .is_none_or(|next| next.shape().index() >= shape.end_index())
             && self.around(shape.index()).is_none()
     }
-}
-
-/// The folio that holds `page`.
-fn around(folios: &BTreeMap<PageIndex, Arc<Folio>>, page: PageIndex) -> Option<&Arc<Folio>> {
-    let (_, folio) = folios.range(..=page).next_back()?;
-    (page < folio.shape().end_index()).then_some(folio)
 }
 
 /// The first page that `bytes` touch, and the one after the last.

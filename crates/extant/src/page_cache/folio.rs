@@ -12,7 +12,7 @@ use extant_format::cast::u64_from;
 use smallvec::{SmallVec, smallvec};
 
 use super::account::CacheAccount;
-use super::shape::FolioShape;
+use super::shape::{FolioShape, PAGE_BYTES};
 use super::states::{BlockFlags, BlockStates};
 use crate::sync::{self, Condvar, Mutex, MutexGuard, Rank};
 
@@ -113,11 +113,33 @@ impl Folio {
 
     /// Copies the bytes from `offset` on into `into`, if all of their blocks are up to date; says whether it did.
     pub(crate) fn copy_to(&self, offset: usize, into: &mut [u8]) -> bool {
+        if into.len() <= PAGE_BYTES {
+            return self.copy_little(offset, into);
+        }
         let Some(slices) = self.read(offset..offset + into.len()) else { return false };
         let mut rest = into;
         for slice in slices {
             let (part, behind) = rest.split_at_mut(slice.len());
             part.copy_from_slice(slice.as_slice());
+            rest = behind;
+        }
+        true
+    }
+
+    /// The same for so few bytes that copying them under the leaf lock takes less than sharing their frames.
+    fn copy_little(&self, offset: usize, into: &mut [u8]) -> bool {
+        let range = offset..offset + into.len();
+        let mut inner = self.inner.lock();
+        if !inner.states.all(BlockFlags::UPTODATE, self.shape.touched(&range)) {
+            return false;
+        }
+        inner.touch(&range);
+        let mut rest = into;
+        for (frame, place) in self.shape.pieces(range) {
+            let (part, behind) = rest.split_at_mut(place.len());
+            let frame = inner.frames[frame].as_ref();
+            let bytes = frame.expect("blocks that are up to date have bytes").as_slice();
+            part.copy_from_slice(&bytes[place]);
             rest = behind;
         }
         true

@@ -137,6 +137,9 @@ impl LockedFolio {
     /// leaves out (D8.4, D8.6).
     pub(crate) fn edges(&self, bytes: &Range<usize>) -> SmallVec<[(usize, PrepareStep); 2]> {
         let (touched, covered) = (self.shape().touched(bytes), self.shape().covered(bytes));
+        if touched == covered {
+            return SmallVec::new();
+        }
         let last = touched.end.checked_sub(1).filter(|last| *last > touched.start);
         let ends = touched.clone().next().into_iter().chain(last);
         let inner = self.folio.inner();

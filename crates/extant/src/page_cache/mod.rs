@@ -40,6 +40,7 @@ mod bits;
 mod cache;
 mod errors;
 mod folio;
+mod folios;
 mod locked;
 #[cfg(test)]
 mod model_tests;
