@@ -41,6 +41,22 @@ pub fn print_json(out: &mut dyn Write, value: &Value) -> anyhow::Result<()> {
     Ok(writeln!(out)?)
 }
 
+/// Prints the values of what was asked for: a list of those of several things, else the one there is, if it could be had.
+pub fn print_values(
+    out: &mut dyn Write,
+    several: bool,
+    mut values: Vec<Value>,
+) -> anyhow::Result<()> {
+    match (several, values.pop()) {
+        (false, Some(value)) => print_json(out, &value),
+        (false, None) => Ok(()),
+        (true, last) => {
+            values.extend(last);
+            print_json(out, &Value::Array(values))
+        }
+    }
+}
+
 /// Type and permissions as ls(1) shows them.
 pub fn mode(mode: u16) -> String {
     let kind = FileType::from_mode(mode).map_or('?', type_letter);

@@ -20,9 +20,10 @@ fn fast_commits_of_the_kernel_are_recovered() {
     assert!(seen.tags()[1..].iter().all(|count| *count > 9), "{seen:?}");
 }
 
-/// What the engine left in fast commits is there after recovery by the kernel, by e2fsck, and here, read-only or not.
+/// What the engine left in fast commits is there after recovery by the kernel, and here, read-only or not; e2fsck finds both
+/// clean (its own replay of fast commits is no judge: `docs/design.md`).
 #[test]
-fn fast_commits_of_the_engine_are_recovered_by_everybody() {
+fn fast_commits_of_the_engine_are_recovered_by_both() {
     let seen = Arc::new(Seen::default());
     let mut failures = Vec::new();
     for seed in 0..22 {

@@ -12,7 +12,7 @@ use extant_format::{BlockGroup, Superblock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::failure;
-use crate::output::{json_name, print_json, size, time, uuid};
+use crate::output::{json_name, print_values, size, time, uuid};
 use crate::volume::{self, Watch};
 
 /// Show what an image says of itself: sizes, features, groups
@@ -63,13 +63,8 @@ pub fn run(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         print_superblock(&superblock, device.geometry().len_bytes, out)?;
         groups.iter().try_for_each(|(group, found)| print_group(*group, found, out))
     });
-    match (args.json, several, values.pop()) {
-        (true, false, Some(value)) => print_json(out, &value)?,
-        (true, true, last) => {
-            values.extend(last);
-            print_json(out, &json!(values))?;
-        }
-        _ => {}
+    if args.json {
+        print_values(out, several, values)?;
     }
     outcome
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::info;
 use crate::address::ImagePath;
 use crate::failure;
-use crate::output::{self, json_name, print_json, size};
+use crate::output::{self, json_name, print_values, size};
 use crate::volume::{self, Watch};
 
 /// Show where a file's blocks lie, or draw how full an image is
@@ -48,13 +48,8 @@ pub fn run(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         }));
         Ok(())
     });
-    match (args.json, several, values.pop()) {
-        (true, false, Some(value)) => print_json(out, &value)?,
-        (true, true, last) => {
-            values.extend(last);
-            print_json(out, &json!(values))?;
-        }
-        _ => {}
+    if args.json {
+        print_values(out, several, values)?;
     }
     outcome
 }

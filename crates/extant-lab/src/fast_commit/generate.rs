@@ -4,7 +4,7 @@ use extant_format::cast::u64_from;
 use extant_testkit::Random;
 
 use crate::script::model::{Model, NodeKind, is_removable};
-use crate::script::{Allocation, Operation, Target};
+use crate::script::{Allocation, Operation, Target, index, pick};
 
 /// A script of about `len` operations after a first one that commits in full. `rare` lets operations in that no fast commit
 /// can tell of.
@@ -108,14 +108,6 @@ fn write(model: &Model, path: Vec<u8>, random: &mut Random, tag: u32) -> Option<
     };
     let len = 1 + index(random, most);
     Some(Operation::Write { path, offset: u64_from(offset), len, tag })
-}
-
-fn pick(random: &mut Random, from: &[Vec<u8>]) -> Option<Vec<u8>> {
-    (!from.is_empty()).then(|| from[index(random, from.len())].clone())
-}
-
-fn index(random: &mut Random, limit: usize) -> usize {
-    usize::try_from(random.below(u64_from(limit))).expect("below a usize")
 }
 
 const NAMES: [&str; 12] = [

@@ -4,7 +4,7 @@
 //! sides, read-only too, and the trees compared.
 //!
 //! # Invariants
-//! What the engine recovers is clean for e2fsck, and the same whether it may write or not.
+//! What the engine or the kernel recovers is clean for e2fsck, and the same whether it may write or not.
 //! # Locking
 //! None.
 //! # Not here

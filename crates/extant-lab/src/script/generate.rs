@@ -1,11 +1,10 @@
 //! Scripts out of a seed, and a few that are known to be hard.
 
 use extant_format::cast::u64_from;
+use extant_script::JOURNAL_MAGIC;
 use extant_testkit::Random;
 
 use super::model::{Model, NodeKind, State, is_removable};
-use extant_script::JOURNAL_MAGIC;
-
 use super::{Operation, Target, parse};
 
 /// A script of `len` operations, each of which is possible where it stands.
@@ -237,11 +236,13 @@ const KNOWN: [(&str, &str); 23] = [
     ),
 ];
 
-fn pick(random: &mut Random, from: &[Vec<u8>]) -> Option<Vec<u8>> {
+/// One of `from`, if there are any.
+pub(crate) fn pick(random: &mut Random, from: &[Vec<u8>]) -> Option<Vec<u8>> {
     (!from.is_empty()).then(|| from[index(random, from.len())].clone())
 }
 
-fn index(random: &mut Random, limit: usize) -> usize {
+/// A number below `limit`.
+pub(crate) fn index(random: &mut Random, limit: usize) -> usize {
     usize::try_from(random.below(u64_from(limit))).expect("below a usize")
 }
 

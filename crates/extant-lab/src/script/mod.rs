@@ -10,4 +10,5 @@ pub use extant_script::{
     Allocation, Answer, DirectoryTarget, Errno, Node, OpenFlag, Operation, Target, parse, pattern,
     run,
 };
+pub(crate) use generate::{index, pick};
 pub use generate::{known_scripts, random_script};

@@ -17,6 +17,7 @@
 //! | `group.rs` | a group in memory; its bitmap and descriptor under a handle |
 //! | `allocate.rs`, `free.rs`, `inodes.rs` | the three doors |
 //! | `replay.rs` | blocks and inodes by number, for fast commits |
+//! | `events.rs` | what tracepoints are told |
 //!
 //! # Invariants
 //! Inside the allocator all lengths are clusters. A buddy's used clusters are those of the bitmap and those *pinned*: set

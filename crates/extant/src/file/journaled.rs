@@ -15,6 +15,7 @@ use extant_format::corruption::{Place, Rule};
 use extant_format::{InodeFlags, PhysicalBlock};
 
 use super::Files;
+use super::store::put_stored;
 use crate::Error;
 use crate::caller::Caller;
 use crate::extent_status::BlockState;
@@ -65,7 +66,6 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
-        let old_size = inode.size();
         let mut handle = self.transactions.begin(self.write_credits(inode, 1))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), 1, 0);
         let wanted = at..at + u64_from(bytes.len());
@@ -81,23 +81,7 @@ impl Files {
                 return Err(self.undo_failed(inode, folio, &wanted, error));
             }
         };
-        folio.write_bytes(part.start, &bytes[..part.len()]);
-        self.tell_written(inode, at, part.len(), false);
-        folio.commit_write(&part);
-        let end = folio.shape().start() + u64_from(part.end);
-        if end > old_size {
-            inode.set_size(end);
-            inode.core.lock().size = end;
-        }
-        drop(folio);
-        self.writeback.note_dirty(inode);
-        let zeroed = self.zero_gap(&mut handle, inode, old_size..at);
-        if end > old_size {
-            self.inodes.store(&mut handle, inode)?;
-        }
-        inode.note_transaction(handle.transaction_id(), true);
-        handle.stop()?;
-        zeroed.map(|()| part.len())
+        self.end_placed(handle, inode, folio, &part, &bytes[..part.len()])
     }
 
     /// A store through a mapping: all blocks of the folio up to the end of file become part of the transaction (D19.2).
@@ -124,10 +108,7 @@ impl Files {
             self.writeback.note_dirty(inode);
             return Err(error);
         }
-        let at = folio.shape().part_of(&(offset..u64::MAX)).start;
-        let count = bytes.len().min(part.end - at);
-        folio.write_bytes(at, &bytes[..count]);
-        folio.commit_write(&part);
+        let count = put_stored(&folio, &part, offset, bytes);
         drop(folio);
         self.writeback.note_dirty(inode);
         handle.order(OrderedFile::new(self.writeback.own(), inode), all);

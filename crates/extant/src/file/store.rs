@@ -160,13 +160,7 @@ impl Files {
         bytes: &[u8],
     ) -> Result<Option<usize>, Error> {
         let outcome = match prepared {
-            Ok(()) => {
-                let at = folio.shape().part_of(&(offset..u64::MAX)).start;
-                let count = bytes.len().min(part.end - at);
-                folio.write_bytes(at, &bytes[..count]);
-                folio.commit_write(&part);
-                Ok(Some(count))
-            }
+            Ok(()) => Ok(Some(put_stored(&folio, &part, offset, bytes))),
             Err(error) => {
                 folio.zero_new(&part);
                 Err(error)
@@ -176,4 +170,18 @@ impl Files {
         self.writeback.note_dirty(inode);
         outcome
     }
+}
+
+/// Puts as many bytes as `part` of the folio takes from `offset` of the file on, and makes all of the part dirty: how many.
+pub(super) fn put_stored(
+    folio: &LockedFolio,
+    part: &Range<usize>,
+    offset: u64,
+    bytes: &[u8],
+) -> usize {
+    let at = folio.shape().part_of(&(offset..u64::MAX)).start;
+    let count = bytes.len().min(part.end - at);
+    folio.write_bytes(at, &bytes[..count]);
+    folio.commit_write(part);
+    count
 }

@@ -252,7 +252,6 @@ impl Files {
         bytes: &[u8],
         last: &mut Option<Arc<Folio>>,
     ) -> Result<usize, Error> {
-        let old_size = inode.size();
         let (mut handle, folio) = self.begin_with_folio(inode, at, bytes.len(), last.take())?;
         let bytes_wanted = at..at + u64_from(bytes.len());
         let part = match self.prepare_placed(&mut handle, caller, inode, &folio, &bytes_wanted) {
@@ -263,10 +262,28 @@ impl Files {
                 return Err(self.undo_failed(inode, folio, &bytes_wanted, error));
             }
         };
-        folio.write_bytes(part.start, &bytes[..part.len()]);
+        self.end_placed(handle, inode, folio, &part, &bytes[..part.len()])
+    }
+
+    /// Puts the bytes of a write into `part` of a folio that was prepared, and stores the inode; where data is journaled, and
+    /// thus in the log already, only if the file has grown.
+    ///
+    /// # Locks
+    /// The caller holds `content` for writing.
+    pub(super) fn end_placed(
+        &self,
+        mut handle: Handle<'_>,
+        inode: &Arc<Inode>,
+        folio: LockedFolio,
+        part: &Range<usize>,
+        bytes: &[u8],
+    ) -> Result<usize, Error> {
+        let old_size = inode.size();
+        let at = folio.shape().start() + u64_from(part.start);
+        folio.write_bytes(part.start, bytes);
         self.tell_written(inode, at, part.len(), false);
-        folio.commit_write(&part);
-        let end = folio.shape().start() + u64_from(part.end);
+        folio.commit_write(part);
+        let end = at + u64_from(part.len());
         if end > old_size {
             inode.set_size(end);
             inode.core.lock().size = end;
@@ -274,7 +291,9 @@ impl Files {
         drop(folio);
         self.writeback.note_dirty(inode);
         let zeroed = self.zero_gap(&mut handle, inode, old_size..at);
-        self.inodes.store(&mut handle, inode)?;
+        if end > old_size || !self.mapper.journals_data(inode) {
+            self.inodes.store(&mut handle, inode)?;
+        }
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
         zeroed.map(|()| part.len())

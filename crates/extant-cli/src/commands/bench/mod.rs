@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `real.rs` | the runs on an image file |
+//! | `record.rs` | figures for programs |
 //! | `tables.rs` | figures as tables and sentences |
 //! | `page.rs`, `plot.rs` | the page, and its pictures |
 
