@@ -26,6 +26,8 @@ const USAGE: &str = "usage: cargo xtask <command>
           fast commits of the kernel recovered, and ours by it: --seeds N --first SEED; needs root
   contents
           random operations against a plain model of files: --seeds N --first SEED --operations N each
+  fill    small images filled to the last block, by every way of writing: --seeds N --first SEED, --tell to print one
+  stress  threads at once on the same few files, every check on: --seconds S --threads 16 --seed N --turn K
   schedules [COUNT]
           threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000)
   sabotage [FILTER]
@@ -37,6 +39,8 @@ const USAGE: &str = "usage: cargo xtask <command>
 const BENCHMARKS: [&str; 3] = ["kernel", "latency", "paths"];
 
 /// The lab as it is while one works on it: with the checks of debug builds.
+const CHECKED_LAB: [&str; 5] = ["run", "--quiet", "-p", "extant-lab", "--"];
+/// Its comparison of events.
 const TRACE: [&str; 6] = ["run", "--quiet", "-p", "extant-lab", "--", "trace"];
 
 fn main() -> ExitCode {
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         ["schedules", ref rest @ ..] => {
             schedules(rest.first().and_then(|count| count.parse().ok()).unwrap_or(2000))
         }
+        // Asserts, ranks of locks and the status tree are watched in debug builds alone.
+        ["fill" | "stress", ..] => cargo(&CHECKED_LAB, &arguments),
         ["bench", name, ref rest @ ..] => {
             cargo(&["bench", "--quiet", "-p", "extant", "--bench", name, "--"], rest)
         }
@@ -93,6 +99,10 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             check_options(rest, &["--seeds", "--first", "--images"], &flags)
         }
         ["fast-commit", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &[]),
+        ["fill", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &["--tell"]),
+        ["stress", ref rest @ ..] => {
+            check_options(rest, &["--seconds", "--threads", "--seed", "--turn"], &[])
+        }
         // A tree comes last if one is named.
         ["kill", ref options @ .., tree] if Path::new(tree).is_dir() => {
             check_options(options, &["--count", "--size"], &[])
@@ -168,6 +178,8 @@ mod tests {
             "sabotage journal",
             "damage --count 5 --seed 1",
             "crash --sabotage --seeds 3",
+            "fill --first 7 --seeds 1 --tell",
+            "stress --seconds 5 --threads 4",
             "kill",
             "kill --count 3 /",
             "bench latency --quick",
@@ -188,6 +200,8 @@ mod tests {
             "damage --count",
             "damage --count five",
             "crash --seed 1",
+            "fill 3",
+            "stress --tell",
             "kill /nowhere",
             "kill --count /",
             "bench",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cap::Cap;
 use clap::{Args, Parser, Subcommand};
@@ -12,8 +12,10 @@ use extant_lab::contents;
 use extant_lab::crash::{self, Report, Set};
 use extant_lab::damage::{self, Case, Run, Watch};
 use extant_lab::fast_commit;
+use extant_lab::fill;
 use extant_lab::kill;
 use extant_lab::oracle;
+use extant_lab::stress;
 use extant_testkit::{Effect, Fault};
 
 /// Counts what is allocated, so that a case cannot take more than its share: past it, the process ends.
@@ -42,6 +44,10 @@ enum Suite {
     FastCommit(FastCommitArgs),
     /// Runs random operations on files against a plain model
     Contents(ContentsArgs),
+    /// Fills small images to the last block
+    Fill(FillArgs),
+    /// Many threads at once on the same few files
+    Stress(StressArgs),
     /// Kills copies of a tree, and looks for what had been synced
     Kill(KillArgs),
     /// Copies a tree for `kill`, and names what it synced
@@ -100,6 +106,35 @@ struct ContentsArgs {
     /// Print each operation
     #[arg(long)]
     tell: bool,
+}
+
+#[derive(Debug, Args)]
+struct FillArgs {
+    /// How many images; kinds take turns
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Print each step
+    #[arg(long)]
+    tell: bool,
+}
+
+#[derive(Debug, Args)]
+struct StressArgs {
+    /// For how long; a turn that has begun ends
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many threads
+    #[arg(long, default_value_t = 16)]
+    threads: u64,
+    /// Decides what each thread does
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first turn; kinds of images take turns
+    #[arg(long, default_value_t = 0)]
+    turn: u64,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +200,8 @@ fn main() -> ExitCode {
         }
         Suite::FastCommit(arguments) => run_fast_commit(&arguments),
         Suite::Contents(arguments) => run_contents(&arguments),
+        Suite::Fill(arguments) => run_fill(&arguments),
+        Suite::Stress(arguments) => run_stress(&arguments),
         Suite::Kill(arguments) => run_kills(&arguments),
         Suite::KillCopier { image, tree } => match kill::copy(&image, &tree) {
             Ok(()) => true,
@@ -252,6 +289,33 @@ fn run_fast_commit(arguments: &FastCommitArgs) -> bool {
         start.elapsed().as_secs()
     );
     failed == 0
+}
+
+fn run_fill(arguments: &FillArgs) -> bool {
+    let start = Instant::now();
+    let outcome = fill::run(arguments.first, arguments.seeds, arguments.tell);
+    match &outcome {
+        Ok(runs) => println!(
+            "{runs} images filled, emptied in part and filled again, nothing lost, {} s",
+            start.elapsed().as_secs()
+        ),
+        Err(failures) => failures.iter().for_each(|failure| println!("FAILED {failure}")),
+    }
+    outcome.is_ok()
+}
+
+fn run_stress(arguments: &StressArgs) -> bool {
+    let start = Instant::now();
+    let StressArgs { seconds, threads, seed, turn } = *arguments;
+    let run = stress::Run { seed, threads, time: Duration::from_secs(seconds), first: turn };
+    let outcome = run.run();
+    match &outcome {
+        Ok(report) => {
+            println!("{report}, {threads} threads, {} s", start.elapsed().as_secs());
+        }
+        Err(failure) => println!("FAILED {failure}"),
+    }
+    outcome.is_ok()
 }
 
 fn run_kills(arguments: &KillArgs) -> bool {

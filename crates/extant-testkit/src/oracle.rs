@@ -82,6 +82,23 @@ pub fn mkfs(image: &Path, bytes: u64, options: &[&str]) -> Option<()> {
     Some(())
 }
 
+/// What unused blocks of an image by [`mkfs_stale`] hold: a reader who sees it has been shown somebody else's bytes.
+pub const STALE: u8 = 0xEE;
+
+/// As [`mkfs`], with unused blocks that hold [`STALE`].
+///
+/// # Panics
+/// As [`mkfs`].
+pub fn mkfs_stale(image: &Path, bytes: u64, options: &[&str]) -> Option<()> {
+    let len = usize::try_from(bytes).expect("the image fits in memory");
+    fs::write(image, vec![STALE; len]).expect("the image can be made");
+    let arguments =
+        [&["-q", "-F", "-E", "nodiscard,lazy_itable_init=0"], options, &[text_of(image)]].concat();
+    let output = run("mkfs.ext4", &arguments)?;
+    assert!(output.status.success(), "mkfs.ext4 {options:?}: {}", text(&output));
+    Some(())
+}
+
 /// What e2fsck says of an image without changing it: `Err` with its words if it is not clean.
 ///
 /// # Errors

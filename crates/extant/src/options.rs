@@ -65,6 +65,8 @@ pub struct MountOptions {
     pub(crate) processors: u32,
     /// What commits free is discarded (`discard`).
     pub(crate) discard: bool,
+    /// What memory knows of blocks is compared with the map on disk, always.
+    pub(crate) check_status: bool,
 }
 
 impl Default for MountOptions {
@@ -90,6 +92,7 @@ impl Default for MountOptions {
             process: None,
             processors: 2,
             discard: false,
+            check_status: cfg!(test),
         }
     }
 }
@@ -200,6 +203,13 @@ impl MountOptions {
     #[must_use]
     pub fn kernel_folios(self, on: bool) -> Self {
         Self { kernel_folios: on, ..self }
+    }
+
+    /// Compares what memory knows of a file's blocks with the map on disk each time it is asked, and panics where they differ:
+    /// slow, and for tests alone (the kernel's `ES_AGGRESSIVE_TEST`).
+    #[must_use]
+    pub fn check_status(self, on: bool) -> Self {
+        Self { check_status: on, ..self }
     }
 
     /// What the options come to for a volume: what nobody asked for is as its superblock says, and what cannot go together

@@ -92,6 +92,7 @@ impl Layers {
         let mapper = mapper.with_options(MapOptions {
             journal_data,
             journal_flagged: !options.delayed_allocation,
+            check_status: options.check_status,
             unordered_data: options.has_data_mode(DataMode::Writeback),
             ..MapOptions::default()
         });

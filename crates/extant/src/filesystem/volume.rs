@@ -260,6 +260,18 @@ impl Volume {
             .shrink_to((self.options.cache_bytes / 4) >> self.transactions.geometry().block_bits);
     }
 
+    /// Forgets what is clean and nobody uses: bytes of files, where their blocks lie, inodes, metadata.
+    ///
+    /// Source: kernel `fs/drop_caches.c`, `drop_caches_sysctl_handler`.
+    pub(crate) fn drop_caches(&self) {
+        self.account.reclaim(u64::MAX);
+        for inode in self.inodes.in_memory() {
+            inode.status.lock().clear_cached();
+        }
+        self.inodes.shrink_to(0);
+        self.transactions.shrink_to(0);
+    }
+
     /// Whether a file replaced by rename or truncate is written back early.
     pub(super) fn auto_da_alloc(&self) -> bool {
         self.options.auto_da_alloc && self.options.delayed_allocation

@@ -86,6 +86,7 @@ pub struct File {
     handle: InodeHandle,
     open: OpenFile,
     options: OpenOptions,
+    caller: Caller,
     #[cfg_attr(
         not(feature = "std"),
         expect(dead_code, reason = "only Read, Write and Seek move it")
@@ -115,7 +116,7 @@ impl File {
             return Err(Error::IsDirectory);
         }
         let open = filesystem.volume.open_file(&handle.inode, writes)?;
-        let file = Self { filesystem, handle, open, options, position: 0 };
+        let file = Self { filesystem, handle, open, options, caller: Caller::ROOT, position: 0 };
         if options.truncate && writes {
             file.set_len(0)?;
         }
@@ -152,6 +153,16 @@ impl File {
         Err(Error::LinkLoop)
     }
 
+    /// The same open file in the hands of `caller`, for whom it writes and allocates from now on: an ordinary one cannot have
+    /// the space that is kept for root, and the set-user bit goes where he writes. Whether he may have the file at all is not
+    /// asked again. Until this is called that is root.
+    #[must_use]
+    pub fn for_caller(self, caller: &Caller) -> Self {
+        let mut file = self;
+        file.caller = caller.clone();
+        file
+    }
+
     /// The inode behind it.
     pub fn inode(&self) -> &InodeHandle {
         &self.handle
@@ -184,8 +195,8 @@ impl File {
         let offset = if self.options.append { None } else { Some(offset) };
         let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
         match self.options.direct {
-            true => volume.write_direct(&Caller::ROOT, inode, offset, bytes),
-            false => volume.write_file(&Caller::ROOT, inode, offset, bytes),
+            true => volume.write_direct(&self.caller, inode, offset, bytes),
+            false => volume.write_file(&self.caller, inode, offset, bytes),
         }
     }
 
@@ -196,7 +207,7 @@ impl File {
     /// [`Error::NoSpace`], of the device; [`Error::Invalid`] behind the end of file. A program would get `SIGBUS`.
     pub fn store_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
         self.require_write()?;
-        self.filesystem.volume.store(&Caller::ROOT, &self.handle.inode, &self.open, offset, bytes)
+        self.filesystem.volume.store(&self.caller, &self.handle.inode, &self.open, offset, bytes)
     }
 
     /// Cuts or extends the file to `size` bytes.
@@ -215,7 +226,7 @@ impl File {
     pub fn change_range(&self, change: RangeChange, offset: u64, len: u64) -> Result<(), Error> {
         self.require_write()?;
         let end = offset.checked_add(len).ok_or(Error::TooLarge)?;
-        self.filesystem.volume.change_range(&Caller::ROOT, &self.handle.inode, change, offset..end)
+        self.filesystem.volume.change_range(&self.caller, &self.handle.inode, change, offset..end)
     }
 
     fn require_write(&self) -> Result<(), Error> {

@@ -377,6 +377,12 @@ impl Filesystem {
         self.volume.tick()
     }
 
+    /// Forgets what memory holds of the volume, but for what is in use or still to be written; what comes next reads the
+    /// device again. Like `/proc/sys/vm/drop_caches`, it does not write first.
+    pub fn drop_caches(&self) {
+        self.volume.drop_caches();
+    }
+
     /// Makes everything durable.
     ///
     /// # Errors

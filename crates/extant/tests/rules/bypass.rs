@@ -192,3 +192,26 @@ fn bytes_are_the_same_by_every_way() {
         }
     }
 }
+
+#[test]
+fn caches_are_dropped_but_for_what_is_still_to_be_written() {
+    let world = World::new("drop");
+    let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    let file = open(&fs, "/file");
+    write(&file, &[7; 5000], 0);
+    fs.sync_all().unwrap();
+    write(&file, &[8; 1024], 1024);
+    write(&open(&fs, "/other"), &[9; 3000], 0);
+    // Twice: what was just used is spared once.
+    fs.drop_caches();
+    fs.drop_caches();
+    let reads = fs.counters().device_reads;
+    let wanted = [vec![7; 1024], vec![8; 1024], vec![7; 2952]].concat();
+    assert!(read(&fs, "/file").unwrap() == wanted && read(&fs, "/other").unwrap() == [9; 3000]);
+    assert!(fs.counters().device_reads > reads, "nothing was read again");
+    fs.check_invariants(true).unwrap();
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use extant::{DataMode, Errno, Filesystem, MountOptions};
+use extant::{Caller, DataMode, Errno, Filesystem, MountOptions, RangeChange};
 use extant_device::MemoryDevice;
 
 use crate::world::{World, mount, open, read};
@@ -70,6 +70,39 @@ fn no_space_is_said_by_write_and_never_by_writeback() {
         if !format.contains(&"^has_journal") {
             fill(&world, &image, MountOptions::new().data_mode(DataMode::Journal), 2, 3);
         }
+    }
+}
+
+/// Root's share is refused to an ordinary caller, whichever way he asks (D10.4, D10.5).
+#[test]
+fn d10_5_only_root_has_what_is_kept_for_root() {
+    let world = World::new("reserve");
+    let Some(image) = world.mkfs(8, &["-b", "1024", "-m", "20"]) else { return };
+    for delayed in [true, false] {
+        let device = Arc::new(image.snapshot());
+        let options = MountOptions::new().delayed_allocation(delayed);
+        let fs = mount(&device, options).unwrap();
+        let user = open(&fs, "/his").for_caller(&Caller::user(1000, 1000));
+        let mut end = 0;
+        let refused = loop {
+            match user.write_at(&[7; 1024], end) {
+                Ok(count) => end += u64::try_from(count).unwrap(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.errno(), Errno::NOSPC);
+        fs.sync_all().unwrap();
+        let left = fs.statfs();
+        assert!(left.available_blocks < 8 && left.free_blocks > 1600, "{left:?}");
+        user.set_len(1 << 20).unwrap();
+        user.set_len(2 << 20).unwrap();
+        let change = RangeChange::Allocate { keep_size: false };
+        let allocated = user.change_range(change, 0, 8 << 20);
+        assert_eq!(allocated.unwrap_err().errno(), Errno::NOSPC);
+        assert!(fs.statfs().free_blocks > 1600);
+        assert_eq!(open(&fs, "/roots").write_at(&[9; 100 << 10], 0).unwrap(), 100 << 10);
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
     }
 }
 
