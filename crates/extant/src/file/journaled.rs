@@ -85,7 +85,7 @@ impl Files {
     }
 
     /// A store through a mapping: all blocks of the folio up to the end of file become part of the transaction (D19.2).
-    /// `None`: the folio was dropped, and has to be read again.
+    /// `None`: the folio was dropped, and has to be read again, or not all of it has got its place yet.
     ///
     /// Source: kernel `ext4_page_mkwrite`, `ext4_journal_folio_buffers`.
     pub(super) fn store_journaled(
@@ -99,14 +99,28 @@ impl Files {
         let mut handle = self.transactions.begin(self.write_credits(inode, 1))?;
         let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
         let all = folio.shape().start()..folio.shape().start() + u64_from(part.end);
-        let prepared = self
-            .prepare(inode, &folio, &part, |range| self.place(&mut handle, caller, inode, range))
-            .and_then(|()| self.journal_blocks(&mut handle, inode, &folio, &part));
-        if let Err(error) = prepared {
-            self.journal_new(handle, inode, &folio, &all)?;
+        let prepared = self.prepare_placed(&mut handle, caller, inode, &folio, &all);
+        let prepared = prepared.and_then(|placed| {
+            self.journal_blocks(&mut handle, inode, &folio, &placed)?;
+            Ok(placed)
+        });
+        let placed = match prepared {
+            Ok(placed) => placed,
+            Err(error) => {
+                self.journal_new(handle, inode, &folio, &all)?;
+                drop(folio);
+                self.writeback.note_dirty(inode);
+                return Err(error);
+            }
+        };
+        if placed.end < part.end {
+            // As in `store_placed`: what has its place keeps it.
+            folio.commit_write(&placed);
             drop(folio);
             self.writeback.note_dirty(inode);
-            return Err(error);
+            inode.note_transaction(handle.transaction_id(), true);
+            handle.stop()?;
+            return Ok(None);
         }
         let count = put_stored(&folio, &part, offset, bytes);
         drop(folio);

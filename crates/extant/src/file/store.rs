@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 use extant_format::InodeFlags;
+use extant_format::cast::u64_from;
 
 use super::write::{Delays, privilege};
 use super::{Files, OpenFile};
@@ -51,7 +52,7 @@ impl Files {
             };
             match stored {
                 Ok(Some(count)) => return Ok(count),
-                Ok(None) => self.fault(inode, open, offset)?, // the folio was dropped
+                Ok(None) => self.fault(inode, open, offset)?, // the folio may have been dropped
                 Err(error) if error.is_no_space() => {
                     self.wait_for_space(privilege(caller), error, &mut attempt)?
                 }
@@ -104,7 +105,8 @@ impl Files {
         self.end_store(inode, folio, part, prepared, offset, bytes)
     }
 
-    /// Allocates for what has no place, under a handle, if there is such (D19.4, D19.5).
+    /// Allocates for what has no place, under a handle, if there is such (D19.4, D19.5). `None`: some of the folio has to be read
+    /// first, or has got no place yet.
     fn store_placed(
         &self,
         caller: &Caller,
@@ -122,9 +124,21 @@ impl Files {
         let credits = self.write_credits(inode, blocks);
         let mut handle = self.transactions.begin(credits)?;
         let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
-        let prepared = self
-            .prepare(inode, &folio, &part, |range| self.place(&mut handle, caller, inode, range));
-        let stored = self.end_store(inode, folio, part, prepared, offset, bytes);
+        let all = folio.shape().start()..folio.shape().start() + u64_from(part.end);
+        let prepared = self.prepare_placed(&mut handle, caller, inode, &folio, &all);
+        let stored = match prepared {
+            // The transaction had room for the places of these: they stay, and another handle has to find those of the rest.
+            Ok(placed) if placed.end < part.end => {
+                folio.commit_write(&placed);
+                drop(folio);
+                self.writeback.note_dirty(inode);
+                Ok(None)
+            }
+            prepared => {
+                let prepared = prepared.map(drop);
+                self.end_store(inode, folio, part, prepared, offset, bytes)
+            }
+        };
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
