@@ -118,6 +118,7 @@ impl Files {
         while !self.inodes.forbid_inline(inode) {
             if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
                 self.move_out(inode)?;
+                first_folio(inode).forget_look();
             } else {
                 // They are on their way.
                 self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Everything)?;

@@ -265,8 +265,8 @@ impl Files {
         self.end_placed(handle, inode, folio, &part, &bytes[..part.len()])
     }
 
-    /// Puts the bytes of a write into `part` of a folio that was prepared, and stores the inode; where data is journaled, and
-    /// thus in the log already, only if the file has grown.
+    /// Puts the bytes of a write into `part` of a folio that was prepared, and stores the inode if the file has grown: what
+    /// allocates has stored it.
     ///
     /// # Locks
     /// The caller holds `content` for writing.
@@ -291,7 +291,7 @@ impl Files {
         drop(folio);
         self.writeback.note_dirty(inode);
         let zeroed = self.zero_gap(&mut handle, inode, old_size..at);
-        if end > old_size || !self.mapper.journals_data(inode) {
+        if end > old_size {
             self.inodes.store(&mut handle, inode)?;
         }
         inode.note_transaction(handle.transaction_id(), true);
@@ -443,9 +443,10 @@ impl Files {
         let folio = inode.pages.find_or_create(PageIndex::holding(bytes.start), 1, 0);
         let part = folio.shape().part_of(&bytes);
         let block = folio.shape().touched(&part).start;
+        let was_looked_up = folio.knows_blocks();
         folio.note_blocks();
         let flags = folio.flags(block);
-        if !flags.contains(BlockFlags::MAPPED) {
+        if !flags.contains(BlockFlags::MAPPED) || !was_looked_up {
             let range = folio.shape().file_blocks(&(block..block + 1));
             let is_written = |state| matches!(state, BlockState::Written(_));
             let has_block =

@@ -104,6 +104,13 @@ impl LockedFolio {
         self.folio.inner().knows_blocks = true;
     }
 
+    /// Forgets that its blocks were looked up: they are where contents of the inode were put without a look at the folio.
+    ///
+    /// Source: kernel `ext4_convert_inline_data_nolock`, which writes the block by a buffer of its own.
+    pub(crate) fn forget_look(&self) {
+        self.folio.inner().knows_blocks = false;
+    }
+
     /// Forgets where its blocks are, none of which is dirty: who changes them looks again.
     ///
     /// Source: kernel `try_to_free_buffers`.
