@@ -31,7 +31,7 @@ pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
     drop_aborted_commits(&mut kept);
     drop_nested_handles(&mut kept);
     drop_timestamps(&mut kept);
-    fold_runs(fold_looks(join_folios(join_dropped(gather_stores(kept)))))
+    fold_runs(fold_gaps(fold_looks(join_folios(join_dropped(gather_stores(kept))))))
 }
 
 /// What is dropped of folios one after the other, as the ranges of the file that this comes to: the kernel drops whole
@@ -345,6 +345,80 @@ fn continues(end: Option<&Seen>, begin: &Seen) -> bool {
         && behind == of_begin.number("pos")
 }
 
+/// Folds questions about the later blocks of a gap in a block map, of which memory keeps nothing: the kernel asks again for
+/// each block that a read touches, either up to the end of the read, which the answer for the first block told already, or
+/// for one block at a time.
+fn fold_gaps(events: Vec<Seen>) -> Vec<Seen> {
+    let mut folded: Vec<Seen> = Vec::with_capacity(events.len());
+    let mut before: Option<Gap> = None; // what the question before this one told
+    let mut events = events.as_slice();
+    while let Some((question, rest)) = events.split_first_chunk::<4>() {
+        let found = Gap::of(question);
+        let (Some(told), Some(asked)) = (&mut before, &found) else {
+            let len = if found.is_some() { question.len() } else { 1 };
+            folded.extend_from_slice(&events[..len]);
+            events = &events[len..];
+            before = found;
+            continue;
+        };
+        events = rest;
+        if told.place != asked.place || !told.takes_in(&asked.blocks) {
+            folded.extend_from_slice(question);
+            before = found;
+            continue;
+        }
+        let len = told.blocks.end - told.first;
+        folded.iter_mut().rev().take(2).for_each(|seen| seen.event.set("len", len));
+    }
+    folded.extend_from_slice(events);
+    folded
+}
+
+/// Blocks of a block map that have no place, as one question was answered.
+struct Gap {
+    place: (Stream, usize, Option<String>),
+    /// The first block that was asked about.
+    first: i64,
+    /// The block that was asked about last, and the end of what is known.
+    blocks: std::ops::Range<i64>,
+}
+
+impl Gap {
+    /// The gap that four events are a question about.
+    fn of(question: &[Seen; 4]) -> Option<Self> {
+        let place =
+            |seen: &Seen| (seen.stream, seen.step, seen.event.get("ino").map(str::to_owned));
+        let [look, unknown, ask, answer] = question.each_ref().map(|seen| &seen.event);
+        let (block, len) = (answer.number("lblk")?, answer.number("len")?);
+        let is_gap = look.name == "ext4_es_lookup_extent_enter"
+            && unknown.name == "ext4_es_lookup_extent_exit"
+            && unknown.number("found") == Some(0)
+            && ask.name == "ext4_ind_map_blocks_enter"
+            && ask.get("flags") == Some("")
+            && ask.number("len") == Some(len)
+            && answer.name == "ext4_ind_map_blocks_exit"
+            && answer.number("ret") == Some(0)
+            && [look, ask].iter().all(|event| event.number("lblk") == Some(block))
+            && question.iter().all(|seen| place(seen) == place(&question[0]));
+        is_gap.then(|| Self {
+            place: place(&question[0]),
+            first: block,
+            blocks: block..block + len,
+        })
+    }
+
+    /// Goes on with the next block, if `asked` is about that.
+    fn takes_in(&mut self, asked: &std::ops::Range<i64>) -> bool {
+        let is_known = self.blocks.end == asked.end;
+        let is_single = self.blocks.end == asked.start && asked.start + 1 == asked.end;
+        let goes_on = self.blocks.start + 1 == asked.start && (is_known || is_single);
+        if goes_on {
+            self.blocks = asked.clone();
+        }
+        goes_on
+    }
+}
+
 /// Folds what the kernel says of adjacent blocks that become delayed into what the engine says of the run: both looks
 /// at each, the promise, and the insertion.
 fn fold_runs(events: Vec<Seen>) -> Vec<Seen> {
@@ -363,14 +437,18 @@ fn fold_runs(events: Vec<Seen>) -> Vec<Seen> {
 
 /// Takes the events of one more block into the run that `folded` ends with; how many they were.
 fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
-    let [before @ .., promise, run] = folded else { return None };
+    // Blocks of a cluster that has its place or promise are promised nothing.
+    let promises = matches!(folded, [.., promise, _] if promise.event.name == RESERVE);
+    let (before, promise, run) = match folded {
+        [before @ .., promise, run] if promises => (before, Some(promise), run),
+        [before @ .., run] => (before, None, run),
+        [] => return None,
+    };
     // Between a look and the promise the map on disk may be asked about the cluster.
     let hole = before.iter().rfind(|seen| seen.event.name != "ext4_es_cache_extent")?;
     let (looks, rest) = next.split_first_chunk::<4>()?;
     let (promised, inserted, len) = match rest {
-        [promised, inserted, ..] if promised.event.name == "ext4_da_reserve_space" => {
-            (Some(promised), inserted, 6)
-        }
+        [promised, inserted, ..] if promised.event.name == RESERVE => (Some(promised), inserted, 6),
         [inserted, ..] => (None, inserted, 5),
         [] => return None,
     };
@@ -387,7 +465,7 @@ fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
     };
     if !names.eq(["enter", "exit", "enter", "exit"].map(Some))
         || !is_run
-        || promise.event.name != "ext4_da_reserve_space"
+        || promise.is_none() && promised.is_some()
         || !next[..len].iter().all(same_place)
         || !plain(run)
         || !plain(inserted)
@@ -408,7 +486,7 @@ fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
     if !is_next {
         return None;
     }
-    if let Some(promised) = promised {
+    if let (Some(promise), Some(promised)) = (promise, promised) {
         let sum = number(promise, "reserve_blocks")? + number(promised, "reserve_blocks")?;
         promise.event.set("reserve_blocks", sum);
         promise.event.set("reserved_data_blocks", number(promised, "reserved_data_blocks")?);
@@ -416,6 +494,9 @@ fn fold(folded: &mut [Seen], next: &[Seen]) -> Option<usize> {
     run.event.set("len", count + number(inserted, "len")?);
     Some(len)
 }
+
+/// A promise of room.
+const RESERVE: &str = "ext4_da_reserve_space";
 
 #[cfg(test)]
 mod tests;

@@ -111,3 +111,34 @@ fn what_is_not_the_next_block_is_not_folded() {
         assert_eq!(normal(seen(&lines)).len(), kept, "{other}");
     }
 }
+
+#[test]
+fn blocks_of_a_cluster_that_has_its_promise_fold_too() {
+    let of_cluster = |at, hole| {
+        let all = block(at, hole, 1);
+        let kept = all.lines().filter(|line| !line.contains("reserve_space"));
+        kept.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let folded = shown(normal(seen(&(of_cluster(5, 100) + &of_cluster(6, 99)))));
+    assert_eq!(folded.len(), 5, "{folded:#?}");
+    assert!(folded[4].starts_with("es_insert_delayed_extent ino=#1 lblk=5 len=2"), "{folded:#?}");
+    let promised = of_cluster(5, 100) + &block(6, 99, 2);
+    assert_eq!(normal(seen(&promised)).len(), 11, "the next cluster has its own promise");
+}
+
+#[test]
+fn questions_about_one_gap_of_a_block_map_fold() {
+    let ask = |block: u32, len: u32| {
+        format!(
+            "ext4_es_lookup_extent_enter: dev 7,0 ino 12 lblk {block}
+            ext4_es_lookup_extent_exit: dev 7,0 ino 12 found 0 [0/0) 0\u{20}
+            ext4_ind_map_blocks_enter: dev 7,0 ino 12 lblk {block} len {len} flags\u{20}
+            ext4_ind_map_blocks_exit: dev 7,0 ino 12 flags  lblk {block} pblk 0 len {len} mflags  ret 0\n"
+        )
+    };
+    assert_eq!(normal(seen(&(ask(5, 9) + &ask(6, 8) + &ask(7, 7)))).len(), 4);
+    assert_eq!(normal(seen(&(ask(5, 9) + &ask(6, 5)))).len(), 8, "the gap has changed");
+    assert_eq!(normal(seen(&(ask(5, 1) + &ask(6, 8)))).len(), 8, "another gap");
+    let single = shown(normal(seen(&(ask(5, 1) + &ask(6, 1) + &ask(7, 1)))));
+    assert_eq!(single, shown(normal(seen(&ask(5, 3)))));
+}
