@@ -14,14 +14,14 @@ use crate::trace::HandleType;
 use crate::transaction::{Credits, Handle, credits};
 
 impl Mapper {
-    /// Makes `range` a hole, from its end to its start: promises of delayed blocks are given back, places are freed.
+    /// Makes `range` a hole: promises of delayed blocks are given back, places are freed.
     ///
     /// May restart the handle, so that a crash finds a part of the range removed: whoever cannot have that puts the inode on
     /// the orphan list first. The caller has dropped the pages, and keeps new ones out.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if an extent had to be split for which no node is left, errors of reading the map; some of the
-    /// range's end may be gone then.
+    /// range may be gone then.
     /// # Locks
     /// Takes `Inode::map` for writing, and lets go of it before each restart.
     /// # Source
@@ -32,7 +32,7 @@ impl Mapper {
         inode: &Inode,
         range: LogicalRange,
     ) -> Result<(), Error> {
-        let (mut rest, mut edge, mut begins) = (Some(range), Edge::default(), true);
+        let (mut edge, mut begins) = (Edge::default(), true);
         loop {
             let step = {
                 let _map = inode.map.write();
@@ -48,7 +48,7 @@ impl Mapper {
                 } else if flags.contains(InodeFlags::EXTENTS) {
                     self.remove_extents(handle, inode, range, &mut edge)
                 } else {
-                    self.remove_indirect(handle, inode, &mut rest)
+                    indirect::IndirectMap::new(self, inode).remove(handle, range)
                 };
                 // A truncation leaves nothing known behind the end, as in the kernel.
                 if step.is_ok() && range.end() < u32::MAX {
@@ -61,19 +61,6 @@ impl Mapper {
                 done => return done,
             }
         }
-    }
-
-    /// Removes `rest` from its end to its start, as much as the handle's credits allow.
-    fn remove_indirect(
-        &self,
-        handle: &mut Handle<'_>,
-        inode: &Inode,
-        rest: &mut Option<LogicalRange>,
-    ) -> Result<(), Error> {
-        while let Some(range) = *rest {
-            *rest = indirect::IndirectMap::new(self, inode).remove(handle, range)?;
-        }
-        Ok(())
     }
 
     /// How a file's data is freed.

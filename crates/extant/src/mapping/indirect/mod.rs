@@ -9,12 +9,11 @@
 //! # Not here
 //! What is known in memory, and promises (`mapping`).
 //! # Source
-//! Kernel `fs/ext4/indirect.c`. Differs: removal clears one array of pointers a step and frees what is empty then.
+//! Kernel `fs/ext4/indirect.c`.
 
 mod allocate;
 mod remove;
 
-use extant_format::cast::usize_from;
 use extant_format::corruption::{Place, Rule};
 use extant_format::indirect::{IndirectPath, pointer, set_pointer};
 use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
@@ -40,6 +39,17 @@ enum Array {
     Inode,
     /// A block full of them.
     Block(MetadataBlock),
+}
+
+impl Array {
+    /// Whether both are one.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Inode, Self::Inode) => true,
+            (Self::Block(block), Self::Block(other)) => block.number() == other.number(),
+            _ => false,
+        }
+    }
 }
 
 /// The arrays on the way to a block, as far as they exist.
@@ -87,7 +97,7 @@ impl<'a> IndirectMap<'a> {
                 (BlockState::Written(target), self.run(&chain, Some(target), range.len()))
             }
             // As the kernel: of a hole among pointers to data, one block.
-            None => (BlockState::Hole, self.gap(&chain).1),
+            None => (BlockState::Hole, self.gap(&chain)),
         };
         let len = u32::try_from(run).unwrap_or(u32::MAX).min(range.len());
         let blocks = LogicalRange::new(range.start().get(), len)
@@ -137,8 +147,8 @@ impl<'a> IndirectMap<'a> {
         })
     }
 
-    /// How many blocks a zero pointer at the chain's end leaves without place: before the chain's block, and from it on.
-    fn gap(&self, chain: &Chain) -> (u64, u64) {
+    /// How many blocks from the chain's on a zero pointer at its end leaves without place.
+    fn gap(&self, chain: &Chain) -> u64 {
         let per_block = u64::from(self.mapper.geometry().block_size / 4);
         let below = &chain.path.offsets()[chain.arrays.len()..];
         let (span, before) = below.iter().fold((1_u64, 0_u64), |(span, before), &offset| {
@@ -147,7 +157,7 @@ impl<'a> IndirectMap<'a> {
                 before.saturating_mul(per_block).saturating_add(offset.into()),
             )
         });
-        (before, span.saturating_sub(before))
+        span.saturating_sub(before)
     }
 
     /// Looks at an array.
@@ -181,12 +191,5 @@ impl<'a> IndirectMap<'a> {
         }
         assert!(fits, "places were checked, and offsets lie in their arrays");
         Ok(())
-    }
-
-    /// Whether all pointers of a block are zero.
-    fn is_empty(&self, block: &MetadataBlock) -> bool {
-        block.with(|bytes| {
-            bytes[..usize_from(self.mapper.geometry().block_size)].iter().all(|&byte| byte == 0)
-        })
     }
 }

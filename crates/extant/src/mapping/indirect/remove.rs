@@ -1,150 +1,266 @@
-//! Removing a range, from its end to its start, one array of pointers a step.
+//! Removing a range in the kernel's order, one array of pointers a step.
+//!
+//! First what belongs to the range around its start, from the arrays of data pointers up; then the same around its end; then
+//! whole branches. Within an array data goes forwards, and branches go backwards, each after all that it leads to. A branch
+//! around the start goes if nothing before the range is in it; one around the end stays, even if it is empty then.
+//!
+//! Source: kernel `ext4_ind_truncate`, `ext4_ind_remove_space`, `ext4_find_shared`, `ext4_free_branches`, `ext4_free_data`.
 
 use core::ops::Range;
 
-use extant_format::indirect::pointer;
-use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
+use extant_format::indirect::{DIRECT, IndirectPath, pointer};
+use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock, PhysicalRange};
 use smallvec::SmallVec;
 
-use super::{Array, Chain, IndirectMap};
+use super::{Array, IndirectMap};
 use crate::Error;
 use crate::allocator::FreeFlags;
 use crate::extent_tree::{TouchedGroups, free_blocks};
 use crate::mapping::DataKind;
-use crate::transaction::Handle;
+use crate::transaction::{BlockKind, Handle};
 
 /// Blocks that are revoked one by one, freed in one step.
 const REVOKES_PER_PIECE: u32 = 1024;
 /// An array, those above it, the bitmaps and descriptors of those that become empty, the inode.
 const ARRAY_CREDITS: u32 = 1 + 3 + 2 * 3 + 1;
+/// Pointers in the inode.
+const ROOTS: u32 = DIRECT + 3;
+
+/// Where an end of a range meets the map.
+struct Edge {
+    /// The arrays on the way to it, the inode's first.
+    arrays: SmallVec<[Array; 4]>,
+    /// The last of them that has anything before it, else the inode's.
+    level: usize,
+    /// Whether all of the branch at that level's pointer is behind it.
+    heads_branch: bool,
+}
+
+impl Edge {
+    fn array(&self) -> &Array {
+        &self.arrays[self.level]
+    }
+}
 
 impl IndirectMap<'_> {
-    /// Removes the end of `range`: as much as one array has and the handle's credits allow. Stores the inode. Returns where
-    /// there may be more.
+    /// Removes `range`. Stores the inode.
     ///
     /// # Errors
-    /// [`Error::TransactionFull`] if the credits do not allow one run; nothing has changed then.
-    /// # Source
-    /// Kernel `ext4_ind_truncate`, `ext4_ind_remove_space`, `ext4_free_branches`.
+    /// [`Error::TransactionFull`] if the handle's credits do not allow all of it: what was done stays, and the same call
+    /// goes on with the rest. Of reading arrays.
     pub(in crate::mapping) fn remove(
         &self,
         handle: &mut Handle<'_>,
         range: LogicalRange,
-    ) -> Result<Option<LogicalRange>, Error> {
-        let Some(range) = self.reachable(range) else { return Ok(None) };
-        let chain = self.chain(range.last())?.expect("the range was cut to what a map can reach");
-        // Blocks before the range's last that share the pointer or the array at which the chain ends.
-        let before =
-            if chain.missing() == 0 { u64::from(chain.last_offset()) } else { self.gap(&chain).0 };
-        let before = u32::try_from(before).unwrap_or(u32::MAX).min(range.len() - 1);
-        let part =
-            LogicalRange::new(range.end() - 1 - before, before + 1).expect("the end of the range");
-        let done = if chain.missing() == 0 {
-            self.clear(handle, &chain, part)?
-        } else {
-            handle.ensure_credits(ARRAY_CREDITS, 3)?;
-            self.all_or_abort(self.drop_empty(handle, &chain))?;
-            part
+    ) -> Result<(), Error> {
+        let path = |block| IndirectPath::to(block, self.mapper.geometry());
+        let Some(from) = path(range.start()) else { return Ok(()) };
+        let to = LogicalBlock::new(range.end()).and_then(path);
+        if let Some(to) = to.filter(|to| to.offsets().len() == from.offsets().len()) {
+            return self.remove_within(handle, from.offsets(), to.offsets());
+        }
+        self.remove_from(handle, from.offsets())?;
+        if let Some(to) = to {
+            self.remove_up_to(handle, to.offsets())?;
+        }
+        let between = DIRECT.max(from.offsets()[0] + 1)..to.map_or(ROOTS, |to| to.offsets()[0]);
+        for (root, depth) in (DIRECT..ROOTS).zip(1..).filter(|(root, _)| between.contains(root)) {
+            self.remove_pointers(handle, &Array::Inode, root..root + 1, depth)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a tree, or the pointers in the inode, have from a block on.
+    fn remove_from(&self, handle: &mut Handle<'_>, offsets: &[u32]) -> Result<(), Error> {
+        let lowest = offsets.len() - 1;
+        if lowest == 0 {
+            return self.clear(handle, &Array::Inode, offsets[0]..DIRECT);
+        }
+        let edge = self.edge(offsets)?;
+        let (level, offset) = (edge.level, offsets[edge.level]);
+        if edge.heads_branch {
+            self.remove_pointers(handle, edge.array(), offset..offset + 1, lowest - level)?;
+        }
+        for level in (1..=level).rev() {
+            let first = offsets[level] + u32::from(level < edge.level || edge.heads_branch);
+            let array = &edge.arrays[level];
+            self.remove_pointers(handle, array, first..self.per_block(), lowest - level)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a tree has before a block.
+    fn remove_up_to(&self, handle: &mut Handle<'_>, offsets: &[u32]) -> Result<(), Error> {
+        let edge = self.edge(offsets)?;
+        for level in (1..=edge.level).rev() {
+            let depth = offsets.len() - 1 - level;
+            self.remove_pointers(handle, &edge.arrays[level], 0..offsets[level], depth)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what lies between two blocks of one tree, or of the pointers in the inode.
+    fn remove_within(
+        &self,
+        handle: &mut Handle<'_>,
+        from: &[u32],
+        to: &[u32],
+    ) -> Result<(), Error> {
+        let lowest = from.len() - 1;
+        if lowest == 0 {
+            return self.clear(handle, &Array::Inode, from[0]..to[0]);
+        }
+        let (start, end) = (self.edge(from)?, self.edge(to)?);
+        let shared = ..=start.level.min(end.level);
+        let (mut left, mut right) = (start.level, end.level);
+        let mut first = from[left] + u32::from(start.heads_branch);
+        let mut last = to[right];
+        if start.heads_branch && from[shared] != to[shared] {
+            self.remove_pointers(handle, start.array(), from[left]..first, lowest - left)?;
+        }
+        // From the lower of both ends up, until they meet in one array.
+        while left > 0 || right > 0 {
+            let (array, other) = (&start.arrays[left], &end.arrays[right]);
+            if left == right && array.is_same(other) {
+                return self.remove_pointers(handle, array, first..last, lowest - left);
+            }
+            let (goes_left, goes_right) = (left >= right, right >= left);
+            if goes_left {
+                self.remove_pointers(handle, array, first..self.per_block(), lowest - left)?;
+                left -= 1;
+                first = from[left] + 1;
+            }
+            if goes_right {
+                self.remove_pointers(handle, other, 0..last, lowest - right)?;
+                right -= 1;
+                last = to[right];
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a block meets the map.
+    fn edge(&self, offsets: &[u32]) -> Result<Edge, Error> {
+        // A branch that begins with the block need not be gone into.
+        let lowest = (1..offsets.len()).rev().find(|&level| offsets[level] > 0).unwrap_or(0);
+        let mut arrays: SmallVec<[Array; 4]> = SmallVec::from_iter([Array::Inode]);
+        for (level, &offset) in offsets[..lowest].iter().enumerate() {
+            let Some(next) = self.view(&arrays[level], |bytes| pointer(bytes, offset)) else {
+                break;
+            };
+            arrays.push(self.array_at(next)?);
+        }
+        let has_before = |level: usize| {
+            let before = 0..offsets[level];
+            self.view(&arrays[level], |bytes| {
+                before.into_iter().any(|i| pointer(bytes, i).is_some())
+            })
         };
-        Ok(LogicalRange::between(range.start(), done.start().get()))
+        let level = (1..arrays.len()).rev().find(|&level| has_before(level)).unwrap_or(0);
+        Ok(Edge { arrays, level, heads_branch: level < lowest || level == 0 })
     }
 
-    /// The part of `range` that a map can reach.
-    fn reachable(&self, range: LogicalRange) -> Option<LogicalRange> {
-        let per_block = u64::from(self.mapper.geometry().block_size / 4);
-        let reach =
-            (1..=3).fold(12_u64, |sum, level| sum.saturating_add(per_block.saturating_pow(level)));
-        LogicalRange::between(
-            range.start(),
-            range.end().min(u32::try_from(reach).unwrap_or(u32::MAX)),
-        )
+    /// The array in a block.
+    fn array_at(&self, block: PhysicalBlock) -> Result<Array, Error> {
+        self.check(block)?;
+        self.mapper.transactions.read(block, BlockKind::Plain).map(Array::Block)
     }
 
-    /// Clears pointers of the chain's array for the end of `part`, which lies in it; returns the end that was cleared.
+    /// Removes all that pointers of an array lead to: data, or arrays of `depth` levels above it.
+    fn remove_pointers(
+        &self,
+        handle: &mut Handle<'_>,
+        array: &Array,
+        mut offsets: Range<u32>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if depth == 0 {
+            return self.clear(handle, array, offsets);
+        }
+        let last = |offsets: Range<u32>| {
+            self.view(array, |bytes| {
+                offsets.rev().find_map(|i| pointer(bytes, i).map(|block| (i, block)))
+            })
+        };
+        while let Some((offset, block)) = last(offsets.clone()) {
+            let below = self.array_at(block)?;
+            self.remove_pointers(handle, &below, 0..self.per_block(), depth - 1)?;
+            handle.ensure_credits(ARRAY_CREDITS, 3)?;
+            let flags = FreeFlags::METADATA | FreeFlags::FORGET;
+            let removed = self
+                .set(handle, array, offset..offset + 1, |_| None)
+                .and_then(|()| self.free(handle, PhysicalRange::single(block), flags))
+                .and_then(|()| self.mapper.inodes.store(handle, self.inode));
+            self.all_or_abort(removed)?;
+            offsets.end = offset;
+        }
+        Ok(())
+    }
+
+    /// Frees the data that pointers of an array lead to, as many runs a step as the handle's credits allow.
     fn clear(
         &self,
         handle: &mut Handle<'_>,
-        chain: &Chain,
-        part: LogicalRange,
-    ) -> Result<LogicalRange, Error> {
-        let (array, last) = (chain.last_array(), chain.last_offset());
-        let first = last - (part.len() - 1);
+        array: &Array,
+        mut offsets: Range<u32>,
+    ) -> Result<(), Error> {
+        while self.run_in(array, offsets.clone()).is_some() {
+            let (runs, end) = self.runs_for(handle, array, offsets.clone())?;
+            let flags = self.mapper.free_flags(self.inode);
+            let cleared = self
+                .set(handle, array, offsets.start..end, |_| None)
+                .and_then(|()| runs.iter().try_for_each(|&run| self.free(handle, run, flags)))
+                .and_then(|()| self.mapper.inodes.store(handle, self.inode));
+            self.all_or_abort(cleared)?;
+            offsets.start = end;
+        }
+        Ok(())
+    }
+
+    /// The first runs that the handle's credits allow to free, one at the least, and where their pointers end.
+    fn runs_for(
+        &self,
+        handle: &mut Handle<'_>,
+        array: &Array,
+        mut offsets: Range<u32>,
+    ) -> Result<(SmallVec<[PhysicalRange; 8]>, u32), Error> {
         let revokes_data = self.mapper.data_kind(self.inode) != DataKind::Plain;
-        let mut revokes = 3;
-        let mut groups = TouchedGroups::default();
-        let mut freed: SmallVec<[PhysicalRange; 8]> = SmallVec::new();
-        let mut from = last + 1;
-        handle.ensure_credits(ARRAY_CREDITS, revokes)?;
-        while from > first {
-            let Some((run, skipped)) = self.run_before(array, first..from) else {
-                from = first;
-                break;
-            };
-            let limit = if revokes_data { REVOKES_PER_PIECE.into() } else { u64::MAX };
-            let len = run.len().min(limit);
-            let start = PhysicalBlock::new(run.end().get() - len);
-            let run = PhysicalRange::new(start, len).expect("the end of a run");
-            let blocks = u32::try_from(len).expect("no longer than an array");
+        let limit = if revokes_data { REVOKES_PER_PIECE } else { u32::MAX };
+        let (mut revokes, mut groups, mut runs) = (3, TouchedGroups::default(), SmallVec::new());
+        while let Some((first, start, len)) = self.run_in(array, offsets.clone()) {
+            let len = len.min(limit);
+            let run = PhysicalRange::new(start, len.into()).expect("the start of a run");
             self.mapper.check_place(self.inode, run)?;
-            revokes += if revokes_data { blocks } else { 0 };
+            revokes += if revokes_data { len } else { 0 };
             let room = match groups.add(self.mapper.geometry(), run) {
                 Some(credits) => handle.ensure_credits(ARRAY_CREDITS + credits, revokes),
                 None => Err(Error::TransactionFull),
             };
             match room {
-                Err(Error::TransactionFull) if from <= last => break,
+                Err(Error::TransactionFull) if !runs.is_empty() => break,
                 room => room?,
             }
-            freed.push(run);
-            from -= skipped + blocks;
+            runs.push(run);
+            offsets.start = first + len;
         }
-        let zeroed = if freed.is_empty() {
-            Ok(())
-        } else {
-            self.set(handle, array, from..last + 1, |_| None)
-        };
-        let cleared = zeroed.and_then(|()| {
-            let flags = self.mapper.free_flags(self.inode);
-            freed.iter().try_for_each(|&run| self.free(handle, run, flags))?;
-            self.drop_empty(handle, chain)
-        });
-        self.all_or_abort(cleared)?;
-        Ok(LogicalRange::new(part.end() - (last + 1 - from), last + 1 - from)
-            .expect("a part of the part"))
+        Ok((runs, offsets.start))
     }
 
-    /// The last run of blocks that follow each other in the pointers at `offsets`, and the zero pointers behind it.
-    fn run_before(&self, array: &Array, offsets: Range<u32>) -> Option<(PhysicalRange, u32)> {
+    /// The first run of blocks that follow each other in the pointers at `offsets`: where its pointers and its blocks begin,
+    /// and how many they are.
+    fn run_in(&self, array: &Array, offsets: Range<u32>) -> Option<(u32, PhysicalBlock, u32)> {
         self.view(array, |bytes| {
-            let last = offsets.clone().rev().find(|&i| pointer(bytes, i).is_some())?;
-            let end = pointer(bytes, last)?;
-            let before =
-                |i: u32| end.checked_sub((last - i).into()).filter(|block| block.get() > 0);
-            let first = (offsets.start..last)
-                .rev()
-                .take_while(|&i| pointer(bytes, i) == before(i) && before(i).is_some());
-            let len = u64::try_from(first.count()).ok()? + 1;
-            let run = PhysicalRange::new(PhysicalBlock::new(end.get() - (len - 1)), len)?;
-            Some((run, offsets.end - 1 - last))
+            let (first, start) = offsets
+                .clone()
+                .find_map(|offset| pointer(bytes, offset).map(|block| (offset, block)))?;
+            let follows = |&i: &u32| pointer(bytes, i) == start.checked_add((i - first).into());
+            let more = (first + 1..offsets.end).take_while(follows).count();
+            Some((first, start, u32::try_from(more).ok()? + 1))
         })
     }
 
-    /// Frees the arrays at the end of the chain that have no pointers any more, and stores the inode.
-    fn drop_empty(&self, handle: &mut Handle<'_>, chain: &Chain) -> Result<(), Error> {
-        for (level, array) in chain.arrays.iter().enumerate().rev() {
-            let Array::Block(block) = array else { break };
-            if !self.is_empty(block) {
-                break;
-            }
-            let (above, offset) = (&chain.arrays[level - 1], chain.path.offsets()[level - 1]);
-            self.set(handle, above, offset..offset + 1, |_| None)?;
-            self.free(
-                handle,
-                PhysicalRange::single(block.number()),
-                FreeFlags::METADATA | FreeFlags::FORGET,
-            )?;
-        }
-        self.mapper.inodes.store(handle, self.inode)
+    fn per_block(&self) -> u32 {
+        self.mapper.geometry().block_size / 4
     }
 
     fn free(

@@ -130,3 +130,32 @@ fn what_was_promised_can_be_written_tree_and_all() {
         }
     }
 }
+
+/// How many blocks a removal frees.
+fn freed(volume: &Volume, file: &crate::inode::Inode, range: extant_format::LogicalRange) -> u64 {
+    let before = volume.used_blocks();
+    volume.mapper.remove(&mut volume.begin(), file, range).unwrap();
+    before - volume.used_blocks()
+}
+
+#[test]
+fn a_punched_block_map_keeps_the_branch_around_the_ranges_end() {
+    let volume = Volume::new(Shape::SMALL);
+    let file = volume.file(InodeFlags::empty());
+    volume.map(&file, range(12, 1), MapFlags::CREATE).unwrap();
+    assert_eq!(freed(&volume, &file, range(11, 2)), 1, "the block alone, not the array around it");
+    assert_eq!(freed(&volume, &file, range(12, 300)), 1, "the array, in which the range begins");
+    for block in [12, 300, 600] {
+        volume.map(&file, range(block, 1), MapFlags::CREATE).unwrap();
+    }
+    // Arrays: one for 12, two for 300, another for 600.
+    assert_eq!(freed(&volume, &file, range(14, 500)), 1, "300 alone: its array is around the end");
+    assert_eq!(
+        freed(&volume, &file, range(13, 600)),
+        2,
+        "600, and the array that was left empty before it"
+    );
+    assert_eq!(freed(&volume, &file, range(0, 100)), 1, "12 alone: its array is around the end");
+    assert_eq!(freed(&volume, &file, extant_format::LogicalRange::ALL), 3, "what was left empty");
+    assert_eq!(volume.used_blocks(), 0);
+}
