@@ -10,3 +10,12 @@ fn i5_what_a_write_accepted_is_there_when_the_volume_is_full() {
         panic!("{}", failures.join("\n"));
     }
 }
+
+/// A folio gets places for a part of its blocks if the transaction has no room for the rest: what the write leaves of a new
+/// block at the edge is zeros then too, and not what its place held before (D8.4). This run ends a transaction there.
+#[test]
+fn d8_4_edges_are_zeroed_where_a_transaction_ends_within_a_folio() {
+    if let Err(failures) = fill::run(1288, 1, false) {
+        panic!("{}", failures.join("\n"));
+    }
+}

@@ -37,6 +37,19 @@ impl Files {
                 run.start += len;
             }
         }
+        self.prepare_edges(inode, folio, bytes)
+    }
+
+    /// Zeroes or reads what a write of `bytes`, all of whose blocks are mapped, leaves of the blocks at its edges.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub(super) fn prepare_edges(
+        &self,
+        inode: &Inode,
+        folio: &LockedFolio,
+        bytes: &Range<usize>,
+    ) -> Result<(), Error> {
         for (block, step) in folio.edges(bytes) {
             match step {
                 PrepareStep::ZeroOutside => folio.zero_outside(block, bytes),

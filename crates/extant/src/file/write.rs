@@ -345,7 +345,8 @@ impl Files {
         match prepared {
             Err(Error::TransactionFull) if placed_to > bytes.start => {
                 let part = folio.shape().part_of(&(bytes.start..placed_to));
-                self.prepare(inode, folio, &part, |_| Err(Error::TransactionFull))?;
+                // Not `prepare` once more: it would forget that these blocks are new, and read what was there before.
+                self.prepare_edges(inode, folio, &part)?;
                 Ok(part)
             }
             prepared => prepared.map(|()| part),
