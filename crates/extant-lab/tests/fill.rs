@@ -19,3 +19,12 @@ fn d8_4_edges_are_zeroed_where_a_transaction_ends_within_a_folio() {
         panic!("{}", failures.join("\n"));
     }
 }
+
+/// What a privileged caller needs to move bytes out of their inode may come from root's reserve (D10.4, D6.1). This run has
+/// nothing else left then.
+#[test]
+fn d10_4_contents_leave_their_inode_into_the_reserve_of_root() {
+    if let Err(failures) = fill::run(6747, 1, false) {
+        panic!("{}", failures.join("\n"));
+    }
+}

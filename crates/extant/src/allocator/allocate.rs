@@ -48,7 +48,7 @@ impl Allocator {
             aligned.len = self.layout.cluster_ratio();
         }
         if !request.flags.contains(AllocationFlags::DELALLOC_RESERVED) {
-            let (claimed, clusters) = self.claim(aligned.len, request.flags)?;
+            let (claimed, clusters) = self.claim(aligned.len, request.flags, handle.privilege())?;
             aligned.len = aligned.len.min(clusters << self.layout.cluster_bits);
             claim = Some(claimed);
         }
@@ -133,15 +133,14 @@ impl Allocator {
     }
 
     /// Holds space for as many of `len` blocks as the ledger lets go of, halving the wish until it does.
-    fn claim(&self, len: u32, flags: AllocationFlags) -> Result<(Claim, u32), Error> {
+    fn claim(
+        &self,
+        len: u32,
+        flags: AllocationFlags,
+        caller: Privilege,
+    ) -> Result<(Claim, u32), Error> {
         let pool = AllocationFlags::USE_RESERVED | AllocationFlags::MAP_OF_RESERVED;
-        let privilege = if flags.intersects(pool) {
-            Privilege::Metadata
-        } else if flags.contains(AllocationFlags::USE_ROOT_BLOCKS) {
-            Privilege::Root
-        } else {
-            Privilege::Ordinary
-        };
+        let privilege = if flags.intersects(pool) { Privilege::Metadata } else { caller };
         let mut clusters = self.layout.clusters(len);
         loop {
             match self.ledger.claim(ClusterCount(clusters.into()), privilege) {

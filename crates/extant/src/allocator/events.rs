@@ -13,7 +13,7 @@ impl From<AllocationFlags> for trace::AllocationFlags {
     fn from(flags: AllocationFlags) -> Self {
         let mut shown = flags;
         // Who may use root's blocks is no flag of the kernel's: it asks who the caller is.
-        shown.remove(AllocationFlags::USE_ROOT_BLOCKS | AllocationFlags::MAP_OF_RESERVED);
+        shown.remove(AllocationFlags::MAP_OF_RESERVED);
         let reserved = flags.contains(AllocationFlags::MAP_OF_RESERVED);
         shown.set(
             AllocationFlags::DELALLOC_RESERVED,

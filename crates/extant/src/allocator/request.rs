@@ -30,8 +30,6 @@ bitflags! {
         const DELALLOC_RESERVED = 0x400;
         /// A large file; the allocator's own.
         const STREAM_ALLOC = 0x800;
-        /// May use the root reserve.
-        const USE_ROOT_BLOCKS = 0x1000;
         /// May use the reserved pool.
         const USE_RESERVED = 0x2000;
         /// Look at counts under their lock; always the case here.

@@ -17,8 +17,6 @@ use crate::transaction::{BlockKind, Handle, MetadataBlock};
 pub(crate) enum NodeSpace {
     /// Free space.
     Free,
-    /// What is kept for root too.
-    Root,
     /// The reserved pool too (`METADATA_NOFAIL`).
     Reserved,
     /// The same, and the data was promised already.
@@ -91,7 +89,6 @@ impl ExtentTree<'_> {
     ) -> Result<PhysicalBlock, Error> {
         let pays = match space {
             NodeSpace::Free => AllocationFlags::empty(),
-            NodeSpace::Root => AllocationFlags::USE_ROOT_BLOCKS,
             NodeSpace::Reserved => AllocationFlags::USE_RESERVED,
             NodeSpace::Promised => AllocationFlags::USE_RESERVED | AllocationFlags::MAP_OF_RESERVED,
         };

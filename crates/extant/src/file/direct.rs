@@ -19,7 +19,7 @@ use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::{MapFlags, Mapped};
 use crate::trace::HandleType;
-use crate::transaction::{Credits, Handle, credits};
+use crate::transaction::{Credits, credits};
 use crate::writeback::Purpose;
 
 /// Blocks that one allocation takes at the most. Source: kernel `DIO_MAX_BLOCKS`.
@@ -234,7 +234,7 @@ impl Files {
     fn convert(&self, inode: &Arc<Inode>, blocks: LogicalRange) -> Result<(), Error> {
         let mut rest = Some(blocks);
         while let Some(range) = rest {
-            let mut handle = self.begin_map(inode, range.len())?;
+            let mut handle = self.transactions.begin(self.map_credits(inode, range.len()))?;
             let converted = self.mapper.map(&mut handle, inode, range, MapFlags::END_OF_DIRECT)?;
             self.store_changed(handle, inode)?;
             rest = following(range, converted.blocks);
@@ -242,9 +242,9 @@ impl Files {
         Ok(())
     }
 
-    fn begin_map(&self, inode: &Inode, blocks: u32) -> Result<Handle<'_>, Error> {
+    fn map_credits(&self, inode: &Inode, blocks: u32) -> Credits {
         let credits = Credits::blocks(self.mapper.credits(inode, blocks), self.geometry());
-        self.transactions.begin(credits.of(HandleType::MapBlocks, inode.number()))
+        credits.of(HandleType::MapBlocks, inode.number())
     }
 
     /// Where the first run of `blocks`, the last of which has the byte before `end`, goes; `None` for a hole that cannot be
@@ -267,9 +267,10 @@ impl Files {
         }
         let few = LogicalRange::new(blocks.start().get(), blocks.len().min(MAX_BLOCKS));
         let blocks = few.unwrap_or(blocks);
-        let mut handle = self.begin_map(inode, blocks.len())?;
+        let mut handle =
+            self.transactions.begin(self.map_credits(inode, blocks.len()).by(caller))?;
         let start = u64::from(blocks.start().get()) << self.geometry().block_bits;
-        let mut flags = if start >= size {
+        let flags = if start >= size {
             MapFlags::CREATE
         } else if inode.flags().contains(InodeFlags::EXTENTS) {
             MapFlags::CREATE | MapFlags::UNWRITTEN | MapFlags::PRE_IO
@@ -278,7 +279,6 @@ impl Files {
             handle.stop()?;
             return Ok(Some(found).filter(|found| found.state.place().is_some()));
         };
-        flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
         let mapped = self.mapper.map(&mut handle, inode, blocks, flags)?;
         self.store_changed(handle, inode)?;
         Ok(Some(mapped))

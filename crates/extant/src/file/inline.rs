@@ -22,7 +22,6 @@ use super::Files;
 use super::write::{Delays, privilege};
 use crate::Error;
 use crate::caller::Caller;
-use crate::delayed::Privilege;
 use crate::inode::Inode;
 use crate::mapping::MapFlags;
 use crate::page_cache::{BlockFlags, LockedFolio, PageIndex};
@@ -49,14 +48,14 @@ impl Files {
         let index = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
         let end = index(at.saturating_add(u64_from(bytes.len())));
         if delays == Delays::No && end > self.inodes.inline_capacity(inode)? {
-            return self.try_move_out(inode).map(|()| None);
+            return self.try_move_out(caller, inode).map(|()| None);
         }
         let mut handle = self.begin_store(inode, 1)?;
         if !self.inodes.make_inline(&mut handle, inode, end)? {
             handle.stop()?;
             match delays {
                 Delays::Yes => self.delay_contents(caller, inode)?,
-                Delays::No => self.try_move_out(inode)?,
+                Delays::No => self.try_move_out(caller, inode)?,
             }
             return Ok(None);
         }
@@ -111,13 +110,13 @@ impl Files {
     /// [`Error::NoSpace`], of the device; the bytes are where they were then.
     /// # Locks
     /// None may be held of rank 45 or more.
-    pub(super) fn leave_inode(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    pub(super) fn leave_inode(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
         if !inode.may_inline() && !inode.is_inline() {
             return Ok(());
         }
         while !self.inodes.forbid_inline(inode) {
             if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
-                self.move_out(inode)?;
+                self.move_out(caller, inode)?;
                 first_folio(inode).forget_look();
             } else {
                 // They are on their way.
@@ -129,22 +128,22 @@ impl Files {
 
     /// Moves the bytes into the first block at once, unless somebody has begun to. The commit waits for the block, so that
     /// they are in one place or the other after a crash.
-    fn move_out(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    fn move_out(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
         let mut attempt = 0;
         loop {
-            match self.try_move_out(inode) {
+            match self.try_move_out(caller, inode) {
                 Err(error) if error.is_no_space() => {
-                    self.wait_for_space(Privilege::Ordinary, error, &mut attempt)?
+                    self.wait_for_space(privilege(caller), error, &mut attempt)?
                 }
                 outcome => return outcome,
             }
         }
     }
 
-    fn try_move_out(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    fn try_move_out(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
         let blocks = self.mapper.credits(inode, 1) + self.journaled_blocks(inode) + 1;
         let credits = Credits::blocks(blocks, self.geometry());
-        let credits = credits.of(HandleType::WritePage, inode.number());
+        let credits = credits.of(HandleType::WritePage, inode.number()).by(caller);
         let mut handle = self.transactions.begin(credits)?;
         let folio = first_folio(inode);
         let may_stay = inode.may_inline();

@@ -66,10 +66,10 @@ impl Files {
         at: u64,
         bytes: &[u8],
     ) -> Result<usize, Error> {
-        let mut handle = self.transactions.begin(self.write_credits(inode, 1))?;
+        let mut handle = self.transactions.begin(self.write_credits(inode, 1).by(caller))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), 1, 0);
         let wanted = at..at + u64_from(bytes.len());
-        let prepared = self.prepare_placed(&mut handle, caller, inode, &folio, &wanted);
+        let prepared = self.prepare_placed(&mut handle, inode, &folio, &wanted);
         let prepared = prepared.and_then(|part| {
             self.journal_blocks(&mut handle, inode, &folio, &part)?;
             Ok(part)
@@ -96,10 +96,10 @@ impl Files {
         bytes: &[u8],
     ) -> Result<Option<usize>, Error> {
         let _invalidate = inode.invalidate.read();
-        let mut handle = self.transactions.begin(self.write_credits(inode, 1))?;
+        let mut handle = self.transactions.begin(self.write_credits(inode, 1).by(caller))?;
         let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
         let all = folio.shape().start()..folio.shape().start() + u64_from(part.end);
-        let prepared = self.prepare_placed(&mut handle, caller, inode, &folio, &all);
+        let prepared = self.prepare_placed(&mut handle, inode, &folio, &all);
         let prepared = prepared.and_then(|placed| {
             self.journal_blocks(&mut handle, inode, &folio, &placed)?;
             Ok(placed)

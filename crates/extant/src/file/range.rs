@@ -60,7 +60,7 @@ impl Files {
         if bytes.end > self.geometry().max_extent_file_bytes() {
             return Err(Error::TooLarge);
         }
-        self.leave_inode(inode)?;
+        self.leave_inode(caller, inode)?;
         self.note_written(inode, caller)?;
         if let RangeChange::Allocate { keep_size } = change {
             return self.allocate_range(caller, inode, &bytes, keep_size);
@@ -133,12 +133,11 @@ impl Files {
     ) -> Result<(), Error> {
         let mut flags = MapFlags::CREATE | MapFlags::UNWRITTEN | more;
         flags.set(MapFlags::NO_NORMALIZE, blocks.len() <= ExtentState::Unwritten.max_len());
-        flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
         let old_size = inode.size();
         let (mut rest, mut attempt) = (Some(blocks), 0);
         while let Some(range) = rest {
             let credits = Credits::blocks(self.mapper.credits(inode, range.len()), self.geometry());
-            let credits = credits.of(HandleType::MapBlocks, inode.number());
+            let credits = credits.of(HandleType::MapBlocks, inode.number()).by(caller);
             let mut handle = self.transactions.begin(credits)?;
             let mapped = match self.mapper.map(&mut handle, inode, range, flags) {
                 Err(error) if error.is_no_space() => {

@@ -39,7 +39,7 @@ impl Files {
         }
         self.fault(inode, open, offset)?;
         self.note_modified(inode, caller)?;
-        self.leave_inode_of_store(inode)?;
+        self.leave_inode_of_store(caller, inode)?;
         self.writeback.balance();
         let mut attempt = 0;
         loop {
@@ -62,9 +62,9 @@ impl Files {
     }
 
     /// Moves contents out of the inode, unless they are being cut.
-    fn leave_inode_of_store(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+    fn leave_inode_of_store(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.read();
-        self.leave_inode(inode)
+        self.leave_inode(caller, inode)
     }
 
     /// Brings the page of `offset` into memory, with what lies around it.
@@ -121,11 +121,11 @@ impl Files {
         }
         let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
         drop(folio); // a handle comes before folios
-        let credits = self.write_credits(inode, blocks);
+        let credits = self.write_credits(inode, blocks).by(caller);
         let mut handle = self.transactions.begin(credits)?;
         let Some((folio, part)) = self.folio_to_store(inode, offset)? else { return Ok(None) };
         let all = folio.shape().start()..folio.shape().start() + u64_from(part.end);
-        let prepared = self.prepare_placed(&mut handle, caller, inode, &folio, &all);
+        let prepared = self.prepare_placed(&mut handle, inode, &folio, &all);
         let stored = match prepared {
             // The transaction had room for the places of these: they stay, and another handle has to find those of the rest.
             Ok(placed) if placed.end < part.end => {

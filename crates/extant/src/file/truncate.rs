@@ -11,6 +11,7 @@ use extant_format::{FileType, InodeFlags, LogicalBlock, LogicalRange};
 
 use super::Files;
 use crate::Error;
+use crate::caller::Caller;
 use crate::inode::Inode;
 use crate::trace::Event;
 use crate::transaction::{Change, Handle, credits};
@@ -22,7 +23,12 @@ impl Files {
     /// [`Error::TooLarge`], [`Error::NotPermitted`], of the device.
     /// # Locks
     /// Takes `content`, then `invalidate`, for writing.
-    pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
+    pub(crate) fn truncate(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        size: u64,
+    ) -> Result<(), Error> {
         self.transactions.check_writable()?;
         let _content = inode.content.write();
         if inode.flags().intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
@@ -34,7 +40,7 @@ impl Files {
         self.xattrs.drop_capability(inode)?;
         let room = self.inodes.find_inline(inode)?.map(|bytes| u64_from(bytes.len()));
         if room.is_some_and(|room| size > room) {
-            self.leave_inode(inode)?;
+            self.leave_inode(caller, inode)?;
         }
         let old = inode.size();
         if size < old {

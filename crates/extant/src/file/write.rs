@@ -113,7 +113,7 @@ impl Files {
         match delays {
             Delays::Yes => self.write_delayed(caller, inode, at, bytes),
             Delays::No => {
-                self.leave_inode(inode)?;
+                self.leave_inode(caller, inode)?;
                 match self.mapper.journals_data(inode) {
                     true => self.write_journaled(caller, inode, at, bytes),
                     false => self.write_placed(caller, inode, at, bytes, last),
@@ -252,9 +252,10 @@ impl Files {
         bytes: &[u8],
         last: &mut Option<Arc<Folio>>,
     ) -> Result<usize, Error> {
-        let (mut handle, folio) = self.begin_with_folio(inode, at, bytes.len(), last.take())?;
+        let (mut handle, folio) =
+            self.begin_with_folio(caller, inode, at, bytes.len(), last.take())?;
         let bytes_wanted = at..at + u64_from(bytes.len());
-        let part = match self.prepare_placed(&mut handle, caller, inode, &folio, &bytes_wanted) {
+        let part = match self.prepare_placed(&mut handle, inode, &folio, &bytes_wanted) {
             Ok(part) => part,
             Err(error) => {
                 handle.stop()?;
@@ -303,6 +304,7 @@ impl Files {
     /// it. A handle comes before folios, so the folio may be dropped meanwhile; then it begins again.
     fn begin_with_folio(
         &self,
+        caller: &Caller,
         inode: &Inode,
         at: u64,
         len: usize,
@@ -314,7 +316,7 @@ impl Files {
                 Arc::clone(new.folio())
             });
             let blocks = u32::try_from(folio.shape().blocks()).unwrap_or(u32::MAX);
-            let handle = self.transactions.begin(self.write_credits(inode, blocks))?;
+            let handle = self.transactions.begin(self.write_credits(inode, blocks).by(caller))?;
             match inode.pages.lock(folio) {
                 Some(folio) => return Ok((handle, folio)),
                 None => handle.stop()?,
@@ -330,7 +332,6 @@ impl Files {
     pub(super) fn prepare_placed(
         &self,
         handle: &mut Handle<'_>,
-        caller: &Caller,
         inode: &Arc<Inode>,
         folio: &LockedFolio,
         bytes: &Range<u64>,
@@ -338,7 +339,7 @@ impl Files {
         let part = folio.shape().part_of(bytes);
         let mut placed_to = bytes.start;
         let prepared = self.prepare(inode, folio, &part, |range| {
-            let mapped = self.place(handle, caller, inode, range)?;
+            let mapped = self.place(handle, inode, range)?;
             placed_to = u64::from(mapped.blocks.end()) << self.geometry().block_bits;
             Ok(mapped)
         });
@@ -369,14 +370,12 @@ impl Files {
     pub(super) fn place(
         &self,
         handle: &mut Handle<'_>,
-        caller: &Caller,
         inode: &Arc<Inode>,
         range: LogicalRange,
     ) -> Result<Mapped, Error> {
         let range = LogicalRange::single(range.start());
         let mut flags = MapFlags::CREATE;
         flags.set(MapFlags::UNWRITTEN, self.unwritten_until_done);
-        flags.set(MapFlags::ROOT_BLOCKS, caller.privileged);
         let credits = self.mapper.credits(inode, range.len()) + self.journaled_blocks(inode);
         handle.ensure_credits(credits, 0)?;
         let mapped = self.mapper.map(handle, inode, range, flags)?;

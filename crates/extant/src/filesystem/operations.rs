@@ -130,9 +130,14 @@ impl Volume {
     }
 
     /// Cuts or grows a file.
-    pub(crate) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> Result<(), Error> {
+    pub(crate) fn truncate(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        size: u64,
+    ) -> Result<(), Error> {
         let _gate = self.gate.read();
-        self.files.truncate(inode, size)
+        self.files.truncate(caller, inode, size)
     }
 
     /// Changes what a range of a file is.

@@ -92,7 +92,7 @@ fn who_changes_a_file_waits_for_those_who_look_at_it() {
     let Some(image) = image(&[]) else { return };
     let operations: &[(&str, Operation)] = &[
         ("write", |s| drop(s.volume.write_file(ROOT, &s.file, Some(0), b"x"))),
-        ("truncate", |s| drop(s.volume.truncate(&s.file, 5))),
+        ("truncate", |s| drop(s.volume.truncate(&Caller::ROOT, &s.file, 5))),
         ("chmod", |s| {
             let change = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
             drop(s.volume.set_attributes(ROOT, &s.file, &change));
@@ -182,7 +182,7 @@ fn folios_are_filled_and_dropped_one_after_the_other() {
     let read = || drop(stage.volume.read_file(&stage.file, &open, 0, &mut [0; 100]));
     assert!(waits(read, || drop(guard)), "a read does not wait for a cut");
     let operations: &[(&str, Operation)] = &[
-        ("truncate", |s| drop(s.volume.truncate(&s.file, 5))),
+        ("truncate", |s| drop(s.volume.truncate(&Caller::ROOT, &s.file, 5))),
         ("evict", |s| drop(s.volume.files.evict(&s.file))),
         ("give up", |s| {
             let _content = s.file.content.write();
@@ -284,7 +284,7 @@ fn unmount_waits_for_changes_and_changes_for_unmount() {
         &|| volume.close_file(&file, false),
         &|| volume.release(&file),
         &|| drop(volume.write_file(ROOT, &file, None, b"bytes")),
-        &|| drop(volume.truncate(&file, 2)),
+        &|| drop(volume.truncate(&Caller::ROOT, &file, 2)),
         &|| drop(volume.sync_file(&file, &volume.open_file(&file, false).unwrap(), false)),
         &|| drop(volume.sync_all()),
         &|| drop(volume.tick()),

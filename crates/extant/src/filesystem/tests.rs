@@ -54,7 +54,7 @@ fn a_file_grows_and_is_read_back() {
         let mut back = vec![0; 4096];
         volume.read_file(&inode, &open, 4096 * 100, &mut back).unwrap();
         assert_eq!(back, chunk);
-        volume.truncate(&inode, 5).unwrap();
+        volume.truncate(&Caller::ROOT, &inode, 5).unwrap();
         volume.write_file(&Caller::ROOT, &inode, Some(1 << 20), &chunk).unwrap();
         volume.close_file(&inode, true);
         volume.unmount().unwrap();
@@ -78,7 +78,7 @@ impl Steps {
 fn exercise(volume: &super::Volume, number: u32, seed: u64, steps: u32) {
     let inode = volume.inode(InodeNumber::new(number).unwrap()).unwrap();
     let open = volume.open_file(&inode, true).unwrap();
-    volume.truncate(&inode, 0).unwrap();
+    volume.truncate(&Caller::ROOT, &inode, 0).unwrap();
     let (mut model, mut random) = (Vec::<u8>::new(), Steps(seed));
     for step in 0..steps {
         match random.next(10) {
@@ -100,7 +100,7 @@ fn exercise(volume: &super::Volume, number: u32, seed: u64, steps: u32) {
             }
             6 => {
                 let size = usize::try_from(random.next(3 << 20)).unwrap();
-                volume.truncate(&inode, u64_from(size)).unwrap();
+                volume.truncate(&Caller::ROOT, &inode, u64_from(size)).unwrap();
                 model.resize(size, 0);
             }
             7 => volume.sync_file(&inode, &open, random.next(2) == 0).unwrap(),

@@ -215,7 +215,7 @@ impl File {
     /// # Errors
     /// [`Error::TooLarge`], of the device.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
-        self.filesystem.volume.truncate(&self.handle.inode, size)
+        self.filesystem.volume.truncate(&self.caller, &self.handle.inode, size)
     }
 
     /// Changes what the `len` bytes from `offset` on are: allocates, punches, zeroes, takes out or pushes in.

@@ -14,7 +14,7 @@ use crate::trace::{self, Event, MappedFlags};
 
 impl From<MapFlags> for trace::MapFlags {
     fn from(flags: MapFlags) -> Self {
-        Self((flags - (MapFlags::ROOT_BLOCKS | MapFlags::GROWING)).bits())
+        Self((flags - MapFlags::GROWING).bits())
     }
 }
 

@@ -31,8 +31,6 @@ bitflags! {
         const ZERO = 0x200;
         /// The caller submits the data itself.
         const IO_SUBMIT = 0x400;
-        /// The caller may use the blocks kept for root.
-        const ROOT_BLOCKS = 0x0100_0000;
         /// The file is open and goes on growing: set more aside for it than the kernel would. Not one of its flags.
         const GROWING = 0x0200_0000;
         /// Note nothing in memory beyond the blocks asked for: the caller holds neither `content` nor `invalidate`.

@@ -307,8 +307,6 @@ impl Mapper {
             NodeSpace::Promised
         } else if flags.contains(MapFlags::METADATA_NOFAIL) {
             NodeSpace::Reserved
-        } else if flags.contains(MapFlags::ROOT_BLOCKS) {
-            NodeSpace::Root
         } else {
             NodeSpace::Free
         };
@@ -447,6 +445,5 @@ pub(super) fn allocation_flags(inode: &Inode, flags: MapFlags) -> AllocationFlag
     wanted.set(AllocationFlags::HINT_NOPREALLOC, flags.contains(MapFlags::NO_NORMALIZE));
     wanted.set(AllocationFlags::DELALLOC_RESERVED, flags.contains(MapFlags::DELALLOC_RESERVED));
     wanted.set(AllocationFlags::USE_RESERVED, flags.contains(MapFlags::METADATA_NOFAIL));
-    wanted.set(AllocationFlags::USE_ROOT_BLOCKS, flags.contains(MapFlags::ROOT_BLOCKS));
     wanted
 }

@@ -94,7 +94,7 @@ impl Namespace {
             }
             plan.record.set_device(major, minor);
         }
-        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
+        self.transact(caller, Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 1)?;
             self.give_name(handle, &plan, dir, name, &inode)?;
             Ok(inode)
@@ -118,7 +118,7 @@ impl Namespace {
         let name = self.new_name(caller, dir, name)?;
         self.check_subdirectories(dir)?;
         let plan = self.plan(caller, dir, name, mode & 0o1777 | FileType::Directory.mode_bits())?;
-        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
+        self.transact(caller, Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 2)?;
             if let Err(error) = self.init_directory(handle, &inode, dir.number()) {
                 self.give_up(handle, &inode)?;
@@ -163,7 +163,7 @@ impl Namespace {
             plan.record.block[..target.len()].copy_from_slice(target);
             plan.record.size = u64::try_from(target.len()).unwrap_or(0);
         }
-        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
+        self.transact(caller, Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 1)?;
             if !is_fast && let Err(error) = self.write_link(handle, &inode, target) {
                 self.give_up(handle, &inode)?;
@@ -188,7 +188,7 @@ impl Namespace {
         let _content = dir.content.read();
         self.check_addition(dir, caller)?;
         let plan = self.plan(caller, dir, b"", mode & 0o7777 | FileType::Regular.mode_bits())?;
-        self.transact(Deed::Make(&plan), is_sync(dir), |handle| {
+        self.transact(caller, Deed::Make(&plan), is_sync(dir), |handle| {
             let inode = self.spawn(handle, &plan, 0)?;
             inode.linkable.store(true, Ordering::Release);
             self.orphans.add(handle, &inode)?;
@@ -229,6 +229,7 @@ impl Namespace {
         }
         check_project(dir, inode)?;
         self.transact(
+            caller,
             Deed::Change(dir, credits::DATA + credits::INDEX_EXTRA + 1),
             is_sync(dir),
             |handle| {

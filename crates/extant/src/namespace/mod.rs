@@ -265,6 +265,7 @@ impl Namespace {
     /// The caller holds content locks, and nothing after them.
     fn transact<R>(
         &self,
+        caller: &Caller,
         deed: Deed<'_>,
         sync: bool,
         mut operation: impl FnMut(&mut Handle<'_>) -> Result<R, Error>,
@@ -283,7 +284,7 @@ impl Namespace {
         };
         let mut attempt = 0;
         loop {
-            let mut handle = self.transactions.begin(credits)?;
+            let mut handle = self.transactions.begin(credits.by(caller))?;
             if sync {
                 handle.set_sync();
             }

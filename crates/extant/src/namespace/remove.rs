@@ -41,13 +41,14 @@ impl Namespace {
         let (tracer, ino) = (self.transactions.tracer(), victim.number());
         let (size, parent) = (victim.size(), dir.number());
         tracer.emit(|| Event::UnlinkEnter { ino, size, parent });
-        let outcome = self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
-            self.remove_entry(handle, dir, found.at)?;
-            self.touch(handle, dir)?;
-            self.lose_name(handle, &victim)?;
-            self.note_name(handle, Naming::Unlinked, (dir, name), &victim);
-            Ok(())
-        });
+        let outcome =
+            self.transact(caller, Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
+                self.remove_entry(handle, dir, found.at)?;
+                self.touch(handle, dir)?;
+                self.lose_name(handle, &victim)?;
+                self.note_name(handle, Naming::Unlinked, (dir, name), &victim);
+                Ok(())
+            });
         let ret = outcome.as_ref().err().map_or(0, |error| -error.errno().0);
         tracer.emit(|| Event::UnlinkExit { ino, ret });
         outcome?;
@@ -77,7 +78,7 @@ impl Namespace {
         if !self.has_no_names(&victim)? {
             return Err(Error::NotEmpty);
         }
-        self.transact(Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
+        self.transact(caller, Deed::Change(dir, credits::DATA), is_sync(dir), |handle| {
             handle.note(Change::Unrecorded(Ineligible::Unrecordable));
             self.remove_entry(handle, dir, found.at)?;
             self.drop_link(dir);

@@ -172,6 +172,7 @@ impl Namespace {
         let blocks =
             2 * credits::DATA + credits::INDEX_EXTRA + 2 + plan.as_ref().map_or(0, Plan::credits);
         self.transact(
+            caller,
             Deed::Change(old.dir, blocks),
             is_sync(old.dir) || is_sync(new_dir),
             |handle| {
@@ -274,6 +275,7 @@ impl Namespace {
         let _inodes = self.lock_inodes([Some(old), Some(new)])?;
         let blocks = 2 * credits::DATA + 2 * credits::INDEX_EXTRA + 2;
         self.transact(
+            caller,
             Deed::Change(old.dir, blocks),
             is_sync(old.dir) || is_sync(new.dir),
             |handle| {

@@ -4,6 +4,7 @@
 
 use extant_format::{Geometry, InodeNumber};
 
+use crate::caller::Caller;
 use crate::trace::HandleType;
 
 /// What a handle asks the journal for.
@@ -19,6 +20,8 @@ pub(crate) struct Credits {
     pub(crate) kind: HandleType,
     /// For which inode, if it is for one.
     pub(crate) inode: Option<InodeNumber>,
+    /// Whether what it allocates may come from root's reserve.
+    pub(crate) privileged: bool,
 }
 
 /// An xattr block, its bitmap, its descriptor, the inode, the superblock and one to spare.
@@ -47,6 +50,11 @@ impl Credits {
     /// The same for work of this kind on the volume.
     pub(crate) fn of_volume(self, kind: HandleType) -> Self {
         Self { kind, inode: None, ..self }
+    }
+
+    /// The same in the name of a caller.
+    pub(crate) fn by(self, caller: &Caller) -> Self {
+        Self { privileged: caller.privileged, ..self }
     }
 
     /// The same with `reserved` blocks set aside.

@@ -20,6 +20,7 @@ use super::credits::Credits;
 use super::data::{JournaledData, Zeros};
 use super::journal::JournalState;
 use crate::Error;
+use crate::delayed::Privilege;
 use crate::report::Ineligible;
 use crate::sync::{Held, ReadGuard};
 use crate::trace::{Event, HandleType};
@@ -87,6 +88,7 @@ pub(crate) struct Handle<'t> {
     credits: u32,
     revokes: u32,
     kind: HandleType,
+    privileged: bool,
     /// Blocks asked for at first, and when, for events.
     asked: (u32, Duration),
     changes: Changes,
@@ -139,6 +141,7 @@ impl<'t> Handle<'t> {
             credits,
             revokes,
             kind,
+            privileged: false,
             asked: (credits, start),
             changes: Changes::default(),
             reserved,
@@ -146,6 +149,11 @@ impl<'t> Handle<'t> {
             has_changed: false,
             rank: Some(rank),
         }
+    }
+
+    pub(super) fn with_privilege(mut self, privileged: bool) -> Self {
+        self.privileged = privileged;
+        self
     }
 
     /// As if another thread had it: a thread has one handle at most, as a second might have to wait for the first.
@@ -163,6 +171,14 @@ impl<'t> Handle<'t> {
     /// Whether there is a journal; without one every change goes home by itself.
     pub(crate) fn is_journaled(&self) -> bool {
         self.transactions.is_journaled()
+    }
+
+    /// In whose name it allocates: a caller with privilege may have root's reserve for whatever the work needs, be it data,
+    /// tree nodes, directory blocks or attributes.
+    ///
+    /// Source: kernel `ext4_has_free_clusters`, which asks the task.
+    pub(crate) fn privilege(&self) -> Privilege {
+        if self.privileged { Privilege::Root } else { Privilege::Ordinary }
     }
 
     /// How many more blocks it may change.

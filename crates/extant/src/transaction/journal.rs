@@ -137,7 +137,7 @@ impl Transactions {
 
     pub(super) fn tell_start(&self, credits: Credits) {
         self.tracer().emit(|| {
-            let Credits { blocks, revokes, reserved, kind, inode } = credits;
+            let Credits { blocks, revokes, reserved, kind, inode, .. } = credits;
             let (rsv_blocks, revoke_creds) = (reserved, revokes);
             match inode {
                 None => Event::JournalStartSb { blocks, rsv_blocks, revoke_creds, kind },
@@ -166,14 +166,8 @@ impl Transactions {
             if !waits {
                 self.tell_start(credits);
             }
-            return Ok(Some(Handle::new(
-                self,
-                TransactionId(0),
-                None,
-                reserved,
-                rank,
-                credits.kind,
-            )));
+            let handle = Handle::new(self, TransactionId(0), None, reserved, rank, credits.kind);
+            return Ok(Some(handle.with_privilege(credits.privileged)));
         };
         drop(Held::new(Rank::Handle)); // nothing is held that a commit may wait for
         let request = HandleRequest {
@@ -197,7 +191,8 @@ impl Transactions {
                     if !waits {
                         self.tell_start(credits);
                     }
-                    return Ok(Some(Handle::new(self, tid, ticket, reserved, rank, credits.kind)));
+                    let handle = Handle::new(self, tid, ticket, reserved, rank, credits.kind);
+                    return Ok(Some(handle.with_privilege(credits.privileged)));
                 }
                 Begin::Refused(error) => return Err(self.refusal(error)),
                 _ if !waits => return Ok(None),

@@ -87,11 +87,8 @@ impl Xattrs {
         self.check_change(inode, key, caller)?;
         let how = if value.is_none() { SetHow::Replace } else { how };
         let begin = || {
-            self.transactions.begin(self.credits(
-                inode,
-                value.map_or(0, <[u8]>::len),
-                how == SetHow::Create,
-            ))
+            let len = value.map_or(0, <[u8]>::len);
+            self.transactions.begin(self.credits(inode, len, how == SetHow::Create).by(caller))
         };
         if let Some(kind) = AclKind::of(key.index) {
             let acl = value.map(Acl::from_wire).transpose()?.flatten();

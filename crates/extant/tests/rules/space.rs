@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use extant::{Caller, DataMode, Errno, Filesystem, MountOptions, RangeChange};
+use extant::{Caller, DataMode, Errno, Error, File, Filesystem, MountOptions, RangeChange};
 use extant_device::MemoryDevice;
 
 use crate::world::{World, mount, open, read};
@@ -101,6 +101,47 @@ fn d10_5_only_root_has_what_is_kept_for_root() {
         assert_eq!(allocated.unwrap_err().errno(), Errno::NOSPC);
         assert!(fs.statfs().free_blocks > 1600);
         assert_eq!(open(&fs, "/roots").write_at(&[9; 100 << 10], 0).unwrap(), 100 << 10);
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
+    }
+}
+
+/// It is root's for whatever needs a block: directories, links, attributes, bytes that leave their inode (D10.4).
+#[test]
+fn d10_5_root_has_it_for_metadata_and_for_contents_of_inodes() {
+    let world = World::new("reserve-metadata");
+    let options = ["-b", "1024", "-m", "20", "-O", "inline_data"];
+    let Some(image) = world.mkfs(8, &options) else { return };
+    for delayed in [true, false] {
+        let device = Arc::new(image.snapshot());
+        let fs = mount(&device, MountOptions::new().delayed_allocation(delayed)).unwrap();
+        for name in ["/written", "/allocated", "/grown"] {
+            open(&fs, name).write_at(b"hello", 0).unwrap();
+        }
+        let user = |name: &str| open(&fs, name).for_caller(&Caller::user(1000, 1000));
+        let full = user("/his");
+        (0..).find(|n| full.write_at(&[7; 1024], n << 10).is_err());
+        fs.sync_all().unwrap();
+        (0..).find(|n| full.write_at(&[7; 1024], (16 << 20) + (n << 10)).is_err());
+        fs.sync_all().unwrap();
+        let change = RangeChange::Allocate { keep_size: true };
+        type Way<'w> = (&'w str, &'w dyn Fn(&File) -> Result<(), Error>);
+        let ways: [Way<'_>; 3] = [
+            ("/written", &|file| file.write_at(&[7; 1024], 1024).map(drop)),
+            ("/allocated", &|file| file.change_range(change, 0, 1024)),
+            ("/grown", &|file| file.set_len(1 << 20)),
+        ];
+        for (name, way) in ways {
+            assert_eq!(way(&user(name)).unwrap_err().errno(), Errno::NOSPC, "{name}");
+            assert_eq!(read(&fs, name).unwrap(), b"hello");
+            way(&open(&fs, name)).unwrap();
+            assert_eq!(read(&fs, name).unwrap()[..5], *b"hello");
+        }
+        for n in 0..20 {
+            fs.create_dir(format!("/{n:0200}")).unwrap();
+            fs.symlink(vec![b'l'; 800], format!("/{n:0200}/link")).unwrap();
+            fs.set_xattr(format!("/{n:0200}/link"), "trusted.a", vec![b'x'; 600]).unwrap();
+        }
         fs.unmount().unwrap();
         world.e2fsck(&device).unwrap();
     }

@@ -83,7 +83,7 @@ impl IndirectMap<'_> {
         let array_flags = if flags.contains(MapFlags::DELALLOC_RESERVED) {
             AllocationFlags::MAP_OF_RESERVED
         } else {
-            data_flags & AllocationFlags::USE_ROOT_BLOCKS
+            AllocationFlags::empty()
         };
         let mut request = AllocationRequest {
             inode: self.inode.number(),
