@@ -125,3 +125,23 @@ fn a_wrong_script_is_told_by_line() {
     fails(["trace", "/no/script", image.to_str().unwrap()], 2, "/no/script: no such file");
     assert!(!extant(["trace", script.to_str().unwrap()]).status.success());
 }
+
+/// By the names of the kernel's files.
+#[test]
+fn counters_are_told_at_the_end() {
+    let (_scratch, image, script) = prepared("trace-counters");
+    std::fs::write(&script, "open a create\nwrite a 0 40K\n").unwrap();
+    let text = trace(&script, &image, &["--counters"]);
+    let told = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("# {name}: ")));
+    let block = 1024; // what mke2fs takes for so small a volume
+    assert_eq!(told("delayed_allocation_blocks").unwrap(), (40 * 1024 / block).to_string());
+    assert_eq!(told("mb_stats/reqs"), Some("0"));
+    assert!(told("lifetime_write_kbytes").unwrap().parse::<u64>().unwrap() > 0);
+    let json = trace(&script, &image, &["--counters", "--format", "json"]);
+    let last: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!(last["counters"]["delayed_allocation_blocks"], 40);
+    let chrome: Value =
+        serde_json::from_str(&trace(&script, &image, &["--counters", "--format", "chrome"]))
+            .unwrap();
+    assert_eq!(chrome["otherData"], last["counters"]);
+}

@@ -149,7 +149,7 @@ fn read_only(file: &File, letters: &[u8]) -> Result<u64, Error> {
 }
 
 fn small_cache() -> MountOptions {
-    MountOptions::new().cache_bytes(1 << 20).dirty_ratio(1, 2)
+    MountOptions::new().cache_bytes(1 << 20).dirty_background_ratio(1).dirty_ratio(2)
 }
 
 fn immediate() -> MountOptions {

@@ -31,13 +31,29 @@ pub fn mount_options(words: &str) -> Result<MountOptions, UnknownOption> {
             "data=ordered" => options.data_mode(DataMode::Ordered),
             "data=writeback" => options.data_mode(DataMode::Writeback),
             "noatime" | "no_prefetch_block_bitmaps" | "defaults" => options,
-            _ => match word.strip_prefix("commit=").and_then(|seconds| seconds.parse().ok()) {
-                Some(seconds) => options.commit_interval(Duration::from_secs(seconds)),
-                None => return Err(UnknownOption(word.to_owned())),
-            },
+            _ => with_number(options, word).ok_or_else(|| UnknownOption(word.to_owned()))?,
         };
     }
     Ok(options)
+}
+
+/// An option with a number behind its name; those of dirty data are the kernel's under `/proc/sys/vm`, for this mount's cache.
+fn with_number(options: MountOptions, word: &str) -> Option<MountOptions> {
+    let (name, number) = word.split_once('=')?;
+    let number: u64 = number.parse().ok()?;
+    let time = || Some(Duration::from_millis(number.checked_mul(10)?));
+    Some(match name {
+        "commit" => options.commit_interval(Duration::from_secs(number)),
+        "dirty_background_ratio" => options.dirty_background_ratio(percent(number)?),
+        "dirty_ratio" => options.dirty_ratio(percent(number)?),
+        "dirty_expire_centisecs" => options.dirty_expire(time()?),
+        "dirty_writeback_centisecs" => options.dirty_writeback(time()?),
+        _ => return None,
+    })
+}
+
+fn percent(number: u64) -> Option<u8> {
+    u8::try_from(number).ok().filter(|percent| *percent <= 100)
 }
 
 #[cfg(test)]
@@ -50,6 +66,12 @@ mod tests {
             mount_options("").is_ok()
                 && mount_options("nodelalloc,commit=60,data=writeback").is_ok()
         );
-        assert_eq!(mount_options("commit=x").unwrap_err(), UnknownOption("commit=x".to_owned()));
+        assert!(
+            mount_options("dirty_background_ratio=5,dirty_ratio=100,dirty_expire_centisecs=300")
+                .is_ok()
+        );
+        for wrong in ["commit=x", "commit", "dirty_ratio=101", "dirty_expire_centisecs=-1", "x=1"] {
+            assert_eq!(mount_options(wrong).unwrap_err(), UnknownOption(wrong.to_owned()));
+        }
     }
 }

@@ -161,15 +161,32 @@ impl MountOptions {
         Self { commit_interval: interval, ..self }
     }
 
-    /// Shares of the cache, in percent, that dirty data may fill: from `background` on it is written back at the next
-    /// tick (`dirty_background_ratio`, 10), from `limit` on writers help (`dirty_ratio`, 20). The kernel's defaults leave
-    /// room for everything else that wants memory; a program whose cache is for writing alone may fill more of it.
+    /// The share of the cache, in percent, from which on dirty data is written back at the next tick
+    /// (`dirty_background_ratio`, 10). If it does not lie below [`Self::dirty_ratio`], half of that.
     #[must_use]
-    pub fn dirty_ratio(self, background: u8, limit: u8) -> Self {
-        let limit = u64::from(limit.clamp(1, 100));
-        // As the kernel: a background share at or above the limit is half of it.
-        let background = if u64::from(background) < limit { background.into() } else { limit / 2 };
-        Self { dirty_background_percent: background, dirty_percent: limit, ..self }
+    pub fn dirty_background_ratio(self, percent: u8) -> Self {
+        Self { dirty_background_percent: percent.min(100).into(), ..self }
+    }
+
+    /// The share of the cache, in percent, from which on writers help to write dirty data back (`dirty_ratio`, 20). The
+    /// kernel's default leaves room for everything else that wants memory; a program whose cache is for writing alone may
+    /// fill more of it.
+    #[must_use]
+    pub fn dirty_ratio(self, percent: u8) -> Self {
+        Self { dirty_percent: percent.clamp(1, 100).into(), ..self }
+    }
+
+    /// How long data may stay dirty before a tick writes it back (`dirty_expire_centisecs`, 30 s).
+    #[must_use]
+    pub fn dirty_expire(self, age: Duration) -> Self {
+        Self { dirty_expire: age, ..self }
+    }
+
+    /// How often ticks look for data that is dirty for so long (`dirty_writeback_centisecs`, 5 s); zero: never, and it is
+    /// written when there is too much of it, or when somebody syncs.
+    #[must_use]
+    pub fn dirty_writeback(self, interval: Duration) -> Self {
+        Self { dirty_interval: interval, ..self }
     }
 
     /// Memory for cached file bytes; at least one mebibyte.

@@ -31,6 +31,9 @@ use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
 use crate::xattr::Xattrs;
 
+/// How often to look whether something is due: commits and background writeback do not wait for the flusher's interval.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How much of the cache's memory there is for each inode in memory.
 const BYTES_PER_INODE: u64 = 16 << 10;
 
@@ -240,15 +243,14 @@ impl Volume {
 
     /// Does what is due by the clock, and says when to call again.
     pub(crate) fn tick(&self) -> Result<Duration, Error> {
-        let wake = Duration::from_secs(1).min(self.options.dirty_interval);
-        let Some(_gate) = self.gate.try_read() else { return Ok(wake) };
+        let Some(_gate) = self.gate.try_read() else { return Ok(TICK) };
         self.writeback.tick();
         if let Some(tid) = self.transactions.commit_due() {
             self.transactions.commit(tid)?;
         }
         self.transactions.bring_home_for_fast_commits()?;
         self.reclaim();
-        Ok(wake)
+        Ok(TICK)
     }
 
     /// Keeps metadata and inodes in memory within bounds.

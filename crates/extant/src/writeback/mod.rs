@@ -119,6 +119,7 @@ pub(crate) struct Writeback {
     background_bytes: u64,
     limit_bytes: u64,
     expire: Duration,
+    interval: Duration,
 }
 
 impl Writeback {
@@ -131,6 +132,9 @@ impl Writeback {
         options: &MountOptions,
     ) -> Arc<Self> {
         let share = |percent: u64| options.cache_bytes / 100 * percent;
+        // As the kernel's `domain_dirty_limits`: the flusher has to begin before writers must.
+        let (background, limit) = (options.dirty_background_percent, options.dirty_percent);
+        let background = if background < limit { share(background) } else { share(limit) / 2 };
         Arc::new_cyclic(|own| Self {
             own: Weak::clone(own),
             transactions,
@@ -140,9 +144,10 @@ impl Writeback {
             queue: Mutex::new(Rank::Leaf, Queue::default()),
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
             cache_bytes: options.cache_bytes,
-            background_bytes: share(options.dirty_background_percent),
-            limit_bytes: share(options.dirty_percent),
+            background_bytes: background,
+            limit_bytes: share(limit),
             expire: options.dirty_expire,
+            interval: options.dirty_interval,
         })
     }
 
@@ -198,11 +203,14 @@ impl Writeback {
         }
     }
 
-    /// What is due by the clock: data older than its time, or more than the background limit.
+    /// What is due by the clock: data older than its time, for which it looks once an interval (D18.4), or more than the
+    /// background limit.
     pub(crate) fn tick(&self) {
         let now = self.transactions.clock().monotonic();
-        let old = core::iter::from_fn(|| self.pop(|since| since + self.expire <= now));
-        self.write_in_background(old, Purpose::Age);
+        if self.queue.lock().is_time_to_look(now, self.interval) {
+            let old = core::iter::from_fn(|| self.pop(|since| since + self.expire <= now));
+            self.write_in_background(old, Purpose::Age);
+        }
         if self.account.dirty_bytes() > self.background_bytes {
             self.write_oldest_until(self.background_bytes);
         }

@@ -11,6 +11,8 @@ use crate::inode::Inode;
 pub(super) struct Queue {
     inodes: BTreeMap<(Duration, u64), Arc<Inode>>,
     next: u64,
+    /// When somebody is to look for old data again.
+    look_at: Duration,
 }
 
 impl Queue {
@@ -28,6 +30,17 @@ impl Queue {
         let oldest = self.inodes.first_entry()?;
         let since = oldest.key().0;
         due(since).then(|| (since, oldest.remove()))
+    }
+
+    /// Whether it is time to look for old data, if that is done once an `interval`; never, if that is zero.
+    ///
+    /// Source: kernel `wb_check_old_data_flush`.
+    pub(super) fn is_time_to_look(&mut self, now: Duration, interval: Duration) -> bool {
+        let looks = !interval.is_zero() && now >= self.look_at;
+        if looks {
+            self.look_at = now + interval;
+        }
+        looks
     }
 
     /// How many.

@@ -1,8 +1,9 @@
 //! What is due by the clock is done by a tick, and not before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use extant::{Error, MountOptions};
+use extant::{Error, Filesystem, MountOptions};
 use extant_device::MemoryDevice;
 
 use crate::world::{StillClock, World, mount, mount_at, open, read, write};
@@ -29,4 +30,79 @@ fn a_tick_commits_what_is_older_than_the_interval_and_writes_back_what_is_older_
     clock.advance(5);
     fs.tick().unwrap();
     assert_eq!(now(&device).unwrap(), [7; 5000]);
+}
+
+/// Blocks that wait for their place.
+fn dirty_blocks(fs: &Filesystem) -> u64 {
+    fs.kernel_counters().delayed_allocation_blocks
+}
+
+#[test]
+fn d18_4_old_data_is_looked_for_once_an_interval() {
+    let world = World::new("age");
+    let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
+    let knobs = |expire, interval| {
+        MountOptions::new()
+            .dirty_expire(Duration::from_secs(expire))
+            .dirty_writeback(Duration::from_secs(interval))
+    };
+    // (knobs, the second at which data that was written at second 1 goes out)
+    for (options, expected) in [
+        (MountOptions::new(), Some(35)),
+        (knobs(30, 1), Some(31)),
+        (knobs(3, 2), Some(4)),
+        (knobs(0, 7), Some(7)),
+        (knobs(3, 0), None),
+    ] {
+        let (device, clock) = (Arc::new(image.snapshot()), Arc::<StillClock>::default());
+        let fs = mount_at(&device, options, &clock).unwrap();
+        fs.tick().unwrap(); // looks first
+        clock.advance(1);
+        write(&open(&fs, "/f"), &[7; 5000], 0);
+        let written = (2..60).find(|_| {
+            clock.advance(1);
+            fs.tick().unwrap();
+            dirty_blocks(&fs) == 0
+        });
+        assert_eq!(written, expected);
+    }
+}
+
+/// D18.1: shares of the cache. Below the background share nothing is written before its time; above it a tick writes; above
+/// the limit no writer goes on before it has written down to the background share.
+#[test]
+fn d18_1_ticks_keep_to_the_background_share_and_writers_to_the_limit() {
+    let world = World::new("shares");
+    let Some(image) = world.mkfs(32, &["-b", "4096"]) else { return };
+    let (device, clock) = (Arc::new(image), Arc::<StillClock>::default());
+    let options =
+        MountOptions::new().cache_bytes(16 << 20).dirty_background_ratio(25).dirty_ratio(50);
+    let fs = mount_at(&device, options, &clock).unwrap();
+    let file = open(&fs, "/f");
+    let blocks = |percent: u64| (16 << 20) / 4096 * percent / 100;
+    let piece = [7; 64 << 10];
+    let write_to = |percent: u64, from: u64| {
+        let mut at = from;
+        while dirty_blocks(&fs) + 16 <= blocks(percent) {
+            write(&file, &piece, at);
+            at += 64 << 10;
+        }
+        at
+    };
+    let end = write_to(24, 0);
+    fs.tick().unwrap();
+    assert_eq!(dirty_blocks(&fs) * 4096, end);
+    let end = write_to(48, end);
+    assert_eq!(dirty_blocks(&fs) * 4096, end, "no writer had to help");
+    fs.tick().unwrap();
+    assert!(dirty_blocks(&fs) <= blocks(25), "a tick wrote down to the background share");
+    let (mut at, mut most) = (end, 0);
+    while at < 24 << 20 {
+        write(&file, &piece, at);
+        at += 64 << 10;
+        most = most.max(dirty_blocks(&fs));
+    }
+    assert!((blocks(45)..=blocks(50) + 16).contains(&most), "{most} of {}", blocks(100));
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
 }

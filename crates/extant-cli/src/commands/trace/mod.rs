@@ -2,6 +2,7 @@
 //!
 //! The image is not changed unless `--write` says so: the script runs on a view whose changes stay in memory.
 
+mod counters;
 mod explain;
 mod print;
 mod record;
@@ -16,6 +17,7 @@ use extant_script::{Operation, Script, Target, Volume, mount_options};
 
 use crate::failure::{self, OnlyReadable, Usage};
 use crate::{values, volume};
+use print::Trace;
 use record::Recorder;
 
 /// Replay a script of file operations on an image, and print what the engine does, as the kernel's tracepoints would
@@ -35,6 +37,9 @@ pub struct TraceArgs {
     /// Say for each event why it happened, and which function of the kernel decides it
     #[arg(long)]
     explain: bool,
+    /// At the end, print the counters that the kernel has in /sys/fs/ext4 and /proc/fs/ext4
+    #[arg(long)]
+    counters: bool,
     /// Mount options, as nodelalloc,data=writeback; they come after the script's own
     #[arg(short, long, default_value = "")]
     options: String,
@@ -110,12 +115,17 @@ pub fn run(args: &TraceArgs, out: &mut dyn Write) -> anyhow::Result<()> {
             Ok(_) => {}
         }
     }
+    let counters = args.counters.then(|| counters::named(&volume.filesystem.kernel_counters()));
     volume.unmount().context("unmounting")?;
-    let records = recorder.take();
+    let trace = Trace {
+        records: recorder.take(),
+        explained: args.explain,
+        counters: counters.unwrap_or_default(),
+    };
     match args.format {
-        Format::Ftrace => print::ftrace(&records, args.explain, out),
-        Format::Json => print::json(&records, args.explain, out),
-        Format::Chrome => print::chrome(&records, args.explain, out),
+        Format::Ftrace => print::ftrace(&trace, out),
+        Format::Json => print::json(&trace, out),
+        Format::Chrome => print::chrome(&trace, out),
     }
 }
 

@@ -10,6 +10,16 @@ use serde_json::{Map, Value, json};
 use super::explain::explain;
 use super::record::{Record, What};
 
+/// What is printed.
+pub struct Trace {
+    /// What happened, in order.
+    pub records: Vec<Record>,
+    /// Whether each event is to be explained.
+    pub explained: bool,
+    /// Counters at the end, if they are wanted.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
 /// A name and a number for whose work it is, after the kernel's threads.
 fn task(task: Option<Task>) -> (&'static str, u32) {
     match task {
@@ -21,9 +31,9 @@ fn task(task: Option<Task>) -> (&'static str, u32) {
 }
 
 /// Lines as tracefs prints them; operations are marks, and explanations comments.
-pub fn ftrace(records: &[Record], explained: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn ftrace(trace: &Trace, out: &mut dyn Write) -> anyhow::Result<()> {
     writeln!(out, "# tracer: nop\n#")?;
-    for record in records {
+    for record in &trace.records {
         let (name, number) = task(record.task);
         let at = record.at.as_micros();
         write!(
@@ -37,18 +47,21 @@ pub fn ftrace(records: &[Record], explained: bool, out: &mut dyn Write) -> anyho
             What::End(answer) => writeln!(out, "tracing_mark_write: RET {answer}")?,
             What::Event(event) => {
                 writeln!(out, "{}: {event}", event.name())?;
-                if explained {
+                if trace.explained {
                     writeln!(out, "#{:37}{}", "", explain(event))?;
                 }
             }
         }
     }
+    for (name, count) in &trace.counters {
+        writeln!(out, "# {name}: {count}")?;
+    }
     Ok(())
 }
 
-/// An object a line.
-pub fn json(records: &[Record], explained: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    for record in records {
+/// An object a line; the counters are the last one.
+pub fn json(trace: &Trace, out: &mut dyn Write) -> anyhow::Result<()> {
+    for record in &trace.records {
         let mut line = Map::new();
         line.insert("microseconds".to_owned(), microseconds(record.at));
         line.insert("task".to_owned(), json!(task(record.task).0));
@@ -58,12 +71,15 @@ pub fn json(records: &[Record], explained: bool, out: &mut dyn Write) -> anyhow:
             What::Event(event) => {
                 line.insert("event".to_owned(), json!(event.name()));
                 line.insert("fields".to_owned(), fields(event));
-                if explained {
+                if trace.explained {
                     line.insert("why".to_owned(), json!(explain(event)));
                 }
             }
         }
         writeln!(out, "{}", Value::from(line))?;
+    }
+    if !trace.counters.is_empty() {
+        writeln!(out, "{}", json!({ "counters": counters(trace) }))?;
     }
     Ok(())
 }
@@ -71,7 +87,7 @@ pub fn json(records: &[Record], explained: bool, out: &mut dyn Write) -> anyhow:
 /// The trace event format: operations and what begins and ends are spans, other events are instants.
 ///
 /// Source: "Trace Event Format" of the Chromium project.
-pub fn chrome(records: &[Record], explained: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn chrome(trace: &Trace, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut lines: Vec<Value> = [None, Some(Task::EndOfIo), Some(Task::Journal), Some(Task::Flusher)]
         .into_iter()
         .map(|of| {
@@ -80,7 +96,7 @@ pub fn chrome(records: &[Record], explained: bool, out: &mut dyn Write) -> anyho
         })
         .collect();
     let mut open: HashMap<Option<Task>, Vec<&str>> = HashMap::new(); // how the spans will end that have begun
-    for record in records {
+    for record in &trace.records {
         let (at, of) = (microseconds(record.at), record.task);
         let mut line = |phase: &str, name: &str, args: Value| {
             let tid = task(of).1;
@@ -97,7 +113,7 @@ pub fn chrome(records: &[Record], explained: bool, out: &mut dyn Write) -> anyho
             }
             What::Event(event) => {
                 let mut args = fields(event);
-                if explained {
+                if trace.explained {
                     args["why"] = json!(explain(event));
                 }
                 let open = open.entry(of).or_default();
@@ -118,7 +134,12 @@ pub fn chrome(records: &[Record], explained: bool, out: &mut dyn Write) -> anyho
     for (number, line) in lines.iter().enumerate() {
         write!(out, "{}\n{line}", if number == 0 { "" } else { "," })?;
     }
-    Ok(writeln!(out, "\n]}}")?)
+    writeln!(out, "\n],")?;
+    Ok(writeln!(out, "\"otherData\":{}}}", counters(trace))?)
+}
+
+fn counters(trace: &Trace) -> Value {
+    trace.counters.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
 }
 
 /// Events that begin something, and those that end it.
