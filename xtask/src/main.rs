@@ -29,7 +29,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   fill    small images filled to the last block, by every way of writing: --seeds N --first SEED, --tell to print one
   stress  threads at once on the same few files, every check on: --seconds S --threads 16 --seed N --turn K
   schedules [COUNT]
-          threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000)
+          threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000), and short
+          ones in every order
   sabotage [FILTER]
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+/// The word for the tests that run under a scheduler of their own.
+const ORDERS: &str = "orders";
+
 const LIST: &str = "xtask/sabotage.list";
 /// A test that hangs has noticed as well.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -139,25 +142,31 @@ impl Copy {
         let target: &[&str] = match target {
             "rules" => &["-p", "extant", "--test", "rules"],
             "engine" => &["-p", "extant", "--lib"],
+            ORDERS => &["-p", "extant-lab", "--test", "schedules"],
             package => &["-p", package],
         };
-        if !self.cargo(&[&["test", "--no-run"], target].concat())? {
+        let (build, flags) = match target {
+            [.., "schedules"] => (self.build.join(ORDERS), "--cap-lints=warn --cfg extant_shuttle"),
+            _ => (self.build.clone(), "--cap-lints=warn"),
+        };
+        let cargo = |arguments: &[&str]| self.cargo(arguments, &build, flags);
+        if !cargo(&[&["test", "--no-run"], target].concat())? {
             return Ok("NO BUILD");
         }
         let filters: Vec<&str> = ["--"].into_iter().chain(filter.split_whitespace()).collect();
-        let passes = self.cargo(&[&["test"], target, &filters].concat())?;
+        let passes = cargo(&[&["test"], target, &filters].concat())?;
         Ok(if passes { "ALIVE" } else { RED })
     }
 
     /// Whether cargo succeeds in time.
-    fn cargo(&self, arguments: &[&str]) -> anyhow::Result<bool> {
+    fn cargo(&self, arguments: &[&str], build: &Path, flags: &str) -> anyhow::Result<bool> {
         let mut child = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(arguments)
             .current_dir(&self.tree)
-            .env("CARGO_TARGET_DIR", &self.build)
+            .env("CARGO_TARGET_DIR", build)
             // One file changes at a time: what counts is how soon it is built.
             .envs(["DEV", "TEST"].map(|name| (format!("CARGO_PROFILE_{name}_DEBUG"), "0")))
-            .env("RUSTFLAGS", "--cap-lints=warn")
+            .env("RUSTFLAGS", flags)
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env("PROPTEST_FAILURE_PERSISTENCE", "off")
             .stdout(Stdio::null())
@@ -195,8 +204,8 @@ mod tests {
                 entry.name
             );
             let target = entry.tests.split(' ').next().unwrap_or_default();
-            let is_known =
-                ["rules", "engine"].contains(&target) || root.join("crates").join(target).is_dir();
+            let is_known = ["rules", "engine", ORDERS].contains(&target)
+                || root.join("crates").join(target).is_dir();
             assert!(is_known, "{}: there is no `{target}` to test", entry.name);
         }
     }

@@ -78,5 +78,7 @@ pub use report::{
     Ineligible, KernelCounters, Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs,
     StatusStats,
 };
+#[cfg(extant_shuttle)]
+pub use sync::asks_for_inode_lock;
 #[cfg(feature = "std")]
 pub use sync::{measure_waits, wait_by};

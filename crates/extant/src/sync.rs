@@ -94,6 +94,8 @@ mod held {
 
     /// Notes that this thread takes a lock of `rank`, and panics if it holds one that comes later.
     pub(super) fn take(rank: Rank, sharing: Sharing) {
+        #[cfg(extant_shuttle)]
+        super::inode_locks::asked_for(rank);
         HELD.with(|held| {
             let mut held = held.borrow_mut();
             if let Some(top) = held.iter().map(|&(rank, _)| rank).max() {
@@ -137,6 +139,29 @@ mod held {
         });
     }
 }
+
+/// Where threads ask for a lock of one inode's own, for schedulers that decide there and nowhere else.
+#[cfg(extant_shuttle)]
+mod inode_locks {
+    use super::Rank;
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    static ASKED: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn asked_for(rank: Rank) {
+        let own = matches!(rank, Rank::Content | Rank::Invalidate | Rank::Folio | Rank::Map);
+        ASKED.store(own, Ordering::Relaxed);
+    }
+
+    /// Whether the lock that was asked for last is one of an inode's own: content, invalidation, a folio, the block map. It
+    /// says so once.
+    pub fn asks_for_inode_lock() -> bool {
+        ASKED.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(extant_shuttle)]
+pub use inode_locks::asks_for_inode_lock;
 
 #[cfg(not(all(debug_assertions, feature = "std")))]
 mod held {

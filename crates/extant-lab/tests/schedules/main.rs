@@ -4,6 +4,8 @@
 //! `e2fsck`. A schedule that fails prints itself; `SHUTTLE_REPLAY` holds it for a second run.
 #![cfg(extant_shuttle)]
 
+mod depth_first;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
