@@ -3,6 +3,7 @@
 
 mod bypass;
 mod clockwork;
+mod counts;
 mod crash;
 mod durability;
 mod fast_commits;
