@@ -6,13 +6,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::{LogicalBlock, LogicalRange};
+use extant_format::{LogicalBlock, LogicalRange, PhysicalBlock};
 
 use super::Files;
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::report::{FileExtent, FileExtentState};
+use crate::writeback::Purpose;
 
 impl Files {
     /// The runs of blocks in a range of bytes that are no holes, cut at its ends, neighbours joined.
@@ -62,6 +63,34 @@ impl Files {
             last.last = true;
         }
         Ok(extents)
+    }
+
+    /// Where one block of the file is, after all that waits for its place got it (D23.4); `None` for a hole, for what reads
+    /// as zeros, and for contents in the inode.
+    ///
+    /// # Errors
+    /// Of writing the file back, which its owner hears of too; of reading the block map.
+    /// # Locks
+    /// Takes `content` for reading; none may be held of rank 45 or more.
+    /// # Source
+    /// Kernel `ext4_bmap`.
+    pub(crate) fn place_of(
+        &self,
+        inode: &Arc<Inode>,
+        block: LogicalBlock,
+    ) -> Result<Option<PhysicalBlock>, Error> {
+        let _content = inode.content.read();
+        if inode.keeps_contents() {
+            return Ok(None);
+        }
+        if inode.pages.dirty_blocks() > 0 {
+            self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Everything)?;
+        }
+        let mapped = self.mapper.look_up(inode, LogicalRange::single(block))?;
+        Ok(match mapped.state {
+            BlockState::Written(at) => Some(at),
+            BlockState::Unwritten(_) | BlockState::Delayed | BlockState::Hole => None,
+        })
     }
 
     /// The first byte at or after `offset` in data, or else in a hole; the end of file counts as a hole.

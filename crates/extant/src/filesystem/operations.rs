@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
-use extant_format::InodeNumber;
+use extant_format::{InodeNumber, LogicalBlock, PhysicalBlock};
 
 use super::volume::Volume;
 use crate::Error;
@@ -192,6 +192,16 @@ impl Volume {
         bytes: &Range<u64>,
     ) -> Result<Vec<FileExtent>, Error> {
         self.files.extents(inode, bytes)
+    }
+
+    /// Where one block of a file is, once it has a place.
+    pub(crate) fn place_of(
+        &self,
+        inode: &Arc<Inode>,
+        block: LogicalBlock,
+    ) -> Result<Option<PhysicalBlock>, Error> {
+        let _gate = self.gate.read();
+        self.files.place_of(inode, block)
     }
 
     /// Frees an inode whose last user is gone, if it has no names; while the volume is frozen, that is left to the thaw.

@@ -4,6 +4,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use extant_format::{LogicalBlock, PhysicalBlock};
+
 use super::handle::InodeHandle;
 use super::{Filesystem, path};
 use crate::Error;
@@ -282,6 +284,17 @@ impl File {
     /// Of reading the block map.
     pub fn extents_in(&self, bytes: Range<u64>) -> Result<Vec<FileExtent>, Error> {
         self.handle.extents_in(bytes)
+    }
+
+    /// The device block of one block of the file, as FIBMAP tells it: what waits for its place is written back first. `None`
+    /// for a hole, for a block that is set aside and reads as zeros, and for contents in the inode.
+    ///
+    /// # Errors
+    /// Of writing the file back, or of reading the block map.
+    pub fn block_at(&self, block: u32) -> Result<Option<u64>, Error> {
+        let Some(block) = LogicalBlock::new(block) else { return Ok(None) };
+        let place = self.filesystem.volume.place_of(&self.handle.inode, block)?;
+        Ok(place.map(PhysicalBlock::get))
     }
 
     /// The first byte at or after `offset` that lies in data; `None` if only a hole follows.

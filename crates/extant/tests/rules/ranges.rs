@@ -376,3 +376,31 @@ fn random_changes_keep_the_bytes() {
         }
     }
 }
+
+/// D23.4: who asks where a delayed block is makes it have a place; set-aside blocks, holes and contents of inodes have none.
+#[test]
+fn d23_4_a_block_that_is_asked_for_gets_its_place_first() {
+    let world = World::new("fibmap");
+    let Some(image) = world.mkfs(16, &["-b", "1024", "-O", "inline_data"]) else { return };
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    let (file, small) = (open(&fs, "/f"), open(&fs, "/small"));
+    write(&small, b"in the inode", 0);
+    write(&file, &[7; 3000], 2048);
+    file.change_range(ALLOCATE, 8192, 4096).unwrap();
+    assert_eq!(fs.kernel_counters().delayed_allocation_blocks, 3);
+    let places: Vec<_> = (0..9).map(|block| file.block_at(block).unwrap()).collect();
+    assert_eq!(fs.kernel_counters().delayed_allocation_blocks, 0);
+    assert_eq!(small.block_at(0).unwrap(), None);
+    assert_eq!(file.block_at(u32::MAX).unwrap(), None);
+    drop((file, small));
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+    for (block, place) in places.iter().enumerate() {
+        // debugfs shows the place of an unwritten block too.
+        let told = world.debugfs(&device, &format!("bmap /f {block}"));
+        let expected = if block == 8 { None } else { Some(place.unwrap_or(0).to_string()) };
+        assert!(expected.is_none_or(|place| told.trim() == place), "{block}: {told}");
+        assert_eq!(place.is_some(), (2..5).contains(&block));
+    }
+}
