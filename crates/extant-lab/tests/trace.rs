@@ -8,6 +8,9 @@ use extant_script::Script;
 const LONG: [&str; 3] =
     ["08-enospc-nonda-switch", "37-periodic-writeback", "s13-no-space-is-told-and-nothing-stays"];
 
+/// What so many scripts tell is enough to begin with.
+const ENOUGH: usize = 3;
+
 #[test]
 fn the_same_script_has_the_kernels_events() {
     let exceptions = Exceptions::ours();
@@ -29,6 +32,9 @@ fn the_same_script_has_the_kernels_events() {
                     wrong.push(format!("{name}:\n{found}"));
                 }
             }
+        }
+        if wrong.len() == ENOUGH {
+            break;
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
