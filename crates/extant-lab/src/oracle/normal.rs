@@ -362,13 +362,14 @@ fn fold_gaps(events: Vec<Seen>) -> Vec<Seen> {
             continue;
         };
         events = rest;
-        if told.place != asked.place || !told.takes_in(&asked.blocks) {
+        if told.place != asked.place || !told.takes_in(asked) {
             folded.extend_from_slice(question);
             before = found;
             continue;
         }
-        let len = told.blocks.end - told.first;
-        folded.iter_mut().rev().take(2).for_each(|seen| seen.event.set("len", len));
+        let [.., ask, answer] = folded.as_mut_slice() else { continue };
+        answer.event.set("len", told.blocks.end - told.first);
+        ask.event.set("len", told.asked - told.first);
     }
     folded.extend_from_slice(events);
     folded
@@ -381,6 +382,8 @@ struct Gap {
     first: i64,
     /// The block that was asked about last, and the end of what is known.
     blocks: std::ops::Range<i64>,
+    /// The end of what was asked about.
+    asked: i64,
 }
 
 impl Gap {
@@ -395,25 +398,24 @@ impl Gap {
             && unknown.number("found") == Some(0)
             && ask.name == "ext4_ind_map_blocks_enter"
             && ask.get("flags") == Some("")
-            && ask.number("len") == Some(len)
             && answer.name == "ext4_ind_map_blocks_exit"
             && answer.number("ret") == Some(0)
             && [look, ask].iter().all(|event| event.number("lblk") == Some(block))
             && question.iter().all(|seen| place(seen) == place(&question[0]));
-        is_gap.then(|| Self {
-            place: place(&question[0]),
-            first: block,
-            blocks: block..block + len,
-        })
+        let asked = block + ask.number("len")?;
+        let blocks = block..block + len;
+        is_gap.then(|| Self { place: place(&question[0]), first: block, blocks, asked })
     }
 
-    /// Goes on with the next block, if `asked` is about that.
-    fn takes_in(&mut self, asked: &std::ops::Range<i64>) -> bool {
-        let is_known = self.blocks.end == asked.end;
-        let is_single = self.blocks.end == asked.start && asked.start + 1 == asked.end;
-        let goes_on = self.blocks.start + 1 == asked.start && (is_known || is_single);
+    /// Goes on with the next block, if that is what the `next` question is about.
+    fn takes_in(&mut self, next: &Self) -> bool {
+        let is_known = self.blocks.end == next.blocks.end;
+        let is_behind = self.blocks.end == next.blocks.start;
+        let is_rest = self.asked == next.asked || next.blocks.start + 1 == next.asked;
+        let goes_on =
+            self.blocks.start + 1 == next.blocks.start && (is_known || is_behind) && is_rest;
         if goes_on {
-            self.blocks = asked.clone();
+            (self.blocks, self.asked) = (next.blocks.clone(), self.asked.max(next.asked));
         }
         goes_on
     }
