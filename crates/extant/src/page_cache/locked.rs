@@ -72,12 +72,14 @@ impl LockedFolio {
 
     /// The runs of blocks touched by `bytes` that have neither a place nor a promise: map them, tell
     /// [`place`](Self::place), then do what [`edges`](Self::edges) says (D8.3). Flags that an earlier failure left are cleared
-    /// (D8.2).
+    /// (D8.2). Where nobody has looked at the folio, all of them: some may lie where contents of the inode were put.
     pub(crate) fn unmapped(&self, bytes: &Range<usize>) -> SmallVec<[Range<usize>; 2]> {
         let blocks = self.shape().touched(bytes);
         let mut inner = self.folio.inner();
-        inner.knows_blocks = true;
         inner.states.clear(BlockFlags::NEW, blocks.clone());
+        if !core::mem::replace(&mut inner.knows_blocks, true) {
+            return SmallVec::from_iter([blocks]);
+        }
         inner.states.runs(blocks, BlockFlags::empty(), BlockFlags::MAPPED).collect()
     }
 
