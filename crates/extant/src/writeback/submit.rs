@@ -81,6 +81,11 @@ impl Piece {
         self.at.checked_add(self.blocks.len().into())
     }
 
+    /// Where it lies on the device, from its first block to the one behind it.
+    fn place(&self) -> (PhysicalBlock, PhysicalBlock) {
+        (self.at, self.end().unwrap_or(self.at))
+    }
+
     fn joins(&self, blocks: LogicalRange, at: PhysicalBlock, unwritten: bool) -> bool {
         self.unwritten == unwritten
             && self.blocks.end() == blocks.start().get()
@@ -133,20 +138,31 @@ impl Batch {
     }
 }
 
-/// The passes in the order in which their I/O ends: those that touch on the device are one request of it, which ends from
-/// front to back.
+/// When the I/O of each pass ends: how many pieces end before its last one. A piece that touches the request before it joins
+/// that, at its end or its start; a request ends from front to back.
 ///
 /// Source: kernel `blk_attempt_plug_merge`.
-fn by_request(passes: Vec<Pass>) -> Vec<Pass> {
-    let mut ordered: Vec<Pass> = Vec::with_capacity(passes.len());
-    for pass in passes {
-        let end = pass.pieces.last().and_then(Piece::end);
-        let starts_at_end =
-            |other: &Pass| end.is_some() && other.pieces.first().map(|first| first.at) == end;
-        let at = ordered.iter().position(starts_at_end).unwrap_or(ordered.len());
-        ordered.insert(at, pass);
+fn ends<P>(passes: impl ExactSizeIterator<Item = P>) -> Vec<usize>
+where
+    P: Iterator<Item = (PhysicalBlock, PhysicalBlock)>,
+{
+    let mut ends = alloc::vec![0; passes.len()];
+    let mut order: Vec<usize> = Vec::with_capacity(passes.len());
+    // The last request's first piece, and where it lies.
+    let mut last: Option<(usize, PhysicalBlock, PhysicalBlock)> = None;
+    for (nth, pieces) in passes.enumerate() {
+        for (start, end) in pieces {
+            let (first, place, start, end) = match last {
+                Some((first, from, to)) if to == start => (first, order.len(), from, end),
+                Some((first, from, to)) if from == end => (first, first, start, to),
+                _ => (order.len(), order.len(), start, end),
+            };
+            order.insert(place, nth);
+            last = Some((first, start, end));
+        }
     }
-    ordered
+    order.into_iter().enumerate().for_each(|(place, nth)| ends[nth] = place);
+    ends
 }
 
 /// Bytes that go to the device together, and passes: each holds credits.
@@ -164,6 +180,7 @@ impl Writeback {
             return Ok(());
         }
         let io = self.transactions.io();
+        let ends = ends(passes.iter().map(|pass| pass.pieces.iter().map(Piece::place)));
         let pieces = passes.iter_mut().flat_map(|pass| &mut pass.pieces);
         let mut requests: Vec<Request> = pieces
             .map(|piece| io.write_request(piece.at, core::mem::take(&mut piece.data)))
@@ -184,7 +201,9 @@ impl Writeback {
         }
         // What a commit may be waiting for has ended above; now a handle may wait for that commit.
         let _task = self.transactions.tracer().task(Task::EndOfIo);
-        for Pass { inode, pieces, mut reserved } in by_request(passes) {
+        let mut passes: Vec<_> = passes.into_iter().zip(ends).collect();
+        passes.sort_by_key(|(_, end)| *end);
+        for (Pass { inode, pieces, mut reserved }, _) in passes {
             let (mut handle, mut pieces) = (None, pieces.into_iter().peekable());
             while let Some(first) = pieces.next() {
                 // Neighbours in the file are converted together, wherever they lie.
@@ -257,4 +276,33 @@ fn finish(inode: &Inode, piece: Piece, result: Result<(), Error>) -> Result<(), 
         guard.complete(Ok(()));
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In which order the I/O of passes ends, each a list of runs on the device.
+    fn order(passes: &[&[(u64, u64)]]) -> Vec<usize> {
+        let place =
+            |&(start, end): &(u64, u64)| (PhysicalBlock::new(start), PhysicalBlock::new(end));
+        let ends = ends(passes.iter().map(|pieces| pieces.iter().map(place)));
+        let mut order: Vec<usize> = (0..passes.len()).collect();
+        order.sort_by_key(|&nth| ends[nth]);
+        order
+    }
+
+    #[test]
+    fn a_request_ends_from_front_to_back() {
+        assert_eq!(order(&[&[(10, 20)], &[(20, 30)]]), [0, 1]);
+        assert_eq!(order(&[&[(20, 30)], &[(10, 20)]]), [1, 0], "before what it touches");
+        assert_eq!(order(&[&[(20, 30)], &[(40, 50)], &[(10, 20)]]), [0, 1, 2], "not the last");
+        assert_eq!(order(&[&[(20, 30)], &[(30, 40)], &[(10, 20)]]), [2, 0, 1]);
+    }
+
+    #[test]
+    fn a_pass_ends_with_its_last_piece() {
+        assert_eq!(order(&[&[(50, 60), (20, 30)], &[(10, 20)]]), [1, 0]);
+        assert_eq!(order(&[&[(50, 60), (20, 30)], &[(30, 40)]]), [0, 1]);
+    }
 }
