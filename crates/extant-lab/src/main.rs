@@ -74,7 +74,7 @@ struct TraceArgs {
     /// All differences, not only the first of each stream
     #[arg(short, long, conflicts_with = "quiet")]
     full: bool,
-    /// So many random scripts; those that differ are made small
+    /// So many random scripts; those that differ are made small, unless a line is all that is told
     #[arg(long, default_value_t = 0)]
     random: u64,
     /// The first random script's seed

@@ -63,11 +63,11 @@ impl Report {
         }
     }
 
-    /// Runs the script of a seed, and tries to make it smaller if it differs.
+    /// Runs the script of a seed, and, unless a line is enough, tries to make it smaller if it differs.
     pub fn random(&mut self, seed: u64) {
         let script = random::script(seed, RANDOM_LEN);
         let name = format!("seed {seed}");
-        if self.skipped > 0 || self.script(&name, &script) {
+        if self.skipped > 0 || self.script(&name, &script) || self.detail == Detail::Line {
             return;
         }
         // One try each: what is left then is tried often.
