@@ -53,13 +53,13 @@ impl Allocator {
         let sound = self.may_own(inode, range);
         Place::InodeBlock(inode, range.start()).require(sound, Rule::ExtentPlace)?;
         self.tell_freed(owner, range, flags);
+        let whole = self.whole_clusters(range, flags);
         if flags.contains(FreeFlags::FORGET) {
-            for block in range.start().get()..range.end().get() {
-                self.tell_forgotten(owner, block, flags);
-            }
+            let (start, end) = whole.unwrap_or((range.start().get(), range.end().get()));
+            (start..end).for_each(|block| self.tell_forgotten(owner, block, flags));
             handle.forget(range)?;
         }
-        let Some((start, end)) = self.whole_clusters(range, flags) else {
+        let Some((start, end)) = whole else {
             return Ok(ClusterCount::ZERO);
         };
         let whole = PhysicalRange::new(PhysicalBlock::new(start), end - start);

@@ -5,7 +5,8 @@ use extant_format::{LogicalRange, PhysicalBlock, PhysicalRange};
 use smallvec::SmallVec;
 
 use super::nodes::NodeSpace;
-use super::{ExtentTree, Joining, Path, window};
+use super::window::{self, Window};
+use super::{ExtentTree, Joining, Path};
 use crate::Error;
 use crate::transaction::Handle;
 
@@ -20,6 +21,8 @@ pub(crate) struct Conversion {
     pub(crate) joining: Joining,
     /// Whether zeros may save a split.
     pub(crate) zero_out: ZeroOut,
+    /// What pays for new nodes.
+    pub(crate) space: NodeSpace,
 }
 
 /// When blocks may be zeroed to save a split: on the device, unless it says otherwise.
@@ -48,7 +51,8 @@ pub(crate) struct Converted {
 }
 
 impl ExtentTree<'_> {
-    /// Converts a part of the extent to which `path` leads, and stores the inode.
+    /// Converts a part of the extent to which `path` leads, and stores the inode. `split` is told the way to that part if it
+    /// is split off first.
     ///
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::TransactionFull`] with the tree as it was.
@@ -60,8 +64,9 @@ impl ExtentTree<'_> {
         handle: &mut Handle<'_>,
         path: &Path,
         conversion: Conversion,
+        split: impl FnOnce(&Path),
     ) -> Result<Converted, Error> {
-        let Conversion { blocks, state, joining, zero_out } = conversion;
+        let Conversion { blocks, state, joining, zero_out, space } = conversion;
         let extent = self.nearest(path).expect("the path leads to an extent");
         let start = extent.map(blocks.start()).expect("the caller cut the range to the extent");
         let mut zeroed = match (zero_out, extent.state, state) {
@@ -84,10 +89,20 @@ impl ExtentTree<'_> {
             state,
         );
         if joining == Joining::Later && pieces.as_slice() == [extent] {
+            // As the kernel, which sets the extent's state once more.
+            if path.depth() == 0 && self.ensure(handle, 1, 0, 0).is_ok() {
+                self.all_or_abort(self.store(handle))?;
+            }
             return Ok(Converted { start, state, zeroed });
         }
         let mut converted_to = state;
-        match self.exchange(handle, path, &pieces, joining) {
+        let exchanged = match joining {
+            Joining::AfterSplit if pieces.len() > 1 && blocks.len() <= state.max_len() => {
+                self.split_and_join(handle, path, extent, &pieces, (blocks, space), split)
+            }
+            _ => self.exchange(handle, path, &pieces, joining, space),
+        };
+        match exchanged {
             Err(Error::NoSpace { .. })
                 if matches!(zero_out, ZeroOut::InNeed | ZeroOut::UpTo(_)) =>
             {
@@ -143,7 +158,8 @@ impl ExtentTree<'_> {
             self.zero(window::part(extent, blocks).as_slice())?;
         }
         if extent.state == ExtentState::Unwritten {
-            self.exchange(handle, path, &[as_written(extent)], Joining::Later)?;
+            let whole = [as_written(extent)];
+            self.exchange(handle, path, &whole, Joining::Later, NodeSpace::Reserved)?;
         }
         Ok(beside)
     }
@@ -155,15 +171,42 @@ impl ExtentTree<'_> {
         path: &Path,
         pieces: &[Extent],
         joining: Joining,
+        space: NodeSpace,
     ) -> Result<(), Error> {
         let at = path.leaf().position.expect("the path leads to an extent");
         match joining {
-            Joining::Later => self.splice(handle, path, at..at + 1, pieces, NodeSpace::Reserved),
-            Joining::Now => {
+            Joining::Later => self.splice(handle, path, at..at + 1, pieces, space),
+            Joining::Now | Joining::AfterSplit => {
                 let (old, mut new) = self.with_neighbours(path, at..at + 1, pieces);
-                self.splice_joined(handle, path, old, &mut new, NodeSpace::Reserved)
+                self.splice_joined(handle, path, old, &mut new, space)
             }
         }
+    }
+
+    /// Splits `extent`, to which `path` leads, into the places of `pieces`; tells `split`; only then gives the piece of `blocks`
+    /// its state, and joins it with those beside it. A failure in between leaves an extent in pieces that are alike.
+    fn split_and_join(
+        &self,
+        handle: &mut Handle<'_>,
+        path: &Path,
+        extent: Extent,
+        pieces: &[Extent],
+        (blocks, space): (LogicalRange, NodeSpace),
+        split: impl FnOnce(&Path),
+    ) -> Result<(), Error> {
+        let alike: Window =
+            pieces.iter().map(|&piece| Extent { state: extent.state, ..piece }).collect();
+        self.exchange(handle, path, &alike, Joining::Later, space)?;
+        let changed = pieces.iter().find(|piece| piece.blocks == blocks);
+        let changed = *changed.expect("the part is a piece");
+        let joined = self.find(blocks.start()).and_then(|path| {
+            split(&path);
+            self.exchange(handle, &path, &[changed], Joining::Now, space)
+        });
+        if joined.is_err() {
+            self.all_or_abort(self.store(handle))?;
+        }
+        joined
     }
 
     /// Writes zeros over the extents on the device.

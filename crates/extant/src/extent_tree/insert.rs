@@ -13,6 +13,8 @@ use crate::transaction::Handle;
 pub(crate) enum Joining {
     /// At once.
     Now,
+    /// Once it is an extent of its own: the tree has to have room for all pieces of the one that it was part of.
+    AfterSplit,
     /// Not before the end of the I/O that is about to fill it (`PRE_IO`).
     Later,
 }
@@ -40,7 +42,7 @@ impl ExtentTree<'_> {
         Place::Inode(self.inode.number()).require(is_free, Rule::ExtentOrder)?;
         match joining {
             Joining::Later => self.splice(handle, path, at..at, &[extent], space)?,
-            Joining::Now => {
+            Joining::Now | Joining::AfterSplit => {
                 let (old, mut new) = self.with_neighbours(path, at..at, &[extent]);
                 self.splice_joined(handle, path, old, &mut new, space)?;
             }

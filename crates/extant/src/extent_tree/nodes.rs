@@ -21,6 +21,8 @@ pub(crate) enum NodeSpace {
     Reserved,
     /// The same, and the data was promised already.
     Promised,
+    /// The same for data that gets its place ahead of its writeback.
+    Delayed,
 }
 
 /// Bitmap and descriptor that one allocation of a block changes.
@@ -91,6 +93,7 @@ impl ExtentTree<'_> {
             NodeSpace::Free => AllocationFlags::empty(),
             NodeSpace::Reserved => AllocationFlags::USE_RESERVED,
             NodeSpace::Promised => AllocationFlags::USE_RESERVED | AllocationFlags::MAP_OF_RESERVED,
+            NodeSpace::Delayed => AllocationFlags::MAP_OF_RESERVED,
         };
         let request = AllocationRequest {
             inode: self.inode.number(),

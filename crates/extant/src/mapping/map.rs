@@ -204,12 +204,14 @@ impl Mapper {
         let conversion = Conversion {
             blocks: found.blocks,
             state: ExtentState::Written,
-            joining: Joining::Now,
+            joining: Joining::AfterSplit,
             zero_out: self.zero_out(inode, extent, found.blocks, ZeroOut::InNeed),
+            space: NodeSpace::Reserved,
         };
         let (conversion, is_new) = match extent.state {
             ExtentState::Written if flags.contains(MapFlags::CONVERT_UNWRITTEN) => {
-                (Conversion { state: ExtentState::Unwritten, ..conversion }, false)
+                let space = node_space(flags);
+                (Conversion { state: ExtentState::Unwritten, space, ..conversion }, false)
             }
             ExtentState::Unwritten if flags.contains(MapFlags::PRE_IO) => (
                 Conversion { state: ExtentState::Unwritten, joining: Joining::Later, ..conversion },
@@ -224,12 +226,19 @@ impl Mapper {
                     None => (self.options.max_zero_out_kib << 10) >> self.geometry().block_bits,
                 };
                 let zero_out = self.zero_out(inode, extent, found.blocks, ZeroOut::UpTo(limit));
-                (Conversion { zero_out, ..conversion }, true)
+                (Conversion { joining: Joining::Now, zero_out, ..conversion }, true)
             }
             _ => return Ok(Created { mapped: found, owed: ClusterCount::ZERO, undone: false }),
         };
-        let converted = tree.convert(handle, &path, conversion)?;
-        for zeroed in &converted.zeroed {
+        // At the end of I/O the kernel looks at all of the leaf again, whatever it was asked to keep to itself.
+        let split = |path: &Path| {
+            if flags.contains(MapFlags::CONVERT) {
+                note_leaf(inode, &tree, path);
+            }
+        };
+        let converted = tree.convert(handle, &path, conversion, split)?;
+        // As the kernel, what lies behind first.
+        for zeroed in converted.zeroed.iter().rev() {
             // What is written there next changes no place, so no other fast commit will tell that it is written.
             handle.note(Change::Blocks(inode.number(), zeroed.blocks));
             self.publish(inode, zeroed.blocks, BlockState::Written(zeroed.start), Payment::Own);
@@ -303,15 +312,8 @@ impl Mapper {
                 ClusterCount::ZERO
             }
         };
-        let space = if flags.contains(MapFlags::METADATA_NOFAIL | MapFlags::DELALLOC_RESERVED) {
-            NodeSpace::Promised
-        } else if flags.contains(MapFlags::METADATA_NOFAIL) {
-            NodeSpace::Reserved
-        } else {
-            NodeSpace::Free
-        };
         let joining = if flags.contains(MapFlags::PRE_IO) { Joining::Later } else { Joining::Now };
-        if let Err(error) = tree.insert(handle, path, extent, joining, space) {
+        if let Err(error) = tree.insert(handle, path, extent, joining, node_space(flags)) {
             if let Some(got) = taken {
                 self.give_up(handle, inode, got, flags)?;
             }
@@ -433,6 +435,17 @@ impl Mapper {
             Some(blocks) => self.transactions.io().zero(&[blocks]),
             None => Ok(()),
         }
+    }
+}
+
+/// What pays for nodes of the map.
+fn node_space(flags: MapFlags) -> NodeSpace {
+    let nofail = flags.contains(MapFlags::METADATA_NOFAIL);
+    match flags.contains(MapFlags::DELALLOC_RESERVED) {
+        true if nofail => NodeSpace::Promised,
+        true => NodeSpace::Delayed,
+        false if nofail => NodeSpace::Reserved,
+        false => NodeSpace::Free,
     }
 }
 
