@@ -27,7 +27,7 @@ use crate::mapping::MapFlags;
 use crate::page_cache::{BlockFlags, LockedFolio, PageIndex};
 use crate::trace::HandleType;
 use crate::transaction::Credits;
-use crate::writeback::{OrderedFile, Purpose};
+use crate::writeback::{Ending, OrderedFile};
 
 impl Files {
     /// Writes `bytes` into the inode, if all of them fit. `None`: they belong into blocks, and what is in the inode does
@@ -104,26 +104,35 @@ impl Files {
         Ok(())
     }
 
-    /// Sees to it that the bytes are in blocks, and stay there: for whoever changes blocks (D6.5).
+    /// Sees to it that the bytes are in blocks, and stay there: for whoever changes blocks (D6.5). If they were on their way
+    /// there already, nobody waits for the end of that, which is returned.
     ///
     /// # Errors
     /// [`Error::NoSpace`], of the device; the bytes are where they were then.
     /// # Locks
     /// None may be held of rank 45 or more.
-    pub(super) fn leave_inode(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
+    pub(super) fn leave_inode(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+    ) -> Result<Option<Ending<'_>>, Error> {
+        let mut ending = None;
         if !inode.may_inline() && !inode.is_inline() {
-            return Ok(());
+            return Ok(ending);
         }
         while !self.inodes.forbid_inline(inode) {
             if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
                 self.move_out(caller, inode)?;
+                if !self.mapper.journals_data(inode) {
+                    self.writeback.write_moved(inode)?;
+                }
                 first_folio(inode).forget_look();
             } else {
                 // They are on their way.
-                self.writeback.write_inode(inode, 0..u64::MAX, Purpose::Everything)?;
+                ending = Some(self.writeback.start_inode(inode)?);
             }
         }
-        Ok(())
+        Ok(ending)
     }
 
     /// Moves the bytes into the first block at once, unless somebody has begun to. The commit waits for the block, so that
@@ -222,8 +231,8 @@ impl Files {
     /// # Locks
     /// The caller holds `content` and `invalidate` for writing, and has cut the folios.
     /// # Source
-    /// Kernel `ext4_inline_data_truncate`. Differs: if the contents are moving out, the promise for the blocks that stay
-    /// is kept, as their bytes are.
+    /// Kernel `ext4_inline_data_truncate`, which gives back the promise for the first block too, if the contents are moving
+    /// out; should there be no space for that block then, the inode keeps them.
     pub(super) fn cut_in_inode(&self, inode: &Arc<Inode>) -> Result<bool, Error> {
         let credits = Credits::blocks(self.mapper.credits(inode, 1), self.geometry());
         let mut handle = self.transactions.begin(credits.of(HandleType::Inode, inode.number()))?;
@@ -235,10 +244,9 @@ impl Files {
         if size == 0 {
             inode.allocate_on_close.store(true, Ordering::Release);
         }
-        let block = u64::from(self.geometry().block_size);
-        let first = u32::try_from(size.div_ceil(block)).ok().and_then(LogicalBlock::new);
-        if let Some(first) = first.filter(|_| !inode.may_inline()) {
-            self.mapper.forget_delayed(inode, LogicalRange::from_block_on(first));
+        if !inode.may_inline() {
+            let all = LogicalRange::from_block_on(LogicalBlock::ZERO);
+            self.mapper.forget_delayed(inode, all);
         }
         if inode.core.lock().links > 0 {
             self.orphans.remove(&mut handle, inode)?;

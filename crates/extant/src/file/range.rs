@@ -23,7 +23,7 @@ use crate::page_cache::PAGE_BYTES;
 use crate::report::{Ineligible, RangeChange};
 use crate::trace::{Event, FallocateMode, HandleType};
 use crate::transaction::{Change, Credits, Handle};
-use crate::writeback::Purpose;
+use crate::writeback::{Ending, Purpose};
 
 impl Files {
     /// Changes what a range of bytes is.
@@ -60,18 +60,23 @@ impl Files {
         if bytes.end > self.geometry().max_extent_file_bytes() {
             return Err(Error::TooLarge);
         }
-        self.leave_inode(caller, inode)?;
-        self.note_written(inode, caller)?;
+        self.xattrs.drop_capability(inode)?;
+        let mut ending = self.leave_inode(caller, inode)?;
+        self.note_modified_beside(inode, caller, &mut ending)?;
         if let RangeChange::Allocate { keep_size } = change {
-            return self.allocate_range(caller, inode, &bytes, keep_size);
+            return self.allocate_range(caller, inode, &bytes, keep_size, ending);
         }
         self.tell_range(inode, change, &bytes);
         let _invalidate = inode.invalidate.write();
+        if let RangeChange::Zero { keep_size } = change {
+            return self.zero_range(caller, inode, bytes, keep_size, ending);
+        }
+        drop(ending);
         match change {
-            RangeChange::Allocate { .. } | RangeChange::PunchHole => self.punch(inode, bytes),
-            RangeChange::Zero { keep_size } => self.zero_range(caller, inode, bytes, keep_size),
+            RangeChange::PunchHole => self.punch(inode, bytes),
             RangeChange::Collapse => self.collapse(inode, &bytes),
             RangeChange::Insert => self.insert(inode, &bytes),
+            RangeChange::Allocate { .. } | RangeChange::Zero { .. } => Ok(()), // done above
         }
     }
 
@@ -82,6 +87,7 @@ impl Files {
         inode: &Arc<Inode>,
         bytes: &Range<u64>,
         keep_size: bool,
+        mut ending: Option<Ending<'_>>,
     ) -> Result<(), Error> {
         let (tracer, ino) = (self.transactions.tracer(), inode.number());
         let (offset, len) = (bytes.start, bytes.end - bytes.start);
@@ -90,7 +96,7 @@ impl Files {
         let new_size = self.size_after(inode, bytes, keep_size);
         let place = |blocks| {
             self.require_extents(inode)?;
-            self.place_range(caller, inode, blocks, new_size, MapFlags::empty())
+            self.place_range(caller, inode, blocks, new_size, MapFlags::empty(), &mut ending)
         };
         let outcome = self.touching(bytes).and_then(place);
         tracer.emit(|| Event::FallocateExit {
@@ -130,6 +136,7 @@ impl Files {
         blocks: LogicalRange,
         new_size: Option<u64>,
         more: MapFlags,
+        ending: &mut Option<Ending<'_>>,
     ) -> Result<(), Error> {
         let mut flags = MapFlags::CREATE | MapFlags::UNWRITTEN | more;
         flags.set(MapFlags::NO_NORMALIZE, blocks.len() <= ExtentState::Unwritten.max_len());
@@ -138,10 +145,11 @@ impl Files {
         while let Some(range) = rest {
             let credits = Credits::blocks(self.mapper.credits(inode, range.len()), self.geometry());
             let credits = credits.of(HandleType::MapBlocks, inode.number()).by(caller);
-            let mut handle = self.transactions.begin(credits)?;
+            let mut handle = self.begin_beside(credits, ending)?;
             let mapped = match self.mapper.map(&mut handle, inode, range, flags) {
                 Err(error) if error.is_no_space() => {
                     handle.stop()?;
+                    *ending = None;
                     self.wait_for_space(privilege(caller), error, &mut attempt)?;
                     continue;
                 }
@@ -192,6 +200,7 @@ impl Files {
         inode: &Arc<Inode>,
         bytes: Range<u64>,
         keep_size: bool,
+        mut ending: Option<Ending<'_>>,
     ) -> Result<(), Error> {
         self.require_extents(inode)?;
         let new_size = self.size_after(inode, &bytes, keep_size);
@@ -199,12 +208,13 @@ impl Files {
         let is_aligned = bytes.start.is_multiple_of(block) && bytes.end.is_multiple_of(block);
         if !is_aligned {
             let outer = self.touching(&bytes)?;
-            self.place_range(caller, inode, outer, new_size, MapFlags::empty())?;
+            self.place_range(caller, inode, outer, new_size, MapFlags::empty(), &mut ending)?;
         }
+        drop(ending);
         self.drop_pages(inode, &bytes)?;
         if let Some(blocks) = self.within(&bytes)? {
             let more = MapFlags::CONVERT_UNWRITTEN | MapFlags::NO_CACHE;
-            self.place_range(caller, inode, blocks, new_size, more)?;
+            self.place_range(caller, inode, blocks, new_size, more, &mut None)?;
         }
         if is_aligned {
             return Ok(());

@@ -64,7 +64,7 @@ impl Files {
     /// Moves contents out of the inode, unless they are being cut.
     fn leave_inode_of_store(&self, caller: &Caller, inode: &Arc<Inode>) -> Result<(), Error> {
         let _invalidate = inode.invalidate.read();
-        self.leave_inode(caller, inode)
+        self.leave_inode(caller, inode).map(drop)
     }
 
     /// Brings the page of `offset` into memory, with what lies around it.

@@ -40,7 +40,7 @@ impl Files {
         self.xattrs.drop_capability(inode)?;
         let room = self.inodes.find_inline(inode)?.map(|bytes| u64_from(bytes.len()));
         if room.is_some_and(|room| size > room) {
-            self.leave_inode(caller, inode)?;
+            drop(self.leave_inode(caller, inode)?);
         }
         let old = inode.size();
         if size < old {

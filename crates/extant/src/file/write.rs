@@ -19,7 +19,7 @@ use crate::mapping::{MapFlags, Mapped};
 use crate::page_cache::{BlockFlags, Folio, LockedFolio, MAX_ORDER, PageIndex};
 use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle};
-use crate::writeback::OrderedFile;
+use crate::writeback::{Ending, OrderedFile};
 
 /// How coarse the kernel's clock for timestamps is; finer changes are not worth a transaction.
 const TIME_GRANULARITY_NANOS: u32 = 4_000_000;
@@ -113,7 +113,7 @@ impl Files {
         match delays {
             Delays::Yes => self.write_delayed(caller, inode, at, bytes),
             Delays::No => {
-                self.leave_inode(caller, inode)?;
+                drop(self.leave_inode(caller, inode)?);
                 match self.mapper.journals_data(inode) {
                     true => self.write_journaled(caller, inode, at, bytes),
                     false => self.write_placed(caller, inode, at, bytes, last),
@@ -485,6 +485,16 @@ impl Files {
 
     /// Times of a change of bytes, and the loss of set-user and set-group (D3.3).
     pub(super) fn note_modified(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Error> {
+        self.note_modified_beside(inode, caller, &mut None)
+    }
+
+    /// [`Self::note_modified`] for one who has something under way.
+    pub(super) fn note_modified_beside(
+        &self,
+        inode: &Arc<Inode>,
+        caller: &Caller,
+        ending: &mut Option<Ending<'_>>,
+    ) -> Result<(), Error> {
         let now = self.transactions.clock().wall();
         let changed = {
             let mut core = inode.core.lock();
@@ -501,7 +511,9 @@ impl Files {
             drops || !same
         };
         if changed {
-            let mut handle = self.begin_store(inode, 2)?;
+            let credits = Credits::blocks(2, self.geometry());
+            let credits = credits.of(HandleType::Inode, inode.number());
+            let mut handle = self.begin_beside(credits, ending)?;
             self.inodes.store(&mut handle, inode)?;
             handle.stop()?;
             // The flusher comes by, though it may find no data.
@@ -530,6 +542,21 @@ impl Files {
     pub(super) fn begin_store(&self, inode: &Inode, blocks: u32) -> Result<Handle<'_>, Error> {
         let credits = Credits::blocks(blocks, self.geometry());
         self.transactions.begin(credits.of(HandleType::Inode, inode.number()))
+    }
+
+    /// A handle for one who has something under way, which ends first if there is anything to wait for.
+    pub(super) fn begin_beside(
+        &self,
+        credits: Credits,
+        ending: &mut Option<Ending<'_>>,
+    ) -> Result<Handle<'_>, Error> {
+        if ending.is_some() {
+            if let Some(handle) = self.transactions.try_begin(credits)? {
+                return Ok(handle);
+            }
+            *ending = None;
+        }
+        self.transactions.begin(credits)
     }
 }
 

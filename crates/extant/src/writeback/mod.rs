@@ -51,6 +51,7 @@ use crate::transaction::Transactions;
 pub(crate) use ordered::OrderedFile;
 use queue::Queue;
 use submit::Batch;
+pub(crate) use submit::Ending;
 
 /// What one mapping takes at the most: files that go on growing are written in whole pieces of this.
 const WINDOW: u64 = 8 << 20;

@@ -10,7 +10,7 @@ use extant_format::LogicalRange;
 
 use super::events::Told;
 use super::round::{Round, Walk};
-use super::submit::{Batch, Submission};
+use super::submit::{Batch, Ending, Submission};
 use super::{Purpose, Writeback};
 use crate::Error;
 use crate::inode::Inode;
@@ -44,6 +44,36 @@ impl Writeback {
             inode.pages.wait_writeback(&bytes);
         }
         outcome
+    }
+
+    /// Starts the writeback of all that is dirty; what comes with its end is left to the caller, who waits for no handle
+    /// before that, as a commit may be waiting for it.
+    ///
+    /// # Errors
+    /// As [`Self::write_inode`].
+    /// # Locks
+    /// None may be held of rank 45 or more.
+    /// # Source
+    /// Kernel `filemap_flush`.
+    pub(crate) fn start_inode(&self, inode: &Arc<Inode>) -> Result<Ending<'_>, Error> {
+        let mut batch = Batch::default();
+        let outcome = self.run_passes(inode, &(0..u64::MAX), Purpose::Everything, true, &mut batch);
+        let (passes, transferred) = self.transfer(&mut batch);
+        let ending = Ending::new(self, passes);
+        outcome.and(transferred).map(|()| ending)
+    }
+
+    /// Writes the block that contents of an inode were moved to at once. The commit waits for it anyway; but for everyone else
+    /// the file is clean, as it is in the kernel, which has the block in its journal.
+    ///
+    /// # Errors
+    /// Of the device.
+    pub(crate) fn write_moved(&self, inode: &Arc<Inode>) -> Result<(), Error> {
+        let pages = PageIndex::ZERO..PageIndex::new(1);
+        let walk = Walk { pages, tag: Tag::Dirty, waits: true, grows: false };
+        let mut batch = Batch::default();
+        let outcome = self.submit_placed_folios(inode, &walk, &mut batch);
+        outcome.and(self.submit(&mut batch))
     }
 
     /// Writes those dirty bytes of a range that have a place already; starts no handle.

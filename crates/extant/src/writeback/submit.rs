@@ -103,7 +103,7 @@ pub(super) struct Batch {
     bytes: u64,
 }
 
-struct Pass {
+pub(super) struct Pass {
     inode: Arc<Inode>,
     pieces: Vec<Piece>,
     reserved: Option<ReservedCredits>,
@@ -165,6 +165,28 @@ where
     ends
 }
 
+/// Data that is on the device, in blocks that become written when this goes: who started its writeback and does not wait for it
+/// sees them as they were meanwhile. Who has one waits for no writeback of the same file, and for no handle: a commit may be
+/// waiting for this.
+#[must_use = "the blocks become written at once"]
+pub(crate) struct Ending<'w> {
+    writeback: &'w Writeback,
+    passes: Vec<Pass>,
+}
+
+impl Ending<'_> {
+    pub(super) const fn new(writeback: &Writeback, passes: Vec<Pass>) -> Ending<'_> {
+        Ending { writeback, passes }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        // A failure is kept with the file, whose owner hears of it at the next fsync.
+        let _ = self.writeback.end(core::mem::take(&mut self.passes));
+    }
+}
+
 /// Bytes that go to the device together, and passes: each holds credits.
 const MAX_BATCH_BYTES: u64 = 8 << 20;
 const MAX_BATCH_PASSES: usize = 64;
@@ -175,9 +197,16 @@ impl Writeback {
     /// # Errors
     /// The first; each is kept with its file as well.
     pub(super) fn submit(&self, batch: &mut Batch) -> Result<(), Error> {
+        let (passes, outcome) = self.transfer(batch);
+        outcome.and(self.end(passes))
+    }
+
+    /// Writes a batch, which is empty then, and ends the writeback of all that needs no conversion. Returns the rest in the
+    /// order in which its I/O ended, and the first error.
+    pub(super) fn transfer(&self, batch: &mut Batch) -> (Vec<Pass>, Result<(), Error>) {
         let Batch { mut passes, .. } = core::mem::take(batch);
         if passes.is_empty() {
-            return Ok(());
+            return (passes, Ok(()));
         }
         let io = self.transactions.io();
         let ends = ends(passes.iter().map(|pass| pass.pieces.iter().map(Piece::place)));
@@ -199,11 +228,20 @@ impl Writeback {
                 }
             }
         }
-        // What a commit may be waiting for has ended above; now a handle may wait for that commit.
-        let _task = self.transactions.tracer().task(Task::EndOfIo);
         let mut passes: Vec<_> = passes.into_iter().zip(ends).collect();
         passes.sort_by_key(|(_, end)| *end);
-        for (Pass { inode, pieces, mut reserved }, _) in passes {
+        (passes.into_iter().map(|(pass, _)| pass).collect(), outcome)
+    }
+
+    /// Converts what [`Self::transfer`] has left. What a commit may be waiting for has ended there; now a handle may wait for
+    /// that commit.
+    ///
+    /// # Errors
+    /// The first; each is kept with its file as well.
+    fn end(&self, passes: Vec<Pass>) -> Result<(), Error> {
+        let _task = self.transactions.tracer().task(Task::EndOfIo);
+        let mut outcome = Ok(());
+        for Pass { inode, pieces, mut reserved } in passes {
             let (mut handle, mut pieces) = (None, pieces.into_iter().peekable());
             while let Some(first) = pieces.next() {
                 // Neighbours in the file are converted together, wherever they lie.
