@@ -234,3 +234,40 @@ fn operate(fs: &extant::Filesystem, step: u32) {
         _ => fs.remove_file(format!("/a/{long}10")).unwrap(),
     }
 }
+
+/// What is found through a handle is in the hands of the same caller: what he makes is his, and what he may not do he cannot.
+#[test]
+fn a_handle_acts_for_its_caller_and_so_does_what_is_found_through_it() {
+    use extant::{Caller, Errno, SetAttributes};
+    let Some((device, scratch)) = volume(&[]) else { return };
+    let fs = MountOptions::new().mount(Arc::clone(&device)).unwrap();
+    let user = Caller { umask: 0o027, groups: vec![50], ..Caller::user(1000, 100) };
+    let root = fs.root().unwrap();
+    let theirs = root.create_dir("theirs", 0o755).unwrap();
+    let his = root.create_dir("his", 0o755).unwrap();
+    his.set_attributes(&SetAttributes { uid: Some(1000), ..SetAttributes::default() }).unwrap();
+    let root = root.for_caller(&user);
+    theirs.create_file("f", 0o666).unwrap();
+    let refused = root.lookup("theirs").unwrap().create_file("g", 0o666).unwrap_err();
+    assert_eq!(refused.errno(), Errno::ACCES);
+    let dir = root.lookup("his").unwrap();
+    let file = dir.create_file("f", 0o666).unwrap().metadata().unwrap();
+    assert_eq!((file.uid, file.gid, file.mode & 0o7777), (1000, 100, 0o640));
+    assert_eq!(dir.remove_dir("f").unwrap_err().errno(), Errno::NOTDIR);
+    let inner = dir.create_dir("d", 0o777).unwrap();
+    assert_eq!(inner.metadata().unwrap().uid, 1000);
+    // A file without a name, until it gets one.
+    let unnamed = inner.create_unnamed(0o600).unwrap();
+    assert_eq!(unnamed.metadata().unwrap().links, 0);
+    dir.hard_link(&unnamed, "named").unwrap();
+    dir.rename("named", &inner, "moved", extant::namespace::RenameFlags::NOREPLACE).unwrap();
+    assert_eq!(dir.remove_dir("d").unwrap_err().errno(), Errno::NOTEMPTY);
+    let chown = SetAttributes { uid: Some(0), ..SetAttributes::default() };
+    assert_eq!(unnamed.set_attributes(&chown).unwrap_err().errno(), Errno::PERM);
+    assert_eq!(theirs.for_caller(&user).remove_file("f").unwrap_err().errno(), Errno::ACCES);
+    inner.remove_file("moved").unwrap();
+    dir.remove_dir("d").unwrap();
+    drop((root, dir, inner, unnamed, his));
+    fs.unmount().unwrap();
+    check_image(&device, &scratch);
+}

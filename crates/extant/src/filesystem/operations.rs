@@ -269,6 +269,18 @@ impl Volume {
         self.namespace.create(caller, dir, name, mode).inspect_err(|_| self.dispose_values())
     }
 
+    /// Makes a regular file without a name.
+    pub(crate) fn make_unnamed(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Inode>,
+        mode: u16,
+    ) -> Result<Arc<Inode>, Error> {
+        let _gate = self.gate.read();
+        self.reclaim();
+        self.namespace.make_unnamed(caller, dir, mode).inspect_err(|_| self.dispose_values())
+    }
+
     /// Makes a directory.
     pub(crate) fn make_directory(
         &self,

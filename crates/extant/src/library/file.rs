@@ -88,7 +88,6 @@ pub struct File {
     handle: InodeHandle,
     open: OpenFile,
     options: OpenOptions,
-    caller: Caller,
     #[cfg_attr(
         not(feature = "std"),
         expect(dead_code, reason = "only Read, Write and Seek move it")
@@ -118,7 +117,7 @@ impl File {
             return Err(Error::IsDirectory);
         }
         let open = filesystem.volume.open_file(&handle.inode, writes)?;
-        let file = Self { filesystem, handle, open, options, caller: Caller::ROOT, position: 0 };
+        let file = Self { filesystem, handle, open, options, position: 0 };
         if options.truncate && writes {
             file.set_len(0)?;
         }
@@ -159,10 +158,9 @@ impl File {
     /// the space that is kept for root, and the set-user bit goes where he writes. Whether he may have the file at all is not
     /// asked again. Until this is called that is root.
     #[must_use]
-    pub fn for_caller(self, caller: &Caller) -> Self {
-        let mut file = self;
-        file.caller = caller.clone();
-        file
+    pub fn for_caller(mut self, caller: &Caller) -> Self {
+        self.handle.hand_to(caller);
+        self
     }
 
     /// The inode behind it.
@@ -197,8 +195,8 @@ impl File {
         let offset = if self.options.append { None } else { Some(offset) };
         let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
         match self.options.direct {
-            true => volume.write_direct(&self.caller, inode, offset, bytes),
-            false => volume.write_file(&self.caller, inode, offset, bytes),
+            true => volume.write_direct(self.handle.caller(), inode, offset, bytes),
+            false => volume.write_file(self.handle.caller(), inode, offset, bytes),
         }
     }
 
@@ -209,7 +207,13 @@ impl File {
     /// [`Error::NoSpace`], of the device; [`Error::Invalid`] behind the end of file. A program would get `SIGBUS`.
     pub fn store_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
         self.require_write()?;
-        self.filesystem.volume.store(&self.caller, &self.handle.inode, &self.open, offset, bytes)
+        self.filesystem.volume.store(
+            self.handle.caller(),
+            &self.handle.inode,
+            &self.open,
+            offset,
+            bytes,
+        )
     }
 
     /// Cuts or extends the file to `size` bytes.
@@ -217,7 +221,7 @@ impl File {
     /// # Errors
     /// [`Error::TooLarge`], of the device.
     pub fn set_len(&self, size: u64) -> Result<(), Error> {
-        self.filesystem.volume.truncate(&self.caller, &self.handle.inode, size)
+        self.filesystem.volume.truncate(self.handle.caller(), &self.handle.inode, size)
     }
 
     /// Changes what the `len` bytes from `offset` on are: allocates, punches, zeroes, takes out or pushes in.
@@ -228,7 +232,12 @@ impl File {
     pub fn change_range(&self, change: RangeChange, offset: u64, len: u64) -> Result<(), Error> {
         self.require_write()?;
         let end = offset.checked_add(len).ok_or(Error::TooLarge)?;
-        self.filesystem.volume.change_range(&self.caller, &self.handle.inode, change, offset..end)
+        self.filesystem.volume.change_range(
+            self.handle.caller(),
+            &self.handle.inode,
+            change,
+            offset..end,
+        )
     }
 
     fn require_write(&self) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::filesystem::Volume;
 use crate::inode::Inode;
-use crate::namespace::NodeKind;
+use crate::namespace::{NodeKind, RenameFlags};
 use crate::report::SetAttributes;
 use crate::report::{FileExtent, Metadata};
 
@@ -21,16 +21,41 @@ use crate::report::{FileExtent, Metadata};
 pub struct InodeHandle {
     volume: Arc<Volume>,
     pub(crate) inode: Arc<Inode>,
+    /// In whose name it is used.
+    caller: Caller,
 }
 
 impl InodeHandle {
     /// A handle on an inode just found; `NotFound` if it was deleted meanwhile.
     pub(crate) fn new(volume: &Arc<Volume>, inode: Arc<Inode>) -> Result<Self, Error> {
         if inode.acquire() {
-            Ok(Self { volume: Arc::clone(volume), inode })
+            Ok(Self { volume: Arc::clone(volume), inode, caller: Caller::ROOT })
         } else {
             Err(Error::NotFound)
         }
+    }
+
+    /// A handle on an inode just found through this one, in the same hands.
+    fn found(&self, inode: Arc<Inode>) -> Result<Self, Error> {
+        Ok(Self::new(&self.volume, inode)?.for_caller(&self.caller))
+    }
+
+    /// The same inode in the hands of `caller`, and so are those that are found through it: what is made is his, his groups
+    /// and umask count, and where the kernel's own file system would ask whether he may (names in a directory, attributes,
+    /// space that is kept for root) so does this. Until this is called that is root.
+    #[must_use]
+    pub fn for_caller(mut self, caller: &Caller) -> Self {
+        self.hand_to(caller);
+        self
+    }
+
+    pub(super) fn hand_to(&mut self, caller: &Caller) {
+        self.caller.clone_from(caller);
+    }
+
+    /// In whose name it is used.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     pub(super) fn volume(&self) -> &Arc<Volume> {
@@ -70,7 +95,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NotPermitted`], [`Error::ReadOnly`].
     pub fn set_attributes(&self, change: &SetAttributes) -> Result<(), Error> {
-        self.volume.set_attributes(&Caller::ROOT, &self.inode, change)
+        self.volume.set_attributes(&self.caller, &self.inode, change)
     }
 
     /// The names in this directory, without `.` and `..`.
@@ -94,8 +119,8 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotDirectory`].
     pub fn lookup(&self, name: impl AsRef<[u8]>) -> Result<Self, Error> {
-        let found = self.volume.lookup(&Caller::ROOT, &self.inode, name.as_ref())?;
-        Self::new(&self.volume, found)
+        let found = self.volume.lookup(&self.caller, &self.inode, name.as_ref())?;
+        self.found(found)
     }
 
     /// Makes sure that this, if it is a directory, is in `parent` alone: what its `..` leads to. Whoever walks down a tree
@@ -115,8 +140,8 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::Exists`], [`Error::NameTooLong`], [`Error::NoSpace`], ...
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u16) -> Result<Self, Error> {
-        let made = self.volume.create_file(&Caller::ROOT, &self.inode, name.as_ref(), mode)?;
-        Self::new(&self.volume, made)
+        let made = self.volume.create_file(&self.caller, &self.inode, name.as_ref(), mode)?;
+        self.found(made)
     }
 
     /// Makes a directory in this directory.
@@ -124,8 +149,8 @@ impl InodeHandle {
     /// # Errors
     /// As [`Self::create_file`].
     pub fn create_dir(&self, name: impl AsRef<[u8]>, mode: u16) -> Result<Self, Error> {
-        let made = self.volume.make_directory(&Caller::ROOT, &self.inode, name.as_ref(), mode)?;
-        Self::new(&self.volume, made)
+        let made = self.volume.make_directory(&self.caller, &self.inode, name.as_ref(), mode)?;
+        self.found(made)
     }
 
     /// Makes a symbolic link to `target` in this directory.
@@ -134,8 +159,8 @@ impl InodeHandle {
     /// As [`Self::create_file`].
     pub fn symlink(&self, target: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Self, Error> {
         let (name, target) = (name.as_ref(), target.as_ref());
-        let made = self.volume.make_symlink(&Caller::ROOT, &self.inode, name, target)?;
-        Self::new(&self.volume, made)
+        let made = self.volume.make_symlink(&self.caller, &self.inode, name, target)?;
+        self.found(made)
     }
 
     /// Makes a device file, a pipe or a socket in this directory.
@@ -143,8 +168,8 @@ impl InodeHandle {
     /// # Errors
     /// As [`Self::create_file`].
     pub fn mknod(&self, name: impl AsRef<[u8]>, kind: NodeKind, mode: u16) -> Result<Self, Error> {
-        let made = self.volume.make_node(&Caller::ROOT, &self.inode, name.as_ref(), kind, mode)?;
-        Self::new(&self.volume, made)
+        let made = self.volume.make_node(&self.caller, &self.inode, name.as_ref(), kind, mode)?;
+        self.found(made)
     }
 
     /// Gives `original` a name in this directory.
@@ -152,7 +177,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::Exists`], [`Error::NotPermitted`] for a directory, [`Error::TooManyLinks`].
     pub fn hard_link(&self, original: &Self, name: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.link(&Caller::ROOT, &original.inode, &self.inode, name.as_ref())
+        self.volume.link(&self.caller, &original.inode, &self.inode, name.as_ref())
     }
 
     /// Removes a name of anything but a directory from this directory.
@@ -160,7 +185,39 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NotFound`], [`Error::IsDirectory`].
     pub fn remove_file(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.unlink(&Caller::ROOT, &self.inode, name.as_ref())
+        self.volume.unlink(&self.caller, &self.inode, name.as_ref())
+    }
+
+    /// Removes an empty directory from this directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NotEmpty`].
+    pub fn remove_dir(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.volume.remove_directory(&self.caller, &self.inode, name.as_ref())
+    }
+
+    /// Gives what has a name in this directory a name in `target`, or in this directory.
+    ///
+    /// # Errors
+    /// Those of `renameat2`.
+    pub fn rename(
+        &self,
+        name: impl AsRef<[u8]>,
+        target: &Self,
+        new_name: impl AsRef<[u8]>,
+        flags: RenameFlags,
+    ) -> Result<(), Error> {
+        let (from, to) = ((&self.inode, name.as_ref()), (&target.inode, new_name.as_ref()));
+        self.volume.rename(&self.caller, from, to, flags)
+    }
+
+    /// Makes a regular file that no directory names: a crash or its last user takes it away, unless [`Self::hard_link`] has
+    /// given it a name (`O_TMPFILE`). This directory decides where it lies and whose group it gets.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    pub fn create_unnamed(&self, mode: u16) -> Result<Self, Error> {
+        self.found(self.volume.make_unnamed(&self.caller, &self.inode, mode)?)
     }
 
     /// Where this symbolic link leads.
@@ -176,7 +233,7 @@ impl InodeHandle {
     /// # Errors
     /// Of reading them.
     pub fn list_xattrs(&self) -> Result<Vec<Vec<u8>>, Error> {
-        self.volume.list_xattrs(&Caller::ROOT, &self.inode)
+        self.volume.list_xattrs(&self.caller, &self.inode)
     }
 
     /// The value of one extended attribute.
@@ -184,7 +241,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NoAttribute`].
     pub fn xattr(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
-        self.volume.xattr(&Caller::ROOT, &self.inode, name.as_ref())
+        self.volume.xattr(&self.caller, &self.inode, name.as_ref())
     }
 
     /// Sets an extended attribute, new or not.
@@ -192,7 +249,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NoAttributeSpace`], [`Error::NotSupported`] for a prefix that ext4 does not know.
     pub fn set_xattr(&self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), Some(value.as_ref()))
+        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), Some(value.as_ref()))
     }
 
     /// Removes an extended attribute.
@@ -200,7 +257,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NoAttribute`].
     pub fn remove_xattr(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.set_xattr(&Caller::ROOT, &self.inode, name.as_ref(), None)
+        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), None)
     }
 
     /// Forgets what memory knows of where its blocks lie, but for delayed ones, of which the disk knows nothing: the next
@@ -231,7 +288,11 @@ impl InodeHandle {
 impl Clone for InodeHandle {
     fn clone(&self) -> Self {
         assert!(self.inode.acquire(), "an inode with a handle is not deleted");
-        Self { volume: Arc::clone(&self.volume), inode: Arc::clone(&self.inode) }
+        Self {
+            volume: Arc::clone(&self.volume),
+            inode: Arc::clone(&self.inode),
+            caller: self.caller.clone(),
+        }
     }
 }
 
