@@ -70,6 +70,7 @@ pub use extant_device::{
     Operation, OperationKind, Request,
 };
 pub use extant_format::{FileType, InodeNumber, Timestamp};
+pub use file::Source;
 pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};

@@ -8,9 +8,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use extant_device::{Frame, Request};
-use extant_format::cast::u64_from;
+use extant_format::cast::{u64_from, usize_from};
 use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
 
+use super::source::{Piece, Source};
 use super::write::privilege;
 use super::{Files, OpenFile};
 use crate::Error;
@@ -86,36 +87,38 @@ impl Files {
         Ok(to_buffer(&bytes, offset).end)
     }
 
-    /// Writes `bytes` from `offset` on to the device, past the cache, whose copy is written before and dropped. Blocks in
+    /// Writes what `source` has from `offset` on to the device, past the cache, whose copy is written before and dropped. Blocks in
     /// the file stay unwritten until their data is there; those behind its end are on the orphan list for as long.
     /// Returns how many bytes went in.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless offset and length are whole sectors; as [`Self::write`].
+    /// [`Error::Invalid`] unless offset and length are whole sectors; as [`Self::write`], but [`Error::SourceFailed`] wherever a
+    /// byte is missing: sectors before that may be on the device, but count only where the file had them already.
     /// # Locks
     /// Takes `content`: for reading, if all blocks are there and the file does not grow, so that such writes run side by
     /// side; else for writing.
-    pub(crate) fn write_direct(
+    pub(crate) fn write_direct<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         offset: Option<u64>,
-        bytes: &[u8],
+        source: &mut S,
     ) -> Result<usize, Error> {
+        let mut all = Piece::all(source);
         if self.must_buffer(inode) {
-            return self.write(caller, inode, offset, bytes);
+            return self.write_piece(caller, inode, offset, all);
         }
         self.transactions.check_writable()?;
         if let Some(start) =
-            offset.filter(|start| start.saturating_add(u64_from(bytes.len())) <= inode.size())
+            offset.filter(|start| start.saturating_add(u64_from(all.len())) <= inode.size())
         {
-            let range = self.whole_sectors(start, bytes.len())?;
+            let range = self.whole_sectors(start, all.len())?;
             let _content = inode.content.read();
             if self.is_overwrite(inode, &range)? {
                 self.may_write(inode, start)?;
                 self.note_written(inode, caller)?;
                 return self
-                    .write_past_cache(caller, inode, &range, bytes)
+                    .write_past_cache(caller, inode, &range, &mut all)
                     .map(|end| to_buffer(&(start..end), start).end);
             }
         }
@@ -123,11 +126,11 @@ impl Files {
             let content = inode.content.write();
             if inode.is_inline() {
                 drop(content);
-                return self.write(caller, inode, offset, bytes);
+                return self.write_piece(caller, inode, offset, all);
             }
             inode.set_may_inline(false);
             let start = offset.unwrap_or(inode.size());
-            let range = self.whole_sectors(start, bytes.len())?;
+            let range = self.whole_sectors(start, all.len())?;
             self.may_write(inode, start)?;
             let room = self.max_bytes(inode).saturating_sub(start);
             if room == 0 {
@@ -137,13 +140,13 @@ impl Files {
             // Whoever asked before held others off less.
             let _ = self.is_overwrite(inode, &range)?;
             self.note_written(inode, caller)?;
-            (start, self.write_extending(caller, inode, &range, bytes)?, range.end)
+            (start, self.write_extending(caller, inode, &range, &mut all)?, range.end)
         };
         let mut done = to_buffer(&(start..written_to), start).end;
         if written_to < end {
             // A hole of a file of indirect blocks: through the cache, and out of it again.
-            let left = &bytes[done..to_buffer(&(start..end), start).end];
-            let count = self.write(caller, inode, Some(written_to), left)?;
+            let left = all.part(done..to_buffer(&(start..end), start).end);
+            let count = self.write_piece(caller, inode, Some(written_to), left)?;
             let wrote = written_to..written_to + u64_from(count);
             self.writeback.write_inode(inode, wrote.clone(), Purpose::Integrity)?;
             self.forget_clean(inode, &wrote);
@@ -153,12 +156,12 @@ impl Files {
     }
 
     /// [`Self::write_past_cache`], and what a file that grows by it needs around it.
-    fn write_extending(
+    fn write_extending<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         range: &Range<u64>,
-        bytes: &[u8],
+        all: &mut Piece<'_, S>,
     ) -> Result<u64, Error> {
         if range.is_empty() {
             return Ok(range.start);
@@ -169,7 +172,7 @@ impl Files {
             self.orphans.add(&mut handle, inode)?;
             handle.stop()?;
         }
-        let written = self.write_past_cache(caller, inode, range, bytes);
+        let written = self.write_past_cache(caller, inode, range, all);
         if !grows {
             return written;
         }
@@ -191,12 +194,12 @@ impl Files {
     /// Writes a range to the device; returns up to where, which is short of its end only at a hole of indirect blocks.
     ///
     /// Source: kernel `iomap_dio_rw`, `ext4_dio_write_end_io`.
-    fn write_past_cache(
+    fn write_past_cache<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         range: &Range<u64>,
-        bytes: &[u8],
+        all: &mut Piece<'_, S>,
     ) -> Result<u64, Error> {
         self.writeback.write_inode(inode, range.clone(), Purpose::Integrity)?;
         self.forget_clean(inode, range);
@@ -216,7 +219,15 @@ impl Files {
             };
             attempt = 0;
             let part = part_of(mapped.blocks, block_bits, &(at..range.end));
-            batch.push(self.request(&mapped, &part, &bytes[to_buffer(&part, range.start)])?);
+            let piece = &mut all.part(to_buffer(&part, range.start));
+            let (request, is_whole) = self.request(&mapped, &part, piece)?;
+            batch.extend(request);
+            if !is_whole {
+                // What came before goes to its place, as it has in the kernel by now.
+                self.transactions.io().run(&mut batch)?;
+                self.forget_clean(inode, range);
+                return Err(Error::SourceFailed);
+            }
             converts |= matches!(mapped.state, BlockState::Unwritten(_));
             at = part.end;
         }
@@ -284,23 +295,38 @@ impl Files {
         Ok(Some(mapped))
     }
 
-    /// Has `bytes`, which are `part` of the file, go to their place; what they leave of new blocks is zeroed.
-    fn request(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) -> Result<Request, Error> {
+    /// Has the bytes of `piece`, which are `part` of the file, go to their place; what they leave of new blocks is zeroed. If a byte
+    /// cannot be had, only whole sectors before it go, if any, and `false` comes with them.
+    fn request<S: Source + ?Sized>(
+        &self,
+        mapped: &Mapped,
+        part: &Range<u64>,
+        piece: &mut Piece<'_, S>,
+    ) -> Result<(Option<Request>, bool), Error> {
         let place = mapped.state.place().ok_or(Error::Invalid("mapping gave no place"))?;
         let block = u64::from(self.geometry().block_size);
         let start = u64::from(mapped.blocks.start().get()) << self.geometry().block_bits;
         let is_new = mapped.new || matches!(mapped.state, BlockState::Unwritten(_));
-        let (from, to) = match is_new {
-            true => (start, part.end.next_multiple_of(block)),
-            false => (part.start, part.end),
-        };
+        let from = if is_new { start } else { part.start };
         let before = to_buffer(&(from..part.start), from).len();
-        let mut frame = vec![0; to_buffer(&(from..to), from).len()];
-        frame[before..before + bytes.len()].copy_from_slice(bytes);
+        let mut frame = vec![0; before + to_buffer(part, part.start).len()];
+        let mut came = piece.copy_waiting(&mut frame[before..]);
+        let is_whole = before + came == frame.len();
+        if !is_whole {
+            came -= came % usize_from(self.transactions.io().device().geometry().sector_bytes);
+            if came == 0 {
+                return Ok((None, false));
+            }
+            frame.truncate(before + came);
+        }
+        if is_new {
+            let to = (part.start + u64_from(came)).next_multiple_of(block);
+            frame.resize(to_buffer(&(from..to), from).len(), 0);
+        }
         let frame = Frame::from(frame);
         let len = frame.len();
         let at = self.transactions.io().offset(place) + (from - start);
-        Ok(Request::write(at, vec![frame.slice(0..len)]))
+        Ok((Some(Request::write(at, vec![frame.slice(0..len)])), is_whole))
     }
 
     /// Whether a range ends in the file and is one run of blocks that have a place (D21.2).

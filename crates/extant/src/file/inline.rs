@@ -19,6 +19,7 @@ use extant_format::cast::u64_from;
 use extant_format::{LogicalBlock, LogicalRange};
 
 use super::Files;
+use super::source::{Piece, Source, Wrote};
 use super::write::{Delays, privilege};
 use crate::Error;
 use crate::caller::Caller;
@@ -30,23 +31,23 @@ use crate::transaction::Credits;
 use crate::writeback::{Ending, OrderedFile};
 
 impl Files {
-    /// Writes `bytes` into the inode, if all of them fit. `None`: they belong into blocks, and what is in the inode does
+    /// Writes `piece` into the inode, if all of it fits. `None`: it belongs into blocks, and what is in the inode does
     /// not stand in the way any more (D6.1, D6.4).
     ///
     /// # Errors
     /// [`Error::NoSpace`] if what has to make room finds none; nothing has changed then.
     /// # Locks
     /// The caller holds `content` for writing.
-    pub(super) fn write_in_inode(
+    pub(super) fn write_in_inode<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
+        piece: &mut Piece<'_, S>,
         delays: Delays,
-    ) -> Result<Option<usize>, Error> {
+    ) -> Result<Option<Wrote>, Error> {
         let index = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
-        let end = index(at.saturating_add(u64_from(bytes.len())));
+        let end = index(at.saturating_add(u64_from(piece.len())));
         if delays == Delays::No && end > self.inodes.inline_capacity(inode)? {
             return self.try_move_out(caller, inode).map(|()| None);
         }
@@ -66,23 +67,31 @@ impl Files {
             return handle.stop().map(|()| None);
         }
         self.fill_first_folio(inode, &folio)?;
-        let size = inode.size();
-        folio.write_bytes(index(at), bytes);
-        // What lies between is zeros in memory, whatever the inode holds behind the end of file.
-        let from = index(at.min(size));
-        let mut changed = vec![0; end - from];
-        folio.copy_to(from, &mut changed);
-        self.inodes.write_inline(&mut handle, inode, from, &changed)?;
-        if u64_from(end) > size {
-            inode.set_size(u64_from(end));
-            inode.core.lock().size = u64_from(end);
+        let (size, part) = (inode.size(), index(at)..end);
+        let got = piece.get(&folio, &part);
+        let (filled, wrote) = (got.filled(&part), got.wrote(&part));
+        got.put_bytes(&folio, &part);
+        if !filled.is_empty() {
+            // What lies between is zeros in memory, whatever the inode holds behind the end of file.
+            let from = index(at.min(size));
+            let mut changed = vec![0; filled.end - from];
+            folio.copy_to(from, &mut changed);
+            self.inodes.write_inline(&mut handle, inode, from, &changed)?;
+            if u64_from(filled.end) > size {
+                inode.set_size(u64_from(filled.end));
+                inode.core.lock().size = u64_from(filled.end);
+            }
         }
-        self.tell_written(inode, at, bytes.len(), delays == Delays::Yes);
+        self.tell_written(inode, at, part.len(), wrote.copied(), delays == Delays::Yes);
         drop(folio);
         self.inodes.store_nested(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
-        Ok(Some(bytes.len()))
+        if filled.len() < part.len() && u64_from(end) > inode.size() {
+            // Room in the inode behind the end of file does no harm until it is cut, so the kernel's orphan is left out.
+            let _ = self.truncate_failed_write(inode);
+        }
+        Ok(Some(wrote))
     }
 
     /// Makes the contents delayed in the first block. Until that is written, the copy in the inode is what a crash leaves

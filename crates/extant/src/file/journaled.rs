@@ -15,6 +15,7 @@ use extant_format::corruption::{Place, Rule};
 use extant_format::{InodeFlags, PhysicalBlock};
 
 use super::Files;
+use super::source::{Got, Piece, Source, Wrote};
 use super::store::put_stored;
 use crate::Error;
 use crate::caller::Caller;
@@ -58,30 +59,55 @@ impl Files {
         u32::try_from(blocks).expect("a page has at most four blocks") + 2
     }
 
-    /// Writes as much of `bytes` as one folio takes, all in one handle.
-    pub(super) fn write_journaled(
+    /// Writes as much of `piece` as one folio takes, all in one handle.
+    pub(super) fn write_journaled<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
-    ) -> Result<usize, Error> {
+        piece: &mut Piece<'_, S>,
+    ) -> Result<Wrote, Error> {
         let mut handle = self.transactions.begin(self.write_credits(inode, 1).by(caller))?;
         let folio = inode.pages.find_or_create(PageIndex::holding(at), 1, 0);
-        let wanted = at..at + u64_from(bytes.len());
+        let wanted = at..at + u64_from(piece.len());
         let prepared = self.prepare_placed(&mut handle, inode, &folio, &wanted);
         let prepared = prepared.and_then(|part| {
-            self.journal_blocks(&mut handle, inode, &folio, &part)?;
-            Ok(part)
+            let got = piece.get(&folio, &part);
+            self.journal_got(&mut handle, inode, &folio, &part, &got)?;
+            Ok((part, got))
         });
-        let part = match prepared {
-            Ok(part) => part,
+        match prepared {
+            Ok((part, got)) => self.end_placed(handle, inode, folio, &part, got),
             Err(error) => {
                 self.journal_new(handle, inode, &folio, &wanted)?;
-                return Err(self.undo_failed(inode, folio, &wanted, error));
+                Err(self.undo_failed(inode, folio, &wanted, error))
             }
-        };
-        self.end_placed(handle, inode, folio, &part, &bytes[..part.len()])
+        }
+    }
+
+    /// Makes the blocks that a write of `part` changes part of the handle's transaction: those that get bytes, and of the rest
+    /// the new ones, which become zeros. Others may not be valid, and the journal would bring home whatever their frames hold.
+    ///
+    /// # Errors
+    /// As [`Self::journal_blocks`].
+    fn journal_got(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        folio: &LockedFolio,
+        part: &Range<usize>,
+        got: &Got<'_>,
+    ) -> Result<(), Error> {
+        let (filled, rest) = (got.filled(part), got.rest(part));
+        if !filled.is_empty() {
+            self.journal_blocks(handle, inode, folio, &filled)?;
+        }
+        if !rest.is_empty() {
+            for run in folio.new_runs(&rest) {
+                self.journal_blocks(handle, inode, folio, &folio.shape().bytes_of(&run))?;
+            }
+        }
+        Ok(())
     }
 
     /// A store through a mapping: all blocks of the folio up to the end of file become part of the transaction (D19.2).

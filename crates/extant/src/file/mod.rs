@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `read.rs` | from the cache |
 //! | `fill.rs` | into the cache, and ahead of readers |
+//! | `source.rs` | where the bytes of a write come from |
 //! | `write.rs` | cut into folios; delayed or at once |
 //! | `journaled.rs` | the same for files whose data is journaled |
 //! | `prepare.rs` | what a block needs before bytes go into it |
@@ -33,6 +34,7 @@ mod map;
 mod prepare;
 mod range;
 mod read;
+mod source;
 mod store;
 mod sync;
 mod truncate;
@@ -41,6 +43,8 @@ mod write;
 use alloc::sync::Arc;
 
 use extant_format::Geometry;
+
+pub use self::source::Source;
 
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;

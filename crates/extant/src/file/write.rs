@@ -10,13 +10,14 @@ use extant_format::cast::u64_from;
 use extant_format::{InodeFlags, LogicalRange};
 
 use super::Files;
+use super::source::{Got, Piece, Source, Wrote};
 use crate::Error;
 use crate::caller::Caller;
 use crate::delayed::{AfterNoSpace, Privilege, WriteMode};
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
 use crate::mapping::{MapFlags, Mapped};
-use crate::page_cache::{BlockFlags, Folio, LockedFolio, MAX_ORDER, PageIndex};
+use crate::page_cache::{BlockFlags, Folio, LockedFolio, MAX_ORDER, PAGE_BYTES, PageIndex};
 use crate::trace::{Event, HandleType};
 use crate::transaction::{Credits, Handle};
 use crate::writeback::{Ending, OrderedFile};
@@ -32,18 +33,30 @@ pub(super) enum Delays {
 }
 
 impl Files {
-    /// Writes `bytes` from `offset` on, or at the end of the file. Returns how many bytes went in.
+    /// Writes what `source` has from `offset` on, or at the end of the file. Returns how many bytes went in.
     ///
     /// # Errors
-    /// Only if nothing went in: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::NotPermitted`], of the device.
+    /// Only if nothing went in: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::NotPermitted`], [`Error::SourceFailed`], of the
+    /// device.
     /// # Locks
     /// Takes `content` for writing.
-    pub(crate) fn write(
+    pub(crate) fn write<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         offset: Option<u64>,
-        bytes: &[u8],
+        source: &mut S,
+    ) -> Result<usize, Error> {
+        self.write_piece(caller, inode, offset, Piece::all(source))
+    }
+
+    /// The same for a part of them.
+    pub(super) fn write_piece<S: Source + ?Sized>(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        mut piece: Piece<'_, S>,
     ) -> Result<usize, Error> {
         self.transactions.check_writable()?;
         let _content = inode.content.write();
@@ -54,40 +67,81 @@ impl Files {
         {
             return Err(Error::NotPermitted);
         }
-        if bytes.is_empty() {
+        if piece.len() == 0 {
             return Ok(0);
         }
         let room = self.max_bytes(inode).saturating_sub(start);
         if room == 0 {
             return Err(Error::TooLarge);
         }
-        let bytes = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        let piece = piece.part(0..usize::try_from(room).unwrap_or(usize::MAX));
         self.note_written(inode, caller)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            self.writeback.balance();
-            match self.write_chunk(caller, inode, start + u64_from(done), &bytes[done..]) {
-                Ok(written) => done += written,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        self.write_chunks(caller, inode, start, piece)
     }
 
-    /// As much of `bytes` as one folio takes.
-    fn write_chunk(
+    /// Writes folio by folio. Where the source has too few bytes for a folio, exactly these are tried next, and then it is asked
+    /// to make more present, while no folio is locked (D3.4 to D3.6).
+    ///
+    /// Source: kernel `generic_perform_write`.
+    fn write_chunks<S: Source + ?Sized>(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        start: u64,
+        mut all: Piece<'_, S>,
+    ) -> Result<usize, Error> {
+        let mut done = 0;
+        // After a chunk of which nothing counted: how few bytes are tried next, within pieces of what size.
+        let (mut few, mut chunk) = (usize::MAX, None);
+        let mut any_promises = false;
+        let outcome = loop {
+            if done == all.len() {
+                return Ok(done);
+            }
+            self.writeback.balance();
+            let at = start + u64_from(done);
+            let len = chunk.map_or(few, |chunk| few.min(room_in(chunk, at)));
+            let piece = &mut all.part(done..done.saturating_add(len));
+            few = usize::MAX;
+            match self.write_chunk(caller, inode, at, piece) {
+                Ok(Wrote::All(count)) => done += count,
+                Ok(Wrote::Short { asked, copied, counted, leaves_promises }) => {
+                    any_promises |= leaves_promises;
+                    done += counted;
+                    if counted > 0 {
+                        continue;
+                    }
+                    let halved = chunk.unwrap_or_else(|| self.max_folio_bytes(inode)) / 2;
+                    chunk = Some(halved.max(u64_from(PAGE_BYTES)));
+                    if copied > 0 {
+                        few = copied;
+                    } else if !piece.part(0..asked).fault_in() {
+                        break Err(Error::SourceFailed);
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        if any_promises {
+            // The kernel leaves them to whoever cuts the file next. The write's own failure is the one to tell.
+            let _ = self.truncate_failed_write(inode);
+        }
+        if done > 0 { Ok(done) } else { outcome }
+    }
+
+    /// As much of `piece` as one folio takes.
+    fn write_chunk<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
-    ) -> Result<usize, Error> {
+        piece: &mut Piece<'_, S>,
+    ) -> Result<Wrote, Error> {
         let delays = self.delays(inode);
-        self.tell_write(inode, at, bytes.len(), delays == Delays::Yes);
+        self.tell_write(inode, at, piece.len(), delays == Delays::Yes);
         let (mut attempt, mut last) = (0, None);
         loop {
-            match self.try_write_chunk(caller, inode, at, bytes, delays, &mut last) {
+            match self.try_write_chunk(caller, inode, at, piece, delays, &mut last) {
                 Err(error) if error.is_no_space() => {
                     self.wait_for_space(privilege(caller), error, &mut attempt)?
                 }
@@ -96,27 +150,27 @@ impl Files {
         }
     }
 
-    fn try_write_chunk(
+    fn try_write_chunk<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
+        piece: &mut Piece<'_, S>,
         delays: Delays,
         last: &mut Option<Arc<Folio>>,
-    ) -> Result<usize, Error> {
+    ) -> Result<Wrote, Error> {
         if inode.may_inline()
-            && let Some(written) = self.write_in_inode(caller, inode, at, bytes, delays)?
+            && let Some(wrote) = self.write_in_inode(caller, inode, at, piece, delays)?
         {
-            return Ok(written);
+            return Ok(wrote);
         }
         match delays {
-            Delays::Yes => self.write_delayed(caller, inode, at, bytes),
+            Delays::Yes => self.write_delayed(caller, inode, at, piece),
             Delays::No => {
                 drop(self.leave_inode(caller, inode)?);
                 match self.mapper.journals_data(inode) {
-                    true => self.write_journaled(caller, inode, at, bytes),
-                    false => self.write_placed(caller, inode, at, bytes, last),
+                    true => self.write_journaled(caller, inode, at, piece),
+                    false => self.write_placed(caller, inode, at, piece, last),
                 }
             }
         }
@@ -171,45 +225,56 @@ impl Files {
         });
     }
 
-    /// It leaves the folio.
-    pub(super) fn tell_written(&self, inode: &Inode, pos: u64, len: usize, delays: bool) {
+    /// It leaves the folio, which had room for `len` bytes, with the `copied` bytes that came.
+    pub(super) fn tell_written(
+        &self,
+        inode: &Inode,
+        pos: u64,
+        len: usize,
+        copied: usize,
+        delays: bool,
+    ) {
         self.transactions.tracer().emit(|| {
-            let (ino, len) = (inode.number(), u32::try_from(len).unwrap_or(u32::MAX));
+            let count = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+            let (ino, len, copied) = (inode.number(), count(len), count(copied));
             if delays {
-                Event::DaWriteEnd { ino, pos, len, copied: len }
+                Event::DaWriteEnd { ino, pos, len, copied }
             } else if self.mapper.journals_data(inode) {
-                Event::JournalledWriteEnd { ino, pos, len, copied: len }
+                Event::JournalledWriteEnd { ino, pos, len, copied }
             } else {
-                Event::WriteEnd { ino, pos, len, copied: len }
+                Event::WriteEnd { ino, pos, len, copied }
             }
         });
     }
 
     /// Delayed: promises space for what has none, and starts no handle (D5).
-    fn write_delayed(
+    fn write_delayed<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
-    ) -> Result<usize, Error> {
-        let wanted = self.wanted_bytes(inode, at, bytes.len());
+        piece: &mut Piece<'_, S>,
+    ) -> Result<Wrote, Error> {
+        let wanted = self.wanted_bytes(inode, at, piece.len());
         let folio = inode.pages.find_or_create(PageIndex::holding(at), wanted, MAX_ORDER);
-        let part = folio.shape().part_of(&(at..at + u64_from(bytes.len())));
+        let part = folio.shape().part_of(&(at..at + u64_from(piece.len())));
         let prepared = self.prepare(inode, &folio, &part, |range| {
             self.mapper.delay(inode, range, privilege(caller))
         });
         if let Err(error) = prepared {
-            return Err(self.undo_failed(inode, folio, &(at..at + u64_from(bytes.len())), error));
+            return Err(self.undo_failed(inode, folio, &(at..at + u64_from(piece.len())), error));
         }
-        folio.write_bytes(part.start, &bytes[..part.len()]);
-        self.tell_written(inode, at, part.len(), true);
-        folio.commit_write(&part);
-        let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(part.end));
+        let mut wrote = piece.write(&folio, &part);
+        self.tell_written(inode, at, part.len(), wrote.copied(), true);
+        let filled = part.start..part.start + wrote.counted();
+        let (old_size, end) = (inode.size(), folio.shape().start() + u64_from(filled.end));
         let mut store = at > old_size;
         if end > old_size {
             inode.set_size(end);
-            store |= self.raise_disk_size(inode, &folio, &part, end);
+            store |= self.raise_disk_size(inode, &folio, &filled, end);
+        }
+        if let Wrote::Short { leaves_promises, .. } = &mut wrote {
+            *leaves_promises = at + u64_from(part.len()) > inode.size();
         }
         drop(folio);
         self.writeback.note_dirty(inode);
@@ -220,10 +285,14 @@ impl Files {
             inode.note_transaction(handle.transaction_id(), true);
             handle.stop()?;
         }
-        Ok(part.len())
+        Ok(wrote)
     }
 
-    /// The stored size follows at once only where the last block has its data's place already (D13.2).
+    /// The stored size follows at once only where the last block has its data's place already (D13.2), or where nothing came for
+    /// a `part` that begins behind the end of file: the file is longer then by what no data will follow for.
+    ///
+    /// Source: kernel `ext4_da_should_update_i_disksize`. Differs: where nothing came, the kernel stores the longer size with the
+    /// next change, or never.
     fn raise_disk_size(
         &self,
         inode: &Inode,
@@ -231,8 +300,9 @@ impl Files {
         part: &Range<usize>,
         end: u64,
     ) -> bool {
-        let last = folio.shape().touched(part).end - 1;
-        if folio.flags(last).intersects(BlockFlags::DELAY | BlockFlags::UNWRITTEN) {
+        let waits = BlockFlags::DELAY | BlockFlags::UNWRITTEN;
+        let last = || folio.shape().touched(part).end - 1;
+        if !part.is_empty() && folio.flags(last()).intersects(waits) {
             return false;
         }
         let mut core = inode.core.lock();
@@ -244,17 +314,17 @@ impl Files {
     }
 
     /// At once: allocates under a handle (D14). `last` is the folio of the attempt before.
-    fn write_placed(
+    fn write_placed<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         at: u64,
-        bytes: &[u8],
+        piece: &mut Piece<'_, S>,
         last: &mut Option<Arc<Folio>>,
-    ) -> Result<usize, Error> {
+    ) -> Result<Wrote, Error> {
         let (mut handle, folio) =
-            self.begin_with_folio(caller, inode, at, bytes.len(), last.take())?;
-        let bytes_wanted = at..at + u64_from(bytes.len());
+            self.begin_with_folio(caller, inode, at, piece.len(), last.take())?;
+        let bytes_wanted = at..at + u64_from(piece.len());
         let part = match self.prepare_placed(&mut handle, inode, &folio, &bytes_wanted) {
             Ok(part) => part,
             Err(error) => {
@@ -263,28 +333,31 @@ impl Files {
                 return Err(self.undo_failed(inode, folio, &bytes_wanted, error));
             }
         };
-        self.end_placed(handle, inode, folio, &part, &bytes[..part.len()])
+        let got = piece.get(&folio, &part);
+        self.end_placed(handle, inode, folio, &part, got)
     }
 
     /// Puts the bytes of a write into `part` of a folio that was prepared, and stores the inode if the file has grown: what
-    /// allocates has stored it.
+    /// allocates has stored it. What got a place behind the end of file and no bytes is cut off again.
     ///
     /// # Locks
     /// The caller holds `content` for writing.
+    /// # Source
+    /// Kernel `ext4_write_end`, `ext4_journalled_write_end` (D14.5, D14.6).
     pub(super) fn end_placed(
         &self,
         mut handle: Handle<'_>,
         inode: &Arc<Inode>,
         folio: LockedFolio,
         part: &Range<usize>,
-        bytes: &[u8],
-    ) -> Result<usize, Error> {
+        got: Got<'_>,
+    ) -> Result<Wrote, Error> {
         let old_size = inode.size();
         let at = folio.shape().start() + u64_from(part.start);
-        folio.write_bytes(part.start, bytes);
-        self.tell_written(inode, at, part.len(), false);
-        folio.commit_write(part);
-        let end = at + u64_from(part.len());
+        let wrote = got.wrote(part);
+        self.tell_written(inode, at, part.len(), wrote.copied(), false);
+        got.put(&folio, part);
+        let end = at + u64_from(wrote.counted());
         if end > old_size {
             inode.set_size(end);
             inode.core.lock().size = end;
@@ -295,9 +368,27 @@ impl Files {
         if end > old_size {
             self.inodes.store(&mut handle, inode)?;
         }
+        let leaves_blocks = at + u64_from(part.len()) > inode.size();
+        if leaves_blocks {
+            self.note_failed_end(&mut handle, inode)?;
+        }
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop()?;
-        zeroed.map(|()| part.len())
+        if leaves_blocks {
+            // As in the kernel: what fails here is left to the orphan list.
+            let _ = self.truncate_failed_write(inode);
+        }
+        zeroed.map(|()| wrote)
+    }
+
+    /// Blocks lie behind the end of file, until they are cut off again: a crash before that finds the inode on the orphan list,
+    /// unless the transaction has no room for that; then it is about to commit, and the next one cuts them.
+    fn note_failed_end(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Error> {
+        match handle.ensure_credits(ORPHAN_CREDITS, 0) {
+            Ok(()) => self.orphans.add(handle, inode),
+            Err(Error::TransactionFull) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A handle with credits for all of a folio that holds the byte at `at`, and that folio: `last`, as long as the cache has
@@ -560,8 +651,16 @@ impl Files {
     }
 }
 
+/// Blocks that change when an inode becomes an orphan.
+const ORPHAN_CREDITS: u32 = 3;
+
 /// The largest folio that is made for less than its size: 64 KiB, a frame.
 const MAX_GROWN_BYTES: u64 = 64 << 10;
+
+/// How many bytes from `at` on lie in the same chunk.
+fn room_in(chunk: u64, at: u64) -> usize {
+    usize::try_from(chunk - at % chunk).unwrap_or(usize::MAX)
+}
 
 /// Who may use the last blocks of the volume.
 pub(super) fn privilege(caller: &Caller) -> Privilege {

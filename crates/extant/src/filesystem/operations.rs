@@ -12,7 +12,7 @@ use extant_format::{InodeNumber, LogicalBlock, PhysicalBlock};
 use super::volume::Volume;
 use crate::Error;
 use crate::caller::Caller;
-use crate::file::OpenFile;
+use crate::file::{OpenFile, Source};
 use crate::inode::Inode;
 use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
 use crate::report::{FileExtent, RangeChange, RangeSync};
@@ -84,11 +84,22 @@ impl Volume {
         caller: &Caller,
         inode: &Arc<Inode>,
         offset: Option<u64>,
-        bytes: &[u8],
+        mut bytes: &[u8],
+    ) -> Result<usize, Error> {
+        self.write_file_from(caller, inode, offset, &mut bytes)
+    }
+
+    /// Writes what `source` has from `offset` on, or at the end.
+    pub(crate) fn write_file_from<S: Source + ?Sized>(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        source: &mut S,
     ) -> Result<usize, Error> {
         let _gate = self.gate.read();
         self.reclaim();
-        self.files.write(caller, inode, offset, bytes)
+        self.files.write(caller, inode, offset, source)
     }
 
     /// The same, past the cache.
@@ -102,17 +113,17 @@ impl Volume {
         self.files.read_direct(inode, open, offset, buffer)
     }
 
-    /// Writes `bytes` past the cache.
-    pub(crate) fn write_direct(
+    /// Writes what `source` has past the cache.
+    pub(crate) fn write_direct<S: Source + ?Sized>(
         &self,
         caller: &Caller,
         inode: &Arc<Inode>,
         offset: Option<u64>,
-        bytes: &[u8],
+        source: &mut S,
     ) -> Result<usize, Error> {
         let _gate = self.gate.read();
         self.reclaim();
-        self.files.write_direct(caller, inode, offset, bytes)
+        self.files.write_direct(caller, inode, offset, source)
     }
 
     /// Stores `bytes` as through a shared mapping.

@@ -10,7 +10,7 @@ use super::handle::InodeHandle;
 use super::{Filesystem, path};
 use crate::Error;
 use crate::caller::Caller;
-use crate::file::OpenFile;
+use crate::file::{OpenFile, Source};
 use crate::report::{FileExtent, Metadata, RangeChange, RangeSync};
 
 /// How a file is opened; as `std::fs::OpenOptions`.
@@ -190,13 +190,33 @@ impl File {
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::TooLarge`], of the device; only if nothing was written.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
+    pub fn write_at(&self, mut bytes: &[u8], offset: u64) -> Result<usize, Error> {
+        self.write_source(&mut bytes, offset)
+    }
+
+    /// Writes from memory that may be missing in part, as a process's: `source` is asked for bytes while a folio is locked, and
+    /// for those that were missing then while it is not. Returns how many bytes went in, which ends before the first that cannot
+    /// be had. Past the cache, such a byte fails the whole write, whatever of it the device has got by then.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at); [`Error::SourceFailed`]. As in the kernel, the file may have grown up to `offset`.
+    /// # Source
+    /// Kernel `generic_perform_write`, `iomap_dio_bio_iter`.
+    pub fn write_from(&self, source: &mut dyn Source, offset: u64) -> Result<usize, Error> {
+        self.write_source(source, offset)
+    }
+
+    fn write_source<S: Source + ?Sized>(
+        &self,
+        source: &mut S,
+        offset: u64,
+    ) -> Result<usize, Error> {
         self.require_write()?;
         let offset = if self.options.append { None } else { Some(offset) };
         let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
         match self.options.direct {
-            true => volume.write_direct(self.handle.caller(), inode, offset, bytes),
-            false => volume.write_file(self.handle.caller(), inode, offset, bytes),
+            true => volume.write_direct(self.handle.caller(), inode, offset, source),
+            false => volume.write_file_from(self.handle.caller(), inode, offset, source),
         }
     }
 

@@ -174,35 +174,46 @@ impl LockedFolio {
         }
     }
 
-    /// Fills `bytes` from `source`, which says how much it delivered; stops when that is short. Returns how many bytes came.
+    /// Takes bytes for `bytes` of the folio from `source`, which is told how many it has delivered and says how many more it did;
+    /// stops when that is short. The folio does not have them before [`put`](Self::put): who finds that they are too few changes
+    /// nothing.
     ///
     /// # Locks
     /// `source` runs under the folio's lock alone.
-    pub(crate) fn write_from(
+    pub(crate) fn fetch(
         &self,
-        bytes: Range<usize>,
-        mut source: impl FnMut(&mut [u8]) -> usize,
-    ) -> usize {
-        let mut done = 0;
-        for (number, place) in self.shape().pieces(bytes.clone()) {
+        bytes: &Range<usize>,
+        mut source: impl FnMut(usize, &mut [u8]) -> usize,
+    ) -> Fetched {
+        let mut fetched = Fetched { frames: Vec::new(), count: 0 };
+        for (_, place) in self.shape().pieces(bytes.clone()) {
             let mut frame = self.folio.account().stale_frame(self.shape().frame_bytes());
-            let came = source(&mut frame.make_mut()[place.clone()]);
+            let came = source(fetched.count, &mut frame.make_mut()[place.clone()]);
             assert!(came <= place.len(), "a source delivered more than it was asked for");
-            if came == frame.len() {
-                self.folio.inner().frames[number] = Some(frame);
-            } else {
-                self.write_bytes(
-                    bytes.start + done,
-                    &frame.as_slice()[place.start..place.start + came],
-                );
-                self.folio.account().recycle(frame);
-            }
-            done += came;
+            fetched.frames.push(frame);
+            fetched.count += came;
             if came < place.len() {
                 break;
             }
         }
-        done
+        fetched
+    }
+
+    /// Puts what was fetched for the bytes from `offset` on there. Frames that it fills, or that the folio lacks, become the
+    /// folio's.
+    pub(crate) fn put(&self, offset: usize, fetched: Fetched) {
+        let pieces = self.shape().pieces(offset..offset + fetched.count);
+        for ((number, place), frame) in pieces.zip(fetched.frames) {
+            let mut inner = self.folio.inner();
+            if place.len() == frame.len() || inner.frames[number].is_none() {
+                inner.frames[number] = Some(frame);
+            } else {
+                let bytes = &frame.as_slice()[place.clone()];
+                self.frame_mut(&mut inner, number, &place)[place].copy_from_slice(bytes);
+                drop(inner);
+                self.folio.account().recycle(frame);
+            }
+        }
     }
 
     /// Zeroes `bytes`. Says nothing about their blocks' states.
@@ -385,6 +396,20 @@ impl LockedFolio {
     fn is_useless(&self, inner: &Inner, frame: usize, place: &Range<usize>) -> bool {
         let whole = place.len() == self.shape().frame_bytes();
         inner.frames[frame].as_ref().is_none_or(|frame| whole && frame.is_shared())
+    }
+}
+
+/// Bytes that were fetched for a folio, in frames as it would have them.
+#[must_use = "the folio does not have them yet"]
+pub(crate) struct Fetched {
+    frames: Vec<Frame>,
+    count: usize,
+}
+
+impl Fetched {
+    /// How many came.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 }
 

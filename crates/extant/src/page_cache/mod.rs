@@ -57,7 +57,7 @@ pub(crate) use account::CacheAccount;
 pub(crate) use cache::{FolioSizes, PageCache, Tag};
 pub(crate) use errors::ErrorPosition;
 pub(crate) use folio::Folio;
-pub(crate) use locked::{LockedFolio, Placement};
+pub(crate) use locked::{Fetched, LockedFolio, Placement};
 pub(crate) use prepare::PrepareStep;
 pub(crate) use readahead::{READ_AHEAD_BYTES, Readahead, Window};
 pub(crate) use shape::{BlockSize, MAX_ORDER, PAGE_BYTES, PageIndex};

@@ -118,14 +118,13 @@ impl Model {
                     }
                 }
             }
-            let mut left = &bytes[at - start..];
-            let came = folio.write_from(range.clone(), |into| {
-                let (part, rest) = left.split_at(into.len());
-                into.copy_from_slice(part);
-                left = rest;
-                part.len()
+            let left = &bytes[at - start..];
+            let fetched = folio.fetch(&range, |done, into| {
+                into.copy_from_slice(&left[done..done + into.len()]);
+                into.len()
             });
-            assert_eq!(came, range.len());
+            assert_eq!(fetched.count(), range.len());
+            folio.put(range.start, fetched);
             folio.commit_write(&range);
             at = base + range.end;
         }

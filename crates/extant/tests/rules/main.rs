@@ -12,6 +12,7 @@ mod inline;
 mod journaled;
 mod mounting;
 mod ranges;
+mod short_copies;
 mod space;
 mod standstill;
 mod world;
