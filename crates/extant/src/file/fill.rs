@@ -71,7 +71,7 @@ impl Files {
         }
         let file_end = inode.size().div_ceil(PAGE);
         let max_order = if window.by_page { 0 } else { self.max_order(inode) };
-        let (len, mut at) = (window.pages.end - window.pages.start, window.pages.start);
+        let mut at = window.pages.start;
         if window.ahead > 0 {
             let end = window.pages.end.min(file_end);
             let sizes = match self.kernel_folios {
@@ -91,8 +91,8 @@ impl Files {
                 return;
             }
         }
-        // Something is in memory already: the window goes on around it.
-        let len = len.min(file_end.saturating_sub(at));
+        // Something is in memory already: the rest of the window lies around it.
+        let len = window.pages.end.min(file_end).saturating_sub(at);
         let end = at + len;
         let mark = len.checked_sub(window.ahead).map_or(u64::MAX, |before| at + before);
         let sizes = FolioSizes::UpTo(if self.kernel_folios { 0 } else { max_order });
