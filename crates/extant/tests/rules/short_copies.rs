@@ -97,8 +97,18 @@ fn put(model: &mut Vec<u8>, bytes: &[u8], offset: u64) {
     model[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Runs `test` on volumes of small, usual and large blocks, each way to place data, and judges what is left.
-fn everywhere(name: &str, test: impl Fn(&Filesystem)) {
+/// Formats with small and usual blocks, in mebibytes and options of mkfs.ext4.
+const FORMATS: [(usize, &[&str]); 4] = [
+    (16, &["-b", "1024"]),
+    (16, &["-b", "4096"]),
+    (32, &["-b", "4096", "-O", "bigalloc", "-C", "16384"]),
+    (16, &["-b", "4096", "-O", "^extents,^64bit"]),
+];
+/// With the largest, and just large enough for a journal.
+const LARGE: (usize, &[&str]) = (136, &["-b", "65536", "-N", "64"]);
+
+/// Runs `test` on volumes of these formats, each way to place data, and judges what is left.
+fn everywhere(name: &str, formats: &[(usize, &[&str])], test: impl Fn(&Filesystem)) {
     let world = World::new(name);
     let ways = [
         ("delayed", MountOptions::new()),
@@ -106,13 +116,7 @@ fn everywhere(name: &str, test: impl Fn(&Filesystem)) {
         ("placed", placed()),
         ("journal", journal()),
     ];
-    for (mebibytes, format) in [
-        (16, &["-b", "1024"][..]),
-        (16, &["-b", "4096"]),
-        (32, &["-b", "4096", "-O", "bigalloc", "-C", "16384"]),
-        (16, &["-b", "4096", "-O", "^extents,^64bit"]),
-        (136, &["-b", "65536", "-N", "64"]),
-    ] {
+    for &(mebibytes, format) in formats {
         let Some(image) = world.mkfs(mebibytes, format) else { return };
         for (way, options) in &ways {
             let device = Arc::new(image.snapshot());
@@ -157,7 +161,7 @@ const CASES: [(u64, usize, usize); 8] = [
 
 #[test]
 fn d3_5_bytes_that_are_missing_for_a_while_all_go_in() {
-    everywhere("short-once", |fs| {
+    everywhere("short-once", &[&FORMATS[..], &[LARGE]].concat(), |fs| {
         for (nth, (offset, len, page)) in CASES.into_iter().enumerate() {
             for first in [0, 1] {
                 let path = format!("/{nth}-{first}");
@@ -183,7 +187,7 @@ fn d3_5_bytes_that_are_missing_for_a_while_all_go_in() {
 
 #[test]
 fn d3_6_a_byte_that_cannot_be_had_ends_the_write_before_it() {
-    everywhere("short-end", |fs| {
+    everywhere("short-end", &[&FORMATS[..], &[LARGE]].concat(), |fs| {
         for (nth, (offset, len, _)) in CASES.into_iter().enumerate() {
             for (which, kept) in [1, len / 3, len - 1].into_iter().enumerate() {
                 let path = format!("/{nth}-{which}");
@@ -215,7 +219,7 @@ fn d3_6_a_byte_that_cannot_be_had_ends_the_write_before_it() {
 /// Measured on Linux 6.18 in all three modes: the size, that is. A remount there finds the old size where data is delayed.
 #[test]
 fn d13_d14_5_a_write_of_no_bytes_grows_the_file_up_to_where_it_would_have_begun() {
-    everywhere("short-none", |fs| {
+    everywhere("short-none", &FORMATS, |fs| {
         let file = open(fs, "/a");
         write(&file, &[7; 1000], 0);
         let mut model = vec![7; 1000];
@@ -256,7 +260,7 @@ fn d3_5_memory_may_be_mapped_from_the_file_that_is_written() {
             came.min(len)
         }
     }
-    everywhere("short-mapped", |fs| {
+    everywhere("short-mapped", &FORMATS, |fs| {
         let file = open(fs, "/a");
         let bytes = pattern(30_000);
         write(&file, &bytes, 0);
