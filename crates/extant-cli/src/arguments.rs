@@ -8,8 +8,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::commands::{
-    cat, chmod, chown, df, info, link, list, map, mkdir, mkfs, remove, rename, stat, touch, trace,
-    tree, xattr,
+    cat, chmod, chown, df, info, link, list, map, mkdir, mkfs, mount, remove, rename, stat, touch,
+    trace, tree, xattr,
 };
 use crate::{address, copy, failure};
 
@@ -79,6 +79,8 @@ pub enum Command {
     Bench(crate::commands::bench::BenchArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),
+    Mount(mount::MountArgs),
+    Umount(mount::UmountArgs),
 }
 
 static AFTER_HELP: std::sync::LazyLock<String> =

@@ -83,3 +83,4 @@ pub use report::{
 pub use sync::asks_for_inode_lock;
 #[cfg(feature = "std")]
 pub use sync::{measure_waits, wait_by};
+pub use xattr::SetHow;

@@ -108,6 +108,12 @@ impl MountOptions {
         Self { read_only: true, ..Self::default() }
     }
 
+    /// Whether nothing is written, as [`Self::read_only`].
+    #[must_use]
+    pub fn reading(self, on: bool) -> Self {
+        Self { read_only: on, ..self }
+    }
+
     /// Whether places are chosen at writeback (the default) or at once.
     #[must_use]
     pub fn delayed_allocation(self, on: bool) -> Self {

@@ -14,6 +14,7 @@ pub mod map;
 pub mod mkdir;
 pub mod mkfs;
 pub mod mode;
+pub mod mount;
 pub mod remove;
 pub mod rename;
 pub mod stat;
@@ -62,6 +63,8 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args, out),
         Command::Demo(args) => demo::run(args, out),
         Command::Trace(args) => trace::run(args, out),
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => mount::umount(args),
     }
 }
 

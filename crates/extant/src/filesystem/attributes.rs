@@ -69,7 +69,7 @@ impl Volume {
         if let Some(mode) = change.mode {
             let mut mode = mode & 0o7777;
             // A group that the caller is not in loses the set-group bit.
-            if !caller.is_in_group(change.gid.unwrap_or(core.gid)) && !caller.privileged {
+            if !caller.is_in_group(change.gid.unwrap_or(core.gid)) && !caller.may_all() {
                 mode &= !0o2000;
             }
             core.mode = (core.mode & FileType::MODE_MASK) | mode;
@@ -125,7 +125,7 @@ fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<
     }
     let changes_owner = change.uid.is_some_and(|uid| uid != core.uid);
     let changes_group = change.gid.is_some_and(|gid| gid != core.gid && !caller.is_in_group(gid));
-    if caller.privileged || (caller.owns(core.uid) && !changes_owner && !changes_group) {
+    if caller.may_all() || (caller.owns(core.uid) && !changes_owner && !changes_group) {
         return Ok(());
     }
     Err(Error::NotPermitted)

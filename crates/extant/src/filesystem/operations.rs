@@ -426,9 +426,10 @@ impl Volume {
         inode: &Arc<Inode>,
         name: &[u8],
         value: Option<&[u8]>,
+        how: SetHow,
     ) -> Result<(), Error> {
         let _gate = self.gate.read();
-        let set = self.xattrs.set(inode, name, value, SetHow::Any, caller);
+        let set = self.xattrs.set(inode, name, value, how, caller);
         self.dispose_values();
         set
     }

@@ -19,6 +19,7 @@ use crate::report::SetAttributes;
 use crate::time::{SystemClock, SystemEntropy};
 use crate::transaction::{BlockKind, Credits};
 use crate::writeback::Purpose;
+use crate::xattr::SetHow;
 
 const ROOT: &Caller = &Caller::ROOT;
 
@@ -97,7 +98,9 @@ fn who_changes_a_file_waits_for_those_who_look_at_it() {
             let change = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
             drop(s.volume.set_attributes(ROOT, &s.file, &change));
         }),
-        ("setxattr", |s| drop(s.volume.set_xattr(ROOT, &s.file, b"user.a", Some(b"b")))),
+        ("setxattr", |s| {
+            drop(s.volume.set_xattr(ROOT, &s.file, b"user.a", Some(b"b"), SetHow::Any))
+        }),
         ("link", |s| drop(s.volume.link(ROOT, &s.file, &s.other, b"l"))),
         ("unlink", |s| drop(s.volume.unlink(ROOT, &s.dir, b"f"))),
         ("rename", |s| {
@@ -293,7 +296,7 @@ fn unmount_waits_for_changes_and_changes_for_unmount() {
         &|| drop(volume.make_node(ROOT, &root, b"c", NodeKind::Fifo, 0o644)),
         &|| drop(volume.make_symlink(ROOT, &root, b"d", b"a")),
         &|| drop(volume.link(ROOT, &file, &root, b"e")),
-        &|| drop(volume.set_xattr(ROOT, &file, b"user.a", Some(b"value"))),
+        &|| drop(volume.set_xattr(ROOT, &file, b"user.a", Some(b"value"), SetHow::Any)),
         &|| drop(volume.set_attributes(ROOT, &file, &SetAttributes::default())),
         &|| drop(volume.rename(ROOT, (&root, b"a"), (&root, b"g"), RenameFlags::empty())),
         &|| drop(volume.unlink(ROOT, &root, b"g")),

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use extant_format::corruption::{Place, Rule};
 use extant_format::{FileType, InodeNumber};
@@ -13,9 +13,10 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::filesystem::Volume;
 use crate::inode::Inode;
-use crate::namespace::{NodeKind, RenameFlags};
+use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
 use crate::report::SetAttributes;
 use crate::report::{FileExtent, Metadata};
+use crate::xattr::SetHow;
 
 /// One inode in use: it stays usable while a handle exists, also after its last name is gone.
 pub struct InodeHandle {
@@ -104,6 +105,21 @@ impl InodeHandle {
     /// [`Error::NotDirectory`].
     pub fn read_dir(&self) -> Result<ReadDir, Error> {
         ReadDir::new(self.clone())
+    }
+
+    /// Hands the names in this directory from `cursor` on to `sink`, the dots among them, until it has enough; each comes with
+    /// where to go on after it.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`]; of reading the directory.
+    /// # Locks
+    /// The directory cannot change while `sink` runs; it may look up other inodes, and change nothing.
+    pub fn list(
+        &self,
+        cursor: DirCursor,
+        sink: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.volume.list(&self.inode, cursor, sink)
     }
 
     /// Opens it, whatever its names are now; of `options`, those that are about names are ignored.
@@ -249,7 +265,20 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NoAttributeSpace`], [`Error::NotSupported`] for a prefix that ext4 does not know.
     pub fn set_xattr(&self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), Some(value.as_ref()))
+        self.set_xattr_if(SetHow::Any, name, value)
+    }
+
+    /// Sets an extended attribute, if what `how` asks for is so.
+    ///
+    /// # Errors
+    /// As [`Self::set_xattr`]; [`Error::Exists`], [`Error::NoAttribute`].
+    pub fn set_xattr_if(
+        &self,
+        how: SetHow,
+        name: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
+        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), Some(value.as_ref()), how)
     }
 
     /// Removes an extended attribute.
@@ -257,7 +286,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NoAttribute`].
     pub fn remove_xattr(&self, name: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), None)
+        self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), None, SetHow::Any)
     }
 
     /// Forgets what memory knows of where its blocks lie, but for delayed ones, of which the disk knows nothing: the next

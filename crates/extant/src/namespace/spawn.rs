@@ -66,7 +66,7 @@ impl Namespace {
             let runs_as_group = mode & (SET_GROUP | 0o010) == SET_GROUP | 0o010;
             if is_dir {
                 record.mode |= SET_GROUP;
-            } else if runs_as_group && !caller.privileged && !caller.is_in_group(parent.gid) {
+            } else if runs_as_group && !caller.may_all() && !caller.is_in_group(parent.gid) {
                 record.mode &= !SET_GROUP;
             }
         }

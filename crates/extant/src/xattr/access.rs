@@ -48,7 +48,7 @@ impl Xattrs {
             }
         }
         let group_counts = record.mode & 0o070 != 0;
-        let acl = if caller.uid != record.uid && !caller.privileged && group_counts {
+        let acl = if caller.uid != record.uid && !caller.may_all() && group_counts {
             self.acl(inode, AclKind::Access)?
         } else {
             None
@@ -59,7 +59,7 @@ impl Xattrs {
 
 /// Source: kernel `generic_permission`, `acl_permission_check`.
 fn allows(record: &InodeRecord, acl: Option<&Acl>, caller: &Caller, want: Access) -> bool {
-    if caller.privileged {
+    if caller.may_all() {
         let is_dir = record.file_type() == Some(FileType::Directory);
         return is_dir || !want.contains(Access::EXECUTE) || record.mode & 0o111 != 0;
     }

@@ -52,7 +52,7 @@ impl Xattrs {
         match key.index {
             NameIndex::USER if !has_user_attributes(inode) => return Err(Error::NoAttribute),
             NameIndex::USER => self.check_access(inode, caller, Access::READ)?,
-            NameIndex::TRUSTED if !caller.privileged => return Err(Error::NoAttribute),
+            NameIndex::TRUSTED if !caller.may_all() => return Err(Error::NoAttribute),
             _ => {}
         }
         let value = self.read(inode, key)?.ok_or(Error::NoAttribute)?;
@@ -147,7 +147,7 @@ impl Xattrs {
             return Err(Error::NotPermitted);
         }
         let permitted = match key.index {
-            NameIndex::TRUSTED | NameIndex::SECURITY => caller.privileged,
+            NameIndex::TRUSTED | NameIndex::SECURITY => caller.may_all(),
             NameIndex::USER => {
                 let sticky =
                     record.file_type() == Some(FileType::Directory) && record.mode & 0o1000 != 0;
@@ -197,7 +197,7 @@ impl Xattrs {
             (AclKind::Access, Some(acl)) => {
                 let (bits, whole) = acl.mode_bits();
                 let mut core = inode.core.lock();
-                let keeps_group = caller.privileged || caller.is_in_group(core.gid);
+                let keeps_group = caller.may_all() || caller.is_in_group(core.gid);
                 core.mode = core.mode & !0o777 | bits;
                 if !keeps_group {
                     core.mode &= !0o2000;

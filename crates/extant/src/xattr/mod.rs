@@ -37,7 +37,8 @@ pub use access::Access;
 pub(crate) use access::check_removal;
 pub(crate) use acl::{Acl, AclKind};
 use shared::SharedBlocks;
-pub(crate) use store::{Key, SetHow};
+pub(crate) use store::Key;
+pub use store::SetHow;
 
 use crate::allocator::Allocator;
 use crate::inode_table::InodeTable;

@@ -1,0 +1,235 @@
+//! `extant mount` and `extant umount`: an image as a directory, by FUSE.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use extant::MountOptions;
+use extant_device::{FileDevice, OpenError};
+use extant_fuse::{Mount, Server, Settings};
+use extant_script::mount_options;
+
+use crate::failure::{OnlyReadable, Told, Usage, say};
+use crate::{interrupt, values, volume};
+
+/// Attach an image to a directory
+#[derive(Debug, clap::Args)]
+#[command(after_help = OPTIONS)]
+pub struct MountArgs {
+    /// Image file or block device
+    #[arg(value_parser = super::image())]
+    image: PathBuf,
+    /// The directory
+    directory: PathBuf,
+    /// Mount options with commas between; see below
+    #[arg(short, long, default_value = "")]
+    options: Vec<String>,
+    /// Stay in the foreground, and unmount at Ctrl-C
+    #[arg(short, long)]
+    foreground: bool,
+    /// Say on standard output when it is mounted
+    #[arg(long, hide = true)]
+    tell: bool,
+}
+
+/// Detach what is mounted on a directory, and wait until its image is whole
+#[derive(Debug, clap::Args)]
+pub struct UmountArgs {
+    /// The directory
+    directory: PathBuf,
+}
+
+const OPTIONS: &str = "\
+Options by the kernel's names: ro, nodelalloc, dioread_lock, noauto_da_alloc, nobarrier, discard, data=journal, data=writeback,
+commit=SECONDS; and of its own:
+  cache=SIZE   memory for file bytes (64M)
+  writeback    the kernel keeps dirty pages: small writes are faster, but that the image is full may be told by fsync or close only
+  allow_other  other users may look into it (for root always)
+  dirty_ratio=N, dirty_background_ratio=N, dirty_expire_centisecs=N, dirty_writeback_centisecs=N
+
+Data is durable after fsync, after 5 s of the commit timer for what was written back, and after `extant umount`. sync(2) and umount(8)
+alone do not wait for it.";
+
+/// What the words of `-o` come to.
+struct Wishes {
+    engine: MountOptions,
+    settings: Settings,
+    allow_other: bool,
+}
+
+pub fn run(args: &MountArgs) -> anyhow::Result<()> {
+    let wishes = Wishes::parse(&args.options.join(","))?;
+    let image = std::fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
+    let point = std::fs::canonicalize(&args.directory)
+        .with_context(|| args.directory.display().to_string())?;
+    if !point.is_dir() {
+        return Err(Usage(format!("{}: not a directory", point.display())).into());
+    }
+    match args.foreground || args.tell {
+        true => serve(&image, point, wishes, args.tell),
+        false => in_background(args),
+    }
+}
+
+/// Starts another process that serves, and waits until it says that it does.
+fn in_background(args: &MountArgs) -> anyhow::Result<()> {
+    let mut child = Command::new(std::env::current_exe().context("the path of this program")?)
+        .args(["mount", "--tell", "-o", &args.options.join(","), "--"])
+        .args([&args.image, &args.directory])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("a process to serve the image")?;
+    let mut told = String::new();
+    if let Some(mut out) = child.stdout.take() {
+        out.read_to_string(&mut told).context("what the serving process says")?;
+    }
+    if told.is_empty() {
+        // It has said why on standard error.
+        let code = child.wait().ok().and_then(|status| status.code());
+        return Err(Told(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)).into());
+    }
+    Ok(())
+}
+
+fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::Result<()> {
+    let Wishes { engine, settings, allow_other } = wishes;
+    let device = match settings.read_only {
+        true => FileDevice::open_read_locked(image)?,
+        false => volume::open_device(image)?,
+    };
+    let mounted = engine.mount(device);
+    let filesystem = mounted.map_err(|error| volume::unusable(image, error.into()))?;
+    if let Some(features) = filesystem.read_only_because()
+        && !settings.read_only
+    {
+        let reason = OnlyReadable(features.to_owned());
+        return Err(reason).with_context(|| format!("{}; mount it with -o ro", image.display()));
+    }
+    let server =
+        Server::new(filesystem, settings).map_err(|error| volume::unusable(image, error.into()))?;
+    let mount = Mount {
+        source: image.display().to_string(),
+        point,
+        read_only: settings.read_only,
+        allow_other,
+    };
+    interrupt::watch();
+    let channel = mount.attach()?;
+    if tells {
+        leave_terminal()?;
+    }
+    let is_over = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| unmount_when_asked(&mount.point, &server, &is_over));
+        let outcome = extant_fuse::serve(&server, &channel, THREADS);
+        is_over.store(true, Ordering::Release);
+        waiter.thread().unpark();
+        outcome
+    });
+    drop(channel);
+    let finished = server.finish();
+    outcome.with_context(|| mount.point.display().to_string())?;
+    finished.with_context(|| image.display().to_string())
+}
+
+/// Says that it is mounted, and lets go of the terminal.
+fn leave_terminal() -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "mounted").and_then(|()| out.flush()).context("standard output")?;
+    let nowhere = std::fs::File::options().read(true).write(true).open("/dev/null");
+    let nowhere = nowhere.context("/dev/null")?;
+    let _ = rustix::process::setsid();
+    rustix::stdio::dup2_stdout(&nowhere).context("standard output")?;
+    rustix::stdio::dup2_stderr(&nowhere).context("standard error")
+}
+
+/// Detaches the mount once a signal says so: for good as soon as nobody uses it.
+fn unmount_when_asked(point: &Path, server: &Server, is_over: &AtomicBool) {
+    while !interrupt::is_wanted() {
+        if is_over.load(Ordering::Acquire) {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    if let Err(error) = extant_fuse::unmount(point) {
+        say(&format!("{}: {error}; it ends when nobody uses it any more", point.display()));
+        let _ = server.filesystem().sync_all();
+        let _ = extant_fuse::detach(point);
+    }
+}
+
+impl Wishes {
+    fn parse(words: &str) -> anyhow::Result<Self> {
+        let (mut rest, mut allow_other) = (Vec::new(), false);
+        let mut settings =
+            Settings { valid_seconds: 3600, writeback_cache: false, read_only: false };
+        let mut cache_bytes = 64 << 20;
+        for word in words.split(',').filter(|word| !word.is_empty()) {
+            match word.split_once('=').unwrap_or((word, "")) {
+                ("ro", _) => settings.read_only = true,
+                ("rw", _) => settings.read_only = false,
+                ("writeback", "") => settings.writeback_cache = true,
+                ("allow_other", _) => allow_other = true,
+                ("cache", size) => cache_bytes = values::size(size).map_err(Usage)?,
+                // For mount(8) and systemd, not for file systems.
+                (
+                    "auto"
+                    | "noauto"
+                    | "nofail"
+                    | "user"
+                    | "users"
+                    | "nouser"
+                    | "_netdev"
+                    | "default_permissions"
+                    | "nodev"
+                    | "nosuid",
+                    _,
+                ) => {}
+                _ => rest.push(word),
+            }
+        }
+        let engine = mount_options(&rest.join(",")).map_err(|error| Usage(error.to_string()))?;
+        let engine = engine.cache_bytes(cache_bytes);
+        Ok(Self { engine: engine.reading(settings.read_only), settings, allow_other })
+    }
+}
+
+pub fn umount(args: &UmountArgs) -> anyhow::Result<()> {
+    let name = || args.directory.display().to_string();
+    let point = std::fs::canonicalize(&args.directory).with_context(name)?;
+    let image = source_of(&point);
+    extant_fuse::unmount(&point).with_context(name)?;
+    let Some(image) = image else { return Ok(()) };
+    // Whoever serves it has it locked until all is written.
+    loop {
+        match FileDevice::open_read_locked(&image) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The image that is mounted on `point`, if it is one of ours.
+fn source_of(point: &Path) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let found = mounts.lines().rev().find_map(|line| {
+        let (mount, of) = line.split_once(" - fuse.extant ")?;
+        let at = mount.split(' ').nth(4)?;
+        (Path::new(&unescaped(at)) == point).then(|| of.split(' ').next().map(unescaped))?
+    });
+    found.map(PathBuf::from)
+}
+
+/// A word of mountinfo, in which blanks are octal numbers.
+fn unescaped(word: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(word.to_owned(), |word, (code, text)| word.replace(code, text))
+}
+
+/// A request waits for the device at times; the others are served meanwhile.
+const THREADS: usize = 4;

@@ -1,0 +1,339 @@
+//! `extant mount`: what programs do on it, and what is left when it ends, in good order or not.
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::tree::{compare, make_tree};
+use common::{check, extant, fails, ok};
+use extant_testkit::oracle::{self, KernelMount, Scratch};
+use extant_testkit::skip;
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags};
+
+/// A server in the foreground; killed if a test fails.
+struct Mounted {
+    point: PathBuf,
+    image: PathBuf,
+    server: Child,
+}
+
+impl Mounted {
+    /// Mounts an image; `None`, after a skip, where there is no `/dev/fuse` to open.
+    fn new(image: &Path, point: &Path, options: &str) -> Option<Self> {
+        let program = Command::new(env!("CARGO_BIN_EXE_extant"));
+        Self::by(program, image, point, options)
+    }
+
+    fn by(mut program: Command, image: &Path, point: &Path, options: &str) -> Option<Self> {
+        if File::options().read(true).write(true).open("/dev/fuse").is_err() {
+            skip("no /dev/fuse");
+            return None;
+        }
+        fs::create_dir_all(point).unwrap();
+        let before = fs::metadata(point).unwrap().dev();
+        let server = program
+            .args(["mount", "--foreground", "-o", options])
+            .args([image, point])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut mounted = Self { point: point.to_owned(), image: image.to_owned(), server };
+        wait_until(|| {
+            assert_eq!(mounted.server.try_wait().unwrap(), None, "it does not mount");
+            fs::metadata(point).unwrap().dev() != before
+        });
+        Some(mounted)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// Unmounts, and checks that the image is whole when that returns.
+    fn unmount(mut self) {
+        umount(&self.point);
+        check(&self.image);
+        assert!(self.server.wait().unwrap().success());
+    }
+
+    /// The server ends as by a power cut.
+    fn kill(mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        detach(&self.point);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.server.try_wait().ok().flatten().is_none() {
+            let _ = self.server.kill();
+            let _ = self.server.wait();
+            detach(&self.point);
+        }
+    }
+}
+
+fn umount(point: &Path) {
+    wait_until(|| {
+        let output = extant([Path::new("umount"), point]);
+        let words = oracle::text(&output);
+        // Another thread's child has our open files until it runs its own program.
+        assert!(output.status.success() || words.contains("busy"), "{words}");
+        output.status.success()
+    });
+}
+
+fn detach(point: &Path) {
+    let lazy = rustix::mount::UnmountFlags::DETACH;
+    if rustix::mount::unmount(point, lazy).is_err() {
+        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(point).status();
+    }
+}
+
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it takes too long");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A fresh image, and a folder for the mount.
+fn prepared(name: &str, size: &str) -> (Scratch, PathBuf, PathBuf) {
+    let scratch = Scratch::new(name);
+    let (image, point) = (scratch.path("disk.img"), scratch.path("mount"));
+    ok(["mkfs", "-q", "-b", "4096", image.to_str().unwrap(), size]);
+    (scratch, image, point)
+}
+
+#[test]
+fn a_tree_of_everything_is_the_same_through_the_mount_and_through_the_kernel() {
+    for options in ["", "nodelalloc", "data=journal", "writeback", "cache=1M"] {
+        let (scratch, image, point) = prepared("mount-tree", "256M");
+        let Some(mounted) = Mounted::new(&image, &point, options) else { return };
+        let plain = scratch.path("plain");
+        make_tree(&plain);
+        let copied = Command::new("cp").arg("-a").args([&plain, &mounted.path("tree")]).status();
+        assert!(copied.unwrap().success());
+        compare(&plain, &mounted.path("tree"));
+        mounted.unmount();
+        if let Some(kernel) = KernelMount::new(&image, &scratch.path("kernel"), "ro") {
+            compare(&plain, &kernel.root().join("tree"));
+            kernel.unmount().unwrap();
+        }
+        // What the caches of a mount do not know yet.
+        let mounted = Mounted::new(&image, &point, "ro").unwrap();
+        compare(&plain, &mounted.path("tree"));
+        let refused = File::create(mounted.path("new")).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(30)); // EROFS
+        mounted.unmount();
+    }
+}
+
+#[test]
+fn calls_that_few_file_systems_have_do_what_ext4_does() {
+    let (_scratch, image, point) = prepared("mount-calls", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let at = |name: &str| mounted.path(name);
+    // A file without a name, until it has one.
+    let unnamed =
+        rustix::fs::open(&mounted.point, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR).unwrap();
+    rustix::io::write(&unnamed, b"hello").unwrap();
+    let own = format!("/proc/self/fd/{}", unnamed.as_raw_fd());
+    rustix::fs::linkat(CWD, &own, CWD, at("named"), AtFlags::SYMLINK_FOLLOW).unwrap();
+    assert_eq!(fs::read(at("named")).unwrap(), b"hello");
+    // Holes and ranges.
+    let sparse =
+        File::options().read(true).write(true).create_new(true).open(at("sparse")).unwrap();
+    sparse.write_all_at(&[7; 5000], 1 << 20).unwrap();
+    assert_eq!(rustix::fs::seek(&sparse, SeekFrom::Data(0)).unwrap(), 1 << 20);
+    assert_eq!(rustix::fs::seek(&sparse, SeekFrom::Hole(0)).unwrap(), 0);
+    let keep = FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&sparse, keep, 0, 2 << 20).unwrap();
+    assert_eq!(sparse.metadata().unwrap().blocks(), (2 << 20) / 512);
+    rustix::fs::fallocate(&sparse, keep | FallocateFlags::PUNCH_HOLE, 0, 1 << 20).unwrap();
+    rustix::fs::fallocate(&sparse, FallocateFlags::ZERO_RANGE, (1 << 20) + 100, 900).unwrap();
+    let mut bytes = [1; 5000];
+    sparse.read_exact_at(&mut bytes, 1 << 20).unwrap();
+    assert!(bytes[..100] == [7; 100] && bytes[100..1000] == [0; 900] && bytes[1000] == 7);
+    // Names.
+    fs::write(at("other"), b"other").unwrap();
+    rustix::fs::renameat_with(CWD, at("named"), CWD, at("other"), RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read(at("named")).unwrap(), b"other");
+    let taken =
+        rustix::fs::renameat_with(CWD, at("named"), CWD, at("other"), RenameFlags::NOREPLACE);
+    assert_eq!(taken.unwrap_err(), rustix::io::Errno::EXIST);
+    assert_eq!(fs::create_dir(at(&"n".repeat(256))).unwrap_err().raw_os_error(), Some(36));
+    // Attributes.
+    let create = XattrFlags::CREATE;
+    rustix::fs::setxattr(at("named"), "user.a", b"1", create).unwrap();
+    let again = rustix::fs::setxattr(at("named"), "user.a", b"1", create);
+    assert_eq!(again.unwrap_err(), rustix::io::Errno::EXIST);
+    assert!(fs::metadata(at("named")).unwrap().created().is_ok(), "it has a time of birth");
+    // A write takes the set-user bit from a file of somebody else's; for root it stays.
+    fs::set_permissions(at("named"), fs::Permissions::from_mode(0o4755)).unwrap();
+    assert_eq!(fs::metadata(at("named")).unwrap().mode() & 0o7777, 0o4755);
+    let copied = File::create(at("copy")).unwrap();
+    let from = File::open(at("other")).unwrap();
+    assert_eq!(rustix::fs::copy_file_range(&from, None, &copied, None, 100).unwrap(), 5);
+    drop((unnamed, sparse, copied, from));
+    mounted.unmount();
+}
+
+#[test]
+fn every_name_of_a_large_directory_is_listed_once() {
+    let (_scratch, image, point) = prepared("mount-many", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let names: BTreeSet<String> = (0..5000).map(|n| format!("name-{n}")).collect();
+    fs::create_dir(mounted.path("d")).unwrap();
+    for name in &names {
+        File::create(mounted.path("d").join(name)).unwrap();
+    }
+    let listed: Vec<String> = fs::read_dir(mounted.path("d"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(listed.len(), names.len());
+    assert!(listed.into_iter().collect::<BTreeSet<_>>() == names);
+    // Removing what was listed leaves nothing.
+    fs::remove_dir_all(mounted.path("d")).unwrap();
+    mounted.unmount();
+}
+
+/// What was synced is there when the server has died; the second mount recovers the journal.
+#[test]
+fn a_server_that_is_killed_loses_nothing_that_was_synced() {
+    let (_scratch, image, point) = prepared("mount-kill", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    for n in 0..50 {
+        let mut file = File::create(mounted.path(&format!("f{n}"))).unwrap();
+        file.write_all(&[n; 10_000]).unwrap();
+        if n % 5 == 0 {
+            file.sync_all().unwrap();
+        }
+    }
+    mounted.kill();
+    let mounted = Mounted::new(&image, &point, "").unwrap();
+    for n in (0..50).step_by(5) {
+        assert!(fs::read(mounted.path(&format!("f{n}"))).unwrap() == [n; 10_000], "f{n}");
+    }
+    mounted.unmount();
+}
+
+/// The commit timer is the server's own, since `sync(2)` does not reach it.
+#[test]
+fn what_was_written_back_is_committed_without_being_asked() {
+    let (_scratch, image, point) = prepared("mount-timer", "64M");
+    let options = "commit=1,dirty_expire_centisecs=0,dirty_writeback_centisecs=50";
+    let Some(mounted) = Mounted::new(&image, &point, options) else { return };
+    fs::write(mounted.path("f"), [7; 10_000]).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    mounted.kill();
+    let mounted = Mounted::new(&image, &point, "").unwrap();
+    assert!(fs::read(mounted.path("f")).unwrap() == [7; 10_000]);
+    mounted.unmount();
+}
+
+#[test]
+fn a_full_image_is_told_by_write_and_what_was_written_stays() {
+    let (_scratch, image, point) = prepared("mount-full", "16M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let file = File::create(mounted.path("f")).unwrap();
+    let mut end = 0;
+    let error = loop {
+        match file.write_at(&[9; 4096], end) {
+            Ok(count) => end += u64::try_from(count).unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(28)); // ENOSPC
+    file.sync_all().unwrap();
+    drop(file);
+    assert!(end > 8 << 20);
+    assert!(fs::read(mounted.path("f")).unwrap().iter().all(|byte| *byte == 9));
+    mounted.unmount();
+}
+
+#[test]
+fn it_goes_into_the_background_once_it_is_mounted_and_a_signal_ends_it() {
+    let (_scratch, image, point) = prepared("mount-back", "64M");
+    if File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        return skip("no /dev/fuse");
+    }
+    fs::create_dir(&point).unwrap();
+    ok([Path::new("mount"), &image, &point]);
+    fs::write(point.join("f"), b"bytes").unwrap();
+    fails([Path::new("mount"), &image, &point], 3, "disk.img");
+    umount(&point);
+    check(&image);
+    let mut mounted = Mounted::new(&image, &point, "").unwrap();
+    assert_eq!(fs::read(mounted.path("f")).unwrap(), b"bytes");
+    let server = rustix::process::Pid::from_child(&mounted.server);
+    rustix::process::kill_process(server, rustix::process::Signal::TERM).unwrap();
+    assert!(mounted.server.wait().unwrap().success());
+    check(&image);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_mounted() {
+    let (scratch, image, point) = prepared("mount-wrong", "64M");
+    fs::create_dir(&point).unwrap();
+    let words = |arguments: &[&str], code, part| fails(arguments, code, part);
+    let (disk, dir) = (image.to_str().unwrap(), point.to_str().unwrap());
+    words(&["mount", "-o", "nonsense", disk, dir], 2, "nonsense");
+    words(&["mount", "-o", "cache=many", disk, dir], 2, "many");
+    words(&["mount", "none.img", dir], 3, "none.img");
+    words(&["mount", disk, &format!("{dir}/none")], 1, "none");
+    words(&["mount", disk, disk], 2, "not a directory");
+    fs::write(scratch.path("text"), "no image").unwrap();
+    words(&["mount", scratch.path("text").to_str().unwrap(), dir], 3, "text");
+    assert!(!extant(["umount", dir]).status.success());
+    check(&image);
+}
+
+/// An ordinary user mounts with the help of fusermount3, and owns what he makes.
+#[test]
+fn an_ordinary_user_mounts_too() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() || oracle::run("fusermount3", &["-V"]).is_none() {
+        return skip("an ordinary user's mount: needs root to become one, and fusermount3");
+    }
+    let (scratch, image, point) = prepared("mount-user", "64M");
+    fs::create_dir(&point).unwrap();
+    fs::set_permissions(scratch.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [&image, &point] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    // The image's root directory is his too.
+    let at = format!("{}:/", image.display());
+    ok(["chown", &format!("{NOBODY}:{NOBODY}"), &at]);
+    let copy = scratch.path("extant");
+    fs::copy(env!("CARGO_BIN_EXE_extant"), &copy).unwrap();
+    let as_nobody = |program: &Path| {
+        let mut command = Command::new(program);
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+    };
+    let mut mount = as_nobody(&copy);
+    let status = mount.arg("mount").args([&image, &point]).status().unwrap();
+    assert!(status.success());
+    let script = "echo his > his && ln his also && mkdir d && mv also d/ && cat d/also";
+    let script = format!("cd '{}' && {script}", point.display());
+    let output = as_nobody(Path::new("/bin/sh")).args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "his\n", "{output:?}");
+    let status = as_nobody(&copy).arg("umount").arg(&point).status().unwrap();
+    assert!(status.success());
+    check(&image);
+    let told = ok(["stat", "-c", "%u %h", &format!("{}:/his", image.display())]);
+    assert_eq!(told.trim(), format!("{NOBODY} 2"));
+}

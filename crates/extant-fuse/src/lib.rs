@@ -1,0 +1,28 @@
+//! An ext4 volume as a FUSE server.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `abi` | layouts and numbers of the protocol |
+//! | `message` | requests taken apart, answers put together |
+//! | `nodes` | inodes that the kernel knows, and files that it has open |
+//! | `server` | what each request does to the volume; knows of no device |
+//! | `device` | `/dev/fuse` as the transport: threads that read requests and write answers |
+//! | `mount` | attaching: as root by mount(2), else by `fusermount3` |
+//!
+//! # Invariants
+//! Whoever asks has been checked by the kernel (`default_permissions`): the server refuses nobody. What the kernel may cache
+//! is right until the server says otherwise, because nobody else changes the volume.
+//! # Locking
+//! A request is served by one thread from end to end, and holds no lock of this crate while the engine works.
+
+pub mod abi;
+mod device;
+mod message;
+mod mount;
+mod nodes;
+mod server;
+
+pub use device::serve;
+pub use message::Answer;
+pub use mount::{Mount, MountError, detach, unmount};
+pub use server::{Server, Settings};

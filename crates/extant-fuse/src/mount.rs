@@ -1,0 +1,150 @@
+//! Attaching a server to a directory: as root by mount(2), else by `fusermount3`, and detaching it.
+
+use std::ffi::CString;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+};
+
+/// How a volume is attached.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// What `mount` and `df` show as the source: the image's path.
+    pub source: String,
+    /// The directory.
+    pub point: PathBuf,
+    /// Nothing is written.
+    pub read_only: bool,
+    /// Users other than the one who mounts may look into it; always, if that is root.
+    pub allow_other: bool,
+}
+
+/// Why a mount failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The directory cannot be used.
+    #[error("{0}: {1}")]
+    Point(PathBuf, io::Error),
+    /// There is no `/dev/fuse`, or it may not be opened.
+    #[error("/dev/fuse: {0}")]
+    Device(io::Error),
+    /// An ordinary user needs a helper to mount.
+    #[error("fusermount3 does not run ({0}); it comes with the package fuse3")]
+    NoHelper(io::Error),
+    /// The helper has said why on its standard error.
+    #[error("fusermount3 did not mount it")]
+    Refused,
+}
+
+impl Mount {
+    /// Attaches, and returns the device that requests come from. They come at once: who looks at the directory waits.
+    ///
+    /// # Errors
+    /// [`MountError`]; nothing is attached then.
+    pub fn attach(&self) -> Result<OwnedFd, MountError> {
+        match rustix::process::geteuid().is_root() {
+            true => self.attach_as_root(),
+            false => self.attach_by_helper(),
+        }
+    }
+
+    fn attach_as_root(&self) -> Result<OwnedFd, MountError> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())
+            .map_err(|error| MountError::Device(error.into()))?;
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
+            device.as_raw_fd()
+        );
+        let mut how = MountFlags::NODEV | MountFlags::NOSUID;
+        how.set(MountFlags::RDONLY, self.read_only);
+        let options = CString::new(options).unwrap_or_default();
+        rustix::mount::mount(&*self.source, &self.point, "fuse.extant", how, &*options)
+            .map_err(|error| MountError::Point(self.point.clone(), error.into()))?;
+        Ok(device)
+    }
+
+    /// Source: libfuse, `fuse_mount_fusermount`: the helper gets a socket by `_FUSE_COMMFD`, and sends the device through it.
+    fn attach_by_helper(&self) -> Result<OwnedFd, MountError> {
+        let helper = |error: Errno| MountError::NoHelper(error.into());
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(helper)?;
+        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(helper)?;
+        let mut options = format!("default_permissions,subtype=extant,fsname={}", self.escaped());
+        for (is_set, word) in [(self.read_only, ",ro"), (self.allow_other, ",allow_other")] {
+            options.push_str(if is_set { word } else { "" });
+        }
+        let status = Command::new("fusermount3")
+            .args(["-o", &options, "--"])
+            .arg(&self.point)
+            .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .status()
+            .map_err(MountError::NoHelper)?;
+        drop(theirs);
+        if !status.success() {
+            return Err(MountError::Refused);
+        }
+        receive(&ours).ok_or(MountError::Refused)
+    }
+
+    /// The source with what separates options made harmless.
+    fn escaped(&self) -> String {
+        self.source.replace('\\', "\\\\").replace(',', "\\,")
+    }
+}
+
+/// The descriptor that comes through a socket.
+fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut pieces = [IoSliceMut::new(&mut byte)];
+    rustix::net::recvmsg(socket, &mut pieces, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    })
+}
+
+/// Detaches what is mounted on `point`. The server ends by itself then, and may still be writing when this returns.
+///
+/// # Errors
+/// `EBUSY` while somebody uses it; `EINVAL` if nothing is mounted there.
+pub fn unmount(point: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
+        Err(Errno::PERM) => {
+            let status = Command::new("fusermount3").args(["-u", "--"]).arg(point).status()?;
+            if status.success() { Ok(()) } else { Err(Errno::BUSY.into()) }
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Takes the mount out of sight at once; it ends when its last user goes.
+///
+/// # Errors
+/// As [`unmount`], but for `EBUSY`.
+pub fn detach(point: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+        Err(Errno::PERM) => {
+            let status =
+                Command::new("fusermount3").args(["-u", "-z", "--"]).arg(point).status()?;
+            if status.success() { Ok(()) } else { Err(Errno::INVAL.into()) }
+        }
+        done => Ok(done?),
+    }
+}

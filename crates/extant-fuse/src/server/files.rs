@@ -1,0 +1,192 @@
+//! Open files: bytes, ranges, syncs.
+
+use extant::{Errno, File, InodeHandle, OpenOptions, RangeChange};
+
+use super::{MAX_BYTES, Outcome, Server, errno};
+use crate::abi::{self, InHeader};
+use crate::message::{Answer, Arguments};
+
+impl Server {
+    pub(super) fn open(
+        &self,
+        header: &InHeader,
+        args: &mut Arguments<'_>,
+        answer: &mut Answer,
+    ) -> Outcome {
+        let asked: abi::OpenIn = args.take()?;
+        let handle = self.hands(header, 0)?;
+        self.put_open(&handle, asked.flags, answer)
+    }
+
+    /// Opens an inode and says by which number.
+    fn put_open(&self, handle: &InodeHandle, flags: u32, answer: &mut Answer) -> Outcome {
+        let (writes, is_direct) = (flags & ACCESS_MODE != 0, flags & DIRECT != 0);
+        let options = OpenOptions::new()
+            .read(true)
+            .write(writes)
+            .truncate(writes && flags & TRUNCATE != 0)
+            .direct(is_direct);
+        let file = handle.open(options).map_err(errno)?;
+        let open_flags = match is_direct {
+            true => abi::OPEN_DIRECT_IO | abi::OPEN_PARALLEL_DIRECT_WRITES,
+            false => abi::OPEN_KEEP_CACHE,
+        };
+        answer.put(&abi::OpenOut { fh: self.files.add(file), open_flags, backing_id: 0 });
+        Ok(())
+    }
+
+    pub(super) fn create(
+        &self,
+        header: &InHeader,
+        args: &mut Arguments<'_>,
+        answer: &mut Answer,
+    ) -> Outcome {
+        let asked: abi::CreateIn = args.take()?;
+        let dir = self.hands(header, asked.umask)?;
+        let made = dir.create_file(args.name()?, mode_of(asked.mode)).map_err(errno)?;
+        self.put_made(&made, asked.flags, answer)
+    }
+
+    pub(super) fn tmpfile(
+        &self,
+        header: &InHeader,
+        args: &mut Arguments<'_>,
+        answer: &mut Answer,
+    ) -> Outcome {
+        let asked: abi::CreateIn = args.take()?;
+        let dir = self.hands(header, asked.umask)?;
+        let made = dir.create_unnamed(mode_of(asked.mode)).map_err(errno)?;
+        self.put_made(&made, asked.flags, answer)
+    }
+
+    fn put_made(&self, made: &InodeHandle, flags: u32, answer: &mut Answer) -> Outcome {
+        let entry = self.entry(made)?;
+        answer.put(&entry);
+        self.put_open(made, flags & !TRUNCATE, answer)
+            .inspect_err(|_| self.nodes.forget(entry.nodeid, 1))
+    }
+
+    pub(super) fn read(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::ReadIn = args.take()?;
+        let file = self.files.get(asked.fh)?;
+        answer.fill(length(asked.size), |buffer| read_all(&file, buffer, asked.offset))
+    }
+
+    pub(super) fn write(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::WriteIn = args.take()?;
+        let bytes = args.bytes(asked.size)?;
+        let file = self.files.get(asked.fh)?;
+        let count = file.write_at(bytes, asked.offset).map_err(errno)?;
+        answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
+        Ok(())
+    }
+
+    pub(super) fn fsync(&self, args: &mut Arguments<'_>) -> Outcome {
+        let asked: abi::FsyncIn = args.take()?;
+        let file = self.files.get(asked.fh)?;
+        match asked.fsync_flags & abi::FSYNC_DATA != 0 {
+            true => file.sync_data().map_err(errno),
+            false => file.sync_all().map_err(errno),
+        }
+    }
+
+    pub(super) fn fsyncdir(&self, id: u64, args: &mut Arguments<'_>) -> Outcome {
+        let asked: abi::FsyncIn = args.take()?;
+        let dir = self.nodes.get(id)?.open(OpenOptions::new().read(true)).map_err(errno)?;
+        match asked.fsync_flags & abi::FSYNC_DATA != 0 {
+            true => dir.sync_data().map_err(errno),
+            false => dir.sync_all().map_err(errno),
+        }
+    }
+
+    pub(super) fn fallocate(&self, args: &mut Arguments<'_>) -> Outcome {
+        let asked: abi::FallocateIn = args.take()?;
+        let keep_size = asked.mode & KEEP_SIZE != 0;
+        let change = match asked.mode & !KEEP_SIZE {
+            0 => RangeChange::Allocate { keep_size },
+            PUNCH_HOLE if keep_size => RangeChange::PunchHole,
+            COLLAPSE if !keep_size => RangeChange::Collapse,
+            ZERO => RangeChange::Zero { keep_size },
+            INSERT if !keep_size => RangeChange::Insert,
+            _ => return Err(Errno::OPNOTSUPP),
+        };
+        let file = self.files.get(asked.fh)?;
+        file.change_range(change, asked.offset, asked.length).map_err(errno)
+    }
+
+    pub(super) fn lseek(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::LseekIn = args.take()?;
+        let file = self.files.get(asked.fh)?;
+        let found = match asked.whence {
+            SEEK_DATA => file.seek_data(asked.offset),
+            SEEK_HOLE => file.seek_hole(asked.offset),
+            _ => return Err(Errno::INVAL),
+        };
+        let offset = found.map_err(errno)?.ok_or(NO_SUCH_PLACE)?;
+        answer.put(&abi::LseekOut { offset });
+        Ok(())
+    }
+
+    /// Copies a piece; the caller comes back for more.
+    pub(super) fn copy_range(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::CopyFileRangeIn = args.take()?;
+        let (from, to) = (self.files.get(asked.fh_in)?, self.files.get(asked.fh_out)?);
+        let mut bytes = vec![0; length(u32::try_from(asked.len).unwrap_or(u32::MAX))];
+        let count = read_all(&from, &mut bytes, asked.off_in).map_err(errno)?;
+        let count = match count {
+            0 => 0,
+            count => to.write_at(&bytes[..count], asked.off_out).map_err(errno)?,
+        };
+        answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
+        Ok(())
+    }
+
+    pub(super) fn bmap(&self, id: u64, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::BmapIn = args.take()?;
+        if asked.blocksize != self.filesystem.statfs().block_size {
+            return Err(Errno::INVAL);
+        }
+        let file = self.nodes.get(id)?.open(OpenOptions::new().read(true)).map_err(errno)?;
+        let block = u32::try_from(asked.block).map_err(|_| Errno::INVAL)?;
+        let block = file.block_at(block).map_err(errno)?.unwrap_or(0);
+        answer.put(&abi::BmapOut { block });
+        Ok(())
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, extant::Error> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+        match file.read_at(&mut buffer[done..], at) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// No request is longer than what was agreed on.
+fn length(bytes: u32) -> usize {
+    usize::try_from(bytes.min(MAX_BYTES)).unwrap_or(0)
+}
+
+pub(super) fn mode_of(mode: u32) -> u16 {
+    u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+/// `ENXIO`: nothing of the kind follows.
+const NO_SUCH_PLACE: Errno = Errno(6);
+const ACCESS_MODE: u32 = 0o3;
+const TRUNCATE: u32 = 0o1000;
+const DIRECT: u32 = 0o40000;
+const KEEP_SIZE: u32 = 1;
+const PUNCH_HOLE: u32 = 2;
+const COLLAPSE: u32 = 8;
+const ZERO: u32 = 0x10;
+const INSERT: u32 = 0x20;
+const SEEK_DATA: u32 = 3;
+const SEEK_HOLE: u32 = 4;

@@ -1,0 +1,215 @@
+//! What each request does to the volume. Knows of no device: a request is bytes, and so is its answer.
+//!
+//! | file | requests |
+//! | --- | --- |
+//! | `mod.rs` | the start, the end, and who serves what |
+//! | `attributes.rs` | attributes, extended attributes, the volume's figures |
+//! | `files.rs` | open files: bytes, ranges, syncs |
+//! | `names.rs` | names in directories, and listings |
+
+mod attributes;
+mod files;
+mod names;
+
+use extant::{Caller, Errno, Error, Filesystem};
+
+use crate::abi::{self, InHeader, Init, opcode};
+use crate::message::{Answer, Arguments};
+use crate::nodes::{Nodes, OpenFiles};
+
+/// How the server answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Seconds for which the kernel may believe what it was told. Nobody else changes the volume, so there is no need to ask.
+    pub valid_seconds: u64,
+    /// The kernel keeps dirty pages (`-o writeback`): faster in small writes, but a full volume is told at `fsync` or `close`.
+    pub writeback_cache: bool,
+    /// Nothing is written.
+    pub read_only: bool,
+}
+
+/// A volume that is served.
+#[derive(Debug)]
+pub struct Server {
+    filesystem: Filesystem,
+    nodes: Nodes,
+    files: OpenFiles,
+    settings: Settings,
+}
+
+/// What a request comes to: an error number, or the answer as it was put together.
+type Outcome = Result<(), Errno>;
+
+/// The most bytes of one read or write: the kernel's own limit, unless `fs.fuse.max_pages_limit` was raised.
+pub const MAX_BYTES: u32 = 1 << 20;
+
+impl Server {
+    /// Serves a volume.
+    ///
+    /// # Errors
+    /// Of reading its root.
+    pub fn new(filesystem: Filesystem, settings: Settings) -> Result<Self, Error> {
+        let nodes = Nodes::new(filesystem.root()?);
+        Ok(Self { filesystem, nodes, files: OpenFiles::default(), settings })
+    }
+
+    /// The volume.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
+    /// Serves one request; whether there is something to send back. May be called from any number of threads.
+    pub fn serve(&self, message: &[u8], answer: &mut Answer) -> bool {
+        let Some((header, mut arguments)) = Arguments::split(message) else { return false };
+        answer.clear();
+        let outcome = match header.opcode {
+            opcode::FORGET => {
+                if let Ok(forget) = arguments.take::<abi::ForgetIn>() {
+                    self.nodes.forget(header.nodeid, forget.nlookup);
+                }
+                return false;
+            }
+            opcode::BATCH_FORGET => {
+                self.forget_all(&mut arguments);
+                return false;
+            }
+            // No request waits for anybody but the device.
+            opcode::INTERRUPT => return false,
+            _ => self.dispatch(&header, arguments, answer),
+        };
+        answer.close(header.unique, outcome);
+        true
+    }
+
+    fn forget_all(&self, arguments: &mut Arguments<'_>) {
+        let Ok(batch) = arguments.take::<abi::BatchForgetIn>() else { return };
+        for _ in 0..batch.count {
+            let Ok(one) = arguments.take::<abi::ForgetOne>() else { return };
+            self.nodes.forget(one.nodeid, one.nlookup);
+        }
+    }
+
+    fn dispatch(&self, header: &InHeader, mut args: Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let (args, id) = (&mut args, header.nodeid);
+        match header.opcode {
+            opcode::INIT => self.init(args, answer),
+            opcode::DESTROY => self.close().map_err(|error| error.errno()),
+            opcode::STATFS => self.statfs(answer),
+            opcode::SYNCFS => Ok(self.filesystem.sync_all().map_err(errno)?),
+
+            opcode::LOOKUP => self.lookup(id, args, answer),
+            opcode::MKNOD => self.mknod(header, args, answer),
+            opcode::MKDIR => self.mkdir(header, args, answer),
+            opcode::SYMLINK => self.symlink(header, args, answer),
+            opcode::LINK => self.link(header, args, answer),
+            opcode::UNLINK => self.hands(header, 0)?.remove_file(args.name()?).map_err(errno),
+            opcode::RMDIR => self.hands(header, 0)?.remove_dir(args.name()?).map_err(errno),
+            opcode::RENAME => {
+                let target = args.take::<abi::RenameIn>()?.newdir;
+                self.rename(header, target, 0, args)
+            }
+            opcode::RENAME2 => {
+                let abi::Rename2In { newdir, flags, .. } = args.take()?;
+                self.rename(header, newdir, flags, args)
+            }
+            opcode::READLINK => self.read_link(id, answer),
+            opcode::READDIR => self.read_dir(id, args, answer, false),
+            opcode::READDIRPLUS => self.read_dir(id, args, answer, true),
+
+            opcode::GETATTR => self.getattr(id, answer),
+            opcode::STATX => self.statx(id, answer),
+            opcode::SETATTR => self.setattr(header, args, answer),
+            opcode::GETXATTR => self.getxattr(id, args, answer),
+            opcode::LISTXATTR => self.listxattr(id, args, answer),
+            opcode::SETXATTR => self.setxattr(header, args),
+            opcode::REMOVEXATTR => self.hands(header, 0)?.remove_xattr(args.name()?).map_err(errno),
+
+            opcode::OPEN => self.open(header, args, answer),
+            opcode::CREATE => self.create(header, args, answer),
+            opcode::TMPFILE => self.tmpfile(header, args, answer),
+            opcode::RELEASE => {
+                self.files.remove(args.take::<abi::ReleaseIn>()?.fh);
+                Ok(())
+            }
+            opcode::READ => self.read(args, answer),
+            opcode::WRITE => self.write(args, answer),
+            opcode::FSYNC => self.fsync(args),
+            opcode::FSYNCDIR => self.fsyncdir(id, args),
+            opcode::FALLOCATE => self.fallocate(args),
+            opcode::LSEEK => self.lseek(args, answer),
+            opcode::COPY_FILE_RANGE => self.copy_range(args, answer),
+            opcode::BMAP => self.bmap(id, args, answer),
+            // Among them FLUSH and OPENDIR: once refused, the kernel does not ask again.
+            _ => Err(NOT_IMPLEMENTED),
+        }
+    }
+
+    /// The inode that a request is about, in the hands of whoever made it.
+    fn hands(&self, header: &InHeader, umask: u32) -> Result<extant::InodeHandle, Errno> {
+        Ok(self.nodes.get(header.nodeid)?.for_caller(&caller(header, umask)))
+    }
+
+    /// Agrees with the kernel on what both can do.
+    fn init(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let asked: abi::InitIn = args.take()?;
+        let mut out = abi::InitOut { major: abi::MAJOR, minor: abi::MINOR, ..Default::default() };
+        if asked.major != abi::MAJOR {
+            // The kernel asks again in this version if it can, and ends it if not.
+            answer.put(&out);
+            return Ok(());
+        }
+        let offered =
+            Init::from_bits_retain(u64::from(asked.flags2) << 32 | u64::from(asked.flags));
+        let mut wanted = Init::all();
+        wanted.set(Init::WRITEBACK_CACHE, self.settings.writeback_cache);
+        let agreed = (offered & wanted).bits();
+        out.flags = u32::try_from(agreed & u64::from(u32::MAX)).unwrap_or(0);
+        out.flags2 = u32::try_from(agreed >> 32).unwrap_or(0);
+        out.max_readahead = asked.max_readahead;
+        (out.max_background, out.congestion_threshold) = (64, 48);
+        out.max_write = MAX_BYTES;
+        out.max_pages = u16::try_from(MAX_BYTES / 4096).unwrap_or(u16::MAX);
+        out.time_gran = 1;
+        answer.put(&out);
+        Ok(())
+    }
+
+    /// Closes what is open, and makes all durable; the volume is to be unmounted next.
+    ///
+    /// # Errors
+    /// Of writing.
+    pub fn close(&self) -> Result<(), Error> {
+        self.files.clear();
+        self.nodes.clear();
+        self.filesystem.sync_all()
+    }
+
+    /// Unmounts the volume, when nothing is asked any more.
+    ///
+    /// # Errors
+    /// Of writing.
+    pub fn finish(self) -> Result<(), Error> {
+        let closed = self.close();
+        let Self { filesystem, nodes, files, .. } = self;
+        drop((nodes, files));
+        filesystem.unmount().and(closed)
+    }
+}
+
+/// Whoever made a request; the kernel has checked that he may.
+fn caller(header: &InHeader, umask: u32) -> Caller {
+    Caller {
+        uid: header.uid,
+        gid: header.gid,
+        groups: Vec::new(),
+        umask: u16::try_from(umask & 0o777).unwrap_or(0),
+        privileged: header.uid == 0,
+        checked: true,
+    }
+}
+
+fn errno(error: Error) -> Errno {
+    error.errno()
+}
+
+const NOT_IMPLEMENTED: Errno = Errno(38);
