@@ -5,6 +5,7 @@
 //! place after `+`, and after `=` the tests that have to notice: a crate or test target, and a filter. White space in the
 //! text to find stands for any white space, so that reformatting does no harm.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -99,6 +100,21 @@ fn find(text: &str, from: &str) -> Option<std::ops::Range<usize>> {
     found.next().is_none().then_some(one)
 }
 
+/// Removes the files of a copy that the tree does not have any more.
+fn remove_others(copy: &Path, folder: &Path, names: &BTreeSet<&Path>) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(copy.join(folder)) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(copy, &name, names)?;
+        } else if !names.contains(name.as_path()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A copy of the tree that may be spoilt.
 struct Copy {
     tree: PathBuf,
@@ -112,7 +128,10 @@ impl Copy {
         let place = target.join("sabotage");
         let (tree, build) = (place.join("tree"), place.join("build"));
         let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
-        for name in String::from_utf8(listed.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+        let listed = String::from_utf8(listed.stdout)?;
+        let names: BTreeSet<&Path> = listed.split('\0').map(Path::new).collect();
+        remove_others(&tree, Path::new(""), &names)?;
+        for name in listed.split('\0').filter(|name| !name.is_empty()) {
             let (from, to) = (root.join(name), tree.join(name));
             let Ok(bytes) = fs::read(&from) else { continue };
             // What has not changed keeps its time, and need not be built again.
@@ -216,5 +235,18 @@ mod tests {
         assert_eq!(find("if x {\n  y\n}", "if x { y }"), Some(0..12));
         assert_eq!(find("a a", "a"), None);
         assert_eq!(find("xy", "x y"), None);
+    }
+
+    #[test]
+    fn a_copy_loses_what_the_tree_has_lost() {
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join("d")).unwrap();
+        for name in ["kept", "d/kept", "d/lost"] {
+            fs::write(copy.path().join(name), "").unwrap();
+        }
+        let names = ["kept", "d/kept"].map(Path::new).into();
+        remove_others(copy.path(), Path::new(""), &names).unwrap();
+        let is_there = |name: &str| copy.path().join(name).exists();
+        assert!(is_there("kept") && is_there("d/kept") && !is_there("d/lost"));
     }
 }
