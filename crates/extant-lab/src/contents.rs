@@ -83,7 +83,8 @@ impl Kind {
         }
         let scratch = Scratch::new("contents");
         let path = scratch.path("disk.img");
-        let image = oracle::mkfs(&path, self.mebibytes << 20, self.options).map(|()| load(&path));
+        let bytes = self.mebibytes << 20;
+        let image = oracle::mkfs_stale(&path, bytes, self.options).map(|()| load(&path));
         made.push((self.name, image.as_ref().map(MemoryDevice::snapshot)));
         image
     }

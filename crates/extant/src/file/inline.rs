@@ -190,6 +190,9 @@ impl Files {
                 }
             });
         }
+        if inode.size() == 0 {
+            inode.is_bare.store(true, Ordering::Release);
+        }
         let journals = self.mapper.journals_data(inode);
         if journals && let Err(error) = self.journal_blocks(&mut handle, inode, &folio, &part) {
             return Err(handle.fail(error));

@@ -72,6 +72,8 @@ pub(crate) struct Inode {
     pub(crate) writeback_index: AtomicU64,
     /// Commits that wait for its data write it, as one has had to.
     pub(crate) written_out: AtomicBool,
+    /// Its contents were moved out while it was empty: the first block has its place, behind the end of file.
+    pub(crate) is_bare: AtomicBool,
     /// In the queue of those that the flusher visits.
     pub(crate) queued: AtomicBool,
     /// Who uses it from outside; a leaf.
@@ -118,6 +120,7 @@ impl Inode {
             may_inline: AtomicBool::new(false),
             writeback_index: AtomicU64::new(0),
             written_out: AtomicBool::new(false),
+            is_bare: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             life: Mutex::new(Rank::Leaf, Life::default()),
         }
@@ -172,6 +175,12 @@ impl Inode {
     /// Decides whether the inode may hold its contents; the caller has the first folio locked, or is alone.
     pub(crate) fn set_may_inline(&self, may: bool) {
         self.may_inline.store(may, Ordering::Release);
+    }
+
+    /// The end of what writeback writes: the end of file, or of a first block that shows what was on the device before unless
+    /// it is written too.
+    pub(crate) fn end_to_write(&self) -> u64 {
+        self.size().max(self.is_bare.load(Ordering::Acquire).into())
     }
 
     /// The size that users see, in bytes.

@@ -32,6 +32,9 @@ pub(crate) trait OrderedData: Send + Sync {
     /// Whose data it is.
     fn inode(&self) -> InodeNumber;
 
+    /// What tells one life of an inode's number from the next: where the inode lies in memory, as long as it does.
+    fn life(&self) -> usize;
+
     /// Writes the dirty bytes of the range that have a place on the device, and waits for them. Starts no handle.
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error>;
 

@@ -64,10 +64,10 @@ pub(super) struct Locked {
 
 impl Locked {
     /// The running transaction has to wait for this data. One range a file and transaction, as
-    /// `jbd2_journal_inode_ranged_write` keeps it.
+    /// `jbd2_journal_inode_ranged_write` keeps it; a number that was given to another file stands for two files.
     pub(super) fn order(&mut self, more: Ordered) {
-        let inode = more.data.inode();
-        match self.ordered.iter_mut().find(|known| known.data.inode() == inode) {
+        let life = more.data.life();
+        match self.ordered.iter_mut().find(|known| known.data.life() == life) {
             Some(Ordered { bytes: all, writes, .. }) => {
                 let bytes = more.bytes;
                 *all = all.start.min(bytes.start)..all.end.max(bytes.end);

@@ -31,6 +31,10 @@ impl OrderedData for OrderedFile {
         self.inode.number()
     }
 
+    fn life(&self) -> usize {
+        Arc::as_ptr(&self.inode).addr()
+    }
+
     fn write_out(&self, bytes: Range<u64>) -> Result<(), Error> {
         let Some(writeback) = self.writeback.upgrade() else { return Ok(()) };
         writeback.write_placed(&self.inode, bytes.clone(), Purpose::Integrity)?;

@@ -183,7 +183,7 @@ impl Writeback {
         places: bool,
         round: &mut Round,
     ) -> Result<Looked, Error> {
-        let (shape, size) = (*folio.shape(), inode.size());
+        let (shape, size) = (*folio.shape(), inode.end_to_write());
         let inside = shape.touched(&shape.part_of(&(0..size))).end;
         let mut at = from;
         let mut looked = Looked::On;
@@ -323,7 +323,7 @@ impl Writeback {
         folio: &LockedFolio,
         submission: &mut Submission,
     ) -> Result<(), Error> {
-        let (shape, size) = (*folio.shape(), inode.size());
+        let (shape, size) = (*folio.shape(), inode.end_to_write());
         let mut inside = shape.touched(&shape.part_of(&(0..size)));
         folio.clean(inside.end..shape.blocks());
         while let Some((run, kind)) = folio.dirty_run(inside.clone()) {

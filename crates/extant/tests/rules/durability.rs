@@ -220,3 +220,32 @@ fn a_volume_that_was_dropped_recovers_what_was_synced() {
     drop((file, fs));
     world.recovers(&device, "dropped", |fs| assert!(read(fs, "/f").unwrap() == [7; 5000]));
 }
+
+/// D17.1: a commit waits for the data of a file whose number another file had within the same transaction.
+#[test]
+fn d17_1_a_number_that_is_given_again_stands_for_two_files() {
+    let world = World::new("ordered-again");
+    let Some(image) = world.mkfs(8, &["-b", "4096"]) else { return };
+    for options in [
+        MountOptions::new().delayed_allocation(false),
+        MountOptions::new().delayed_allocation(false).unwritten_until_done(false),
+    ] {
+        let device = Arc::new(image.snapshot());
+        let fs = mount(&device, options).unwrap();
+        let number = {
+            let first = open(&fs, "/first");
+            write(&first, &[7; 100_000], 0);
+            first.inode().number()
+        };
+        fs.remove_file("/first").unwrap();
+        let second = open(&fs, "/second");
+        assert_eq!(second.inode().number(), number, "the number is free again");
+        write(&second, &[8; 40_960], 0);
+        fs.shut_down_after(extant::Shutdown::AfterLog).unwrap();
+        drop(second);
+        drop(fs);
+        world.recovers(&device, "after the commit", |fs| {
+            assert!(read(fs, "/second").unwrap().iter().all(|byte| [0, 8].contains(byte)));
+        });
+    }
+}

@@ -598,3 +598,35 @@ fn d15_5_a_commit_waits_for_the_block_that_contents_move_to() {
     sees(&crash, 100);
     sees(device.inner(), 5100);
 }
+
+/// An empty file whose inode has room for contents gets a block before it grows: what was there before is not shown (D8.4).
+#[test]
+fn d8_4_contents_that_move_out_empty_leave_zeros() {
+    let world = World::new("inline-empty");
+    for options in [MountOptions::new(), MountOptions::new().delayed_allocation(false)] {
+        let Some(image) = world.mkfs(8, FORMAT) else { return };
+        let device = Arc::new(image);
+        let fs = mount(&device, options).unwrap();
+        for (name, was_written) in [("/cut", true), ("/fresh", false)] {
+            for (way, grows) in [("size", true), ("range", false), ("kept", false)] {
+                let file = open(&fs, &format!("{name}-{way}"));
+                if was_written {
+                    write(&file, &[7; 100], 0);
+                    file.set_len(0).unwrap();
+                }
+                if !grows {
+                    let change = extant::RangeChange::Allocate { keep_size: way == "kept" };
+                    file.change_range(change, 0, 50_000).unwrap();
+                }
+                file.set_len(50_000).unwrap();
+            }
+        }
+        fs.sync_all().unwrap();
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
+        let fs = mount(&device, MountOptions::read_only()).unwrap();
+        for name in ["/cut-size", "/cut-range", "/cut-kept", "/fresh-size", "/fresh-range"] {
+            assert!(read(&fs, name).unwrap() == [0; 50_000], "{name}");
+        }
+    }
+}
