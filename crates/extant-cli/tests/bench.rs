@@ -63,3 +63,8 @@ fn an_image_file_is_measured_and_judged() {
     }
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "the image is gone");
 }
+
+#[test]
+fn a_page_that_cannot_be_written_is_told_before_anything_is_measured() {
+    common::fails(["bench", "delalloc", "--html", "/nowhere/page.html"], 1, "/nowhere/page.html");
+}

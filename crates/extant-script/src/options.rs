@@ -6,7 +6,7 @@ use extant::{DataMode, MountOptions};
 
 /// A word that is no mount option of the engine's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the engine has no mount option {0}")]
+#[error("{0} is no mount option of the engine's, or has a value that makes no sense")]
 pub struct UnknownOption(pub String);
 
 /// The engine's options for the kernel's words, with commas between.
@@ -43,6 +43,8 @@ fn with_number(options: MountOptions, word: &str) -> Option<MountOptions> {
     let number: u64 = number.parse().ok()?;
     let time = || Some(Duration::from_millis(number.checked_mul(10)?));
     Some(match name {
+        // As in the kernel, zero is the default.
+        "commit" if number == 0 => options,
         "commit" => options.commit_interval(Duration::from_secs(number)),
         "dirty_background_ratio" => options.dirty_background_ratio(percent(number)?),
         "dirty_ratio" => options.dirty_ratio(percent(number)?),

@@ -91,6 +91,11 @@ struct Measured {
 pub fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     interrupt::watch();
     let Bench::Delalloc(args) = &args.what;
+    if let Some(path) = &args.html {
+        // Before minutes are spent on what cannot be kept.
+        let opened = std::fs::File::options().append(true).create(true).open(path);
+        opened.with_context(|| format!("{}", path.display()))?;
+    }
     let measured = measure(args)?;
     if let Some(path) = &args.html {
         let page = page::render(&measured, &command_line());
