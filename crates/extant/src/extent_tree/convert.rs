@@ -51,8 +51,8 @@ pub(crate) struct Converted {
 }
 
 impl ExtentTree<'_> {
-    /// Converts a part of the extent to which `path` leads, and stores the inode. `split` is told the way to that part if it
-    /// is split off first.
+    /// Converts a part of the extent to which `path` leads; stores the inode at the end of I/O, else if its root or its count of
+    /// blocks has changed. `split` is told the way to that part if it is split off first.
     ///
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::TransactionFull`] with the tree as it was.
@@ -83,11 +83,16 @@ impl ExtentTree<'_> {
         } else {
             self.zero(&zeroed)?;
         }
-        let pieces = window::pieces(
-            extent,
-            zeroed.iter().fold(blocks, |sum, piece| hull(sum, piece.blocks)),
-            state,
-        );
+        let part = zeroed.iter().fold(blocks, |sum, piece| hull(sum, piece.blocks));
+        let pieces = window::pieces(extent, part, state);
+        // Zeros have made it a start of the extent: the kernel splits that off before it looks at what is beside.
+        let is_new_start =
+            !zeroed.is_empty() && pieces.len() == 2 && part.start() == extent.blocks.start();
+        let of_inode = || {
+            let core = self.inode.core.lock();
+            (core.block, core.blocks)
+        };
+        let before = of_inode();
         if joining == Joining::Later && pieces.as_slice() == [extent] {
             // As the kernel, which sets the extent's state once more.
             if path.depth() == 0 && self.ensure(handle, 1, 0, 0).is_ok() {
@@ -100,6 +105,9 @@ impl ExtentTree<'_> {
             Joining::AfterSplit if pieces.len() > 1 && blocks.len() <= state.max_len() => {
                 self.split_and_join(handle, path, extent, &pieces, (blocks, space), split)
             }
+            Joining::Now if is_new_start => {
+                self.split_and_join(handle, path, extent, &pieces, (part, space), split)
+            }
             _ => self.exchange(handle, path, &pieces, joining, space),
         };
         match exchanged {
@@ -111,7 +119,9 @@ impl ExtentTree<'_> {
             }
             outcome => outcome?,
         }
-        self.all_or_abort(self.store(handle))?;
+        if joining == Joining::AfterSplit || of_inode() != before {
+            self.all_or_abort(self.store(handle))?;
+        }
         Ok(Converted { start, state: converted_to, zeroed })
     }
 
@@ -165,7 +175,7 @@ impl ExtentTree<'_> {
     }
 
     /// Puts `pieces` in the place of the extent to which `path` leads.
-    fn exchange(
+    pub(super) fn exchange(
         &self,
         handle: &mut Handle<'_>,
         path: &Path,

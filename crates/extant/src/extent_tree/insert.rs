@@ -42,12 +42,36 @@ impl ExtentTree<'_> {
         Place::Inode(self.inode.number()).require(is_free, Rule::ExtentOrder)?;
         match joining {
             Joining::Later => self.splice(handle, path, at..at, &[extent], space)?,
+            Joining::Now if self.joins_once_inside(path, extent) => {
+                self.splice(handle, path, at..at, &[extent], space)?;
+                let path = self.all_or_abort(self.find(extent.blocks.start()))?;
+                match self.exchange(handle, &path, &[extent], Joining::Now, space) {
+                    // The handle has room for no more: it stays an extent of its own.
+                    Err(Error::TransactionFull) => {}
+                    joined => self.all_or_abort(joined)?,
+                }
+            }
             Joining::Now | Joining::AfterSplit => {
                 let (old, mut new) = self.with_neighbours(path, at..at, &[extent]);
                 self.splice_joined(handle, path, old, &mut new, space)?;
             }
         }
         self.all_or_abort(self.store(handle))
+    }
+
+    /// Whether `extent` joins the one behind it only once it is in the tree, for which a full leaf has to be split: the kernel
+    /// looks there at once only if the one before does not end where this begins.
+    ///
+    /// Source: kernel `ext4_ext_insert_extent`.
+    fn joins_once_inside(&self, path: &Path, extent: Extent) -> bool {
+        let leaf = path.leaf();
+        let behind = || self.view(&leaf.node, |view| view.extent(path.insertion_point()));
+        leaf.len == leaf.capacity
+            && self.nearest(path).is_some_and(|before| {
+                before.blocks.end() == extent.blocks.start().get()
+                    && !window::can_join(&before, &extent)
+            })
+            && behind().is_some_and(|behind| window::can_join(&extent, &behind))
     }
 
     /// Joins the extents of `new` and puts them where `old` was; the tree may become shallower.

@@ -100,7 +100,7 @@ impl Files {
             self.orphans.add(&mut handle, inode)?;
         } else {
             let block = u64::from(self.geometry().block_size);
-            let tail = old..old.next_multiple_of(block).min(size);
+            let tail = old..old.next_multiple_of(block);
             self.zero_in_block(&mut handle, inode, tail)?;
         }
         inode.set_size(size);
