@@ -39,7 +39,7 @@ impl TraceSink for Recorder {
                 Some(Task::Flusher) => Stream::Flusher,
             };
             match Event::parse(&format!("{}: {event}", event.name())) {
-                Ok(event) => state.seen.push(Seen { stream, step, event }),
+                Ok(event) => state.seen.push(Seen { stream, step, event, is_idle: false }),
                 Err(strange) => state.strange = Some(strange),
             }
         });

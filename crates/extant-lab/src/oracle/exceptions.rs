@@ -27,6 +27,9 @@ pub struct Exception {
     /// Fields, and what they have to be.
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
+    /// Only of visits of the flusher that find nothing to write, for a reason that is chance.
+    #[serde(default)]
+    pub idle: bool,
     /// Only in operations that begin with this word.
     pub operation: Option<String>,
     /// Why it may differ.
@@ -74,6 +77,7 @@ impl Exceptions {
             let has = |(name, value): (&String, &String)| seen.event.get(name) == Some(value);
             entry.side == side
                 && entry.event == seen.event.name
+                && (seen.is_idle || !entry.idle)
                 && entry
                     .operation
                     .as_deref()
@@ -97,13 +101,20 @@ mod tests {
     #[test]
     fn an_entry_excuses_what_it_says_and_nothing_else() {
         let all = Exceptions::parse(ONE).unwrap();
-        let seen =
-            |line| Seen { stream: Stream::Caller, step: 0, event: Event::parse(line).unwrap() };
+        let seen = |line| Seen {
+            stream: Stream::Caller,
+            step: 0,
+            event: Event::parse(line).unwrap(),
+            is_idle: false,
+        };
         let event = seen("ext4_sync_fs: dev 7,0 wait 0");
         assert_eq!(all.find(Side::Ours, &event, "sync"), Some(0));
         assert_eq!(all.find(Side::Kernel, &event, "sync"), None);
         assert_eq!(all.find(Side::Ours, &event, "fsync a"), None);
         assert_eq!(all.find(Side::Ours, &seen("ext4_sync_fs: dev 7,0 wait 1"), "sync"), None);
+        let all = Exceptions::parse(&ONE.replace("operation", "idle = true\noperation")).unwrap();
+        assert_eq!(all.find(Side::Ours, &event, "sync"), None);
+        assert_eq!(all.find(Side::Ours, &Seen { is_idle: true, ..event }, "sync"), Some(0));
     }
 
     #[test]

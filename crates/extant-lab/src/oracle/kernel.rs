@@ -1,6 +1,6 @@
 //! A script on the kernel's ext4, and the events of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -56,7 +56,8 @@ pub fn run(script: &Script, image: &Path, point: &Path) -> Option<Result<Run, St
             warm(image)?;
         }
         let device = std::fs::metadata(point).map_err(text)?.dev();
-        instance.start(device, event::known()).map_err(text)?;
+        let names = event::known().chain(["writeback_single_inode"]);
+        instance.start(device, names).map_err(text)?;
         let mut answers = Vec::new();
         for (step, operation) in script.operations().skip(setup).enumerate() {
             std::thread::sleep(PAUSE);
@@ -142,14 +143,23 @@ fn read_ahead(image: &Path) -> Result<(), String> {
 /// The events in what tracefs tells, each with the step that it came in.
 fn read(trace: &str) -> Result<Vec<Seen>, String> {
     let own = rustix::thread::gettid().as_raw_pid().unsigned_abs();
-    let (mut step, mut seen) = (None, Vec::new());
+    let (mut step, mut seen) = (None, Vec::<Seen>::new());
     let mut workers: HashMap<u32, Stream> = HashMap::new();
+    let mut visits: HashMap<u32, Vec<usize>> = HashMap::new(); // events of each worker's last
+    let mut resized: HashSet<String> = HashSet::new(); // inodes whose map grew or shrank at the end of I/O
     for line in trace.lines().filter_map(Line::parse) {
         if let Some(mark) = line.text.strip_prefix("tracing_mark_write: ") {
             step = mark.strip_prefix("step ").map_or(step, |number| number.parse().ok());
             continue;
         }
         let Some(step) = step else { continue };
+        if let Some(visit) = line.text.strip_prefix("writeback_single_inode: ") {
+            let inode = visit.split(' ').find_map(|word| word.strip_prefix("ino=")).unwrap_or("");
+            let is_idle = is_idle(visit, resized.remove(inode));
+            let last = visits.get(&line.pid).filter(|_| is_idle);
+            last.into_iter().flatten().for_each(|&at| seen[at].is_idle = true);
+            continue;
+        }
         let event = Event::parse(line.text)?;
         let stream = match line.task {
             _ if line.pid == own => Stream::Caller,
@@ -168,7 +178,63 @@ fn read(trace: &str) -> Result<Vec<Seen>, String> {
             }
             _ => continue,
         };
-        seen.push(Seen { stream, step, event });
+        if stream == Stream::EndOfIo
+            && matches!(event.name, "ext4_allocate_blocks" | "ext4_free_blocks")
+        {
+            resized.extend(event.get("ino").map(str::to_owned));
+        }
+        match event.name {
+            "ext4_writepages" => drop(visits.insert(line.pid, vec![seen.len()])),
+            _ => visits.entry(line.pid).or_default().push(seen.len()),
+        }
+        seen.push(Seen { stream, step, event, is_idle: false });
     }
     Ok(seen)
+}
+
+/// Whether a visit of the flusher wrote nothing, though it was not for nothing that it came: the end of I/O has `resized` the map
+/// since the one before, which counts as a change of the inode; or the visit leaves pages that count as dirty, since a large
+/// folio lost all that was dirty of it and split, and its pages keep the tag up to their next writeback. Whether the first is
+/// seen by the same `sync`, the next one or none, and how often the second is seen in one, depends on the clock.
+///
+/// Source: kernel `ext4_ext_try_to_merge_up`, `dquot_free_block`; `folio_cancel_dirty`, `requeue_inode`.
+fn is_idle(visit: &str, resized: bool) -> bool {
+    let keeps_tags = visit.split([' ', '=', '|']).any(|word| word == "I_DIRTY_PAGES");
+    (keeps_tags || resized) && visit.split(' ').any(|word| word == "wrote=0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "x-1 [0] ..... 1.0: tracing_mark_write: step 0\n";
+    const VISIT: &str = "kworker/u4:1-7 [0] ..... 1.1: ext4_writepages: dev 7,0 ino 12 nr_to_write 1 pages_skipped 0 range_start 0 range_end 1 sync_mode 1 for_kupdate 0 range_cyclic 0 writeback_index 0\n";
+
+    fn idle(trace: &str) -> Vec<bool> {
+        read(trace).unwrap().iter().map(|seen| seen.is_idle).collect()
+    }
+
+    fn visit(state: &str, wrote: u32) -> String {
+        let end = format!("bdi 7:0: ino=12 state={state} index=0 wrote={wrote} cgroup_ino=1");
+        format!("{VISIT}kworker/u4:1-7 [0] ..... 1.2: writeback_single_inode: {end}\n")
+    }
+
+    #[test]
+    fn a_visit_that_leaves_tags_and_writes_nothing_is_idle() {
+        assert_eq!(idle(&format!("{START}{}", visit("I_DIRTY_PAGES|I_SYNC", 0))), [true]);
+        assert_eq!(idle(&format!("{START}{}", visit("I_DIRTY_PAGES|I_SYNC", 2))), [false]);
+        assert_eq!(idle(&format!("{START}{}", visit("I_SYNC", 0))), [false]);
+    }
+
+    #[test]
+    fn a_visit_after_the_end_of_io_has_freed_a_node_is_idle_once() {
+        let worker = |event: &str| format!("kworker/u4:2-8 [0] ..... 1.1: {event}\n");
+        let end = worker(
+            "ext4_journal_start_reserved: dev 7,0 blocks, 1, caller ext4_convert_unwritten_io_end_vec+0x1/0x2",
+        ) + &worker(
+            "ext4_free_blocks: dev 7,0 ino 12 mode 0100644 block 9063 count 1 flags METADATA|FORGET|VALIDATED",
+        );
+        let visit = visit("I_SYNC", 0);
+        assert_eq!(idle(&format!("{START}{end}{visit}{visit}")), [false, false, true, false]);
+    }
 }

@@ -36,6 +36,8 @@ pub struct Seen {
     pub step: usize,
     /// What happened.
     pub event: Event,
+    /// It belongs to a visit of the kernel's flusher that finds nothing to write, for a reason that is chance.
+    pub is_idle: bool,
 }
 
 /// What came of a script on one side.

@@ -121,7 +121,7 @@ struct Known {
 impl Known {
     /// Learns what an event says, or that what was known may have changed.
     fn take_in(&mut self, seen: &Seen) {
-        let Seen { stream, step, event } = seen;
+        let Seen { stream, step, event, .. } = seen;
         let place = event.get("ino").map(|ino| (*stream, *step, ino.to_owned()));
         let asks = match event.name {
             "ext4_ext_map_blocks_enter" | "ext4_ext_map_blocks_exit" => {

@@ -55,9 +55,12 @@ impl Instance {
             if !self.folder.join(&event).exists() {
                 continue;
             }
-            let filter = match name.contains("_trim_") {
-                true => format!("dev_major == {major} && dev_minor == {minor}"),
-                false => format!("dev == {number}"),
+            let filter = match group {
+                "writeback" => format!("name == \"{major}:{minor}\""),
+                _ if name.contains("_trim_") => {
+                    format!("dev_major == {major} && dev_minor == {minor}")
+                }
+                _ => format!("dev == {number}"),
             };
             self.write(&format!("{event}/filter"), &filter)?;
             self.write(&format!("{event}/enable"), "1")?;

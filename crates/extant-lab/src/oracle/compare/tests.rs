@@ -3,7 +3,7 @@ use super::*;
 const SCRIPT: &str = "open a create\nwrite a 0 4096\nfsync a\n";
 
 fn seen(step: usize, stream: Stream, line: &str) -> Seen {
-    Seen { stream, step, event: Event::parse(line).unwrap() }
+    Seen { stream, step, event: Event::parse(line).unwrap(), is_idle: false }
 }
 
 fn recorded() -> Run {

@@ -4,7 +4,8 @@ use crate::oracle::event::Stream;
 fn seen(lines: &str) -> Vec<Seen> {
     let event = |line: &str| Event::parse(line.trim()).unwrap();
     let lines = lines.lines().filter(|line| !line.trim().is_empty());
-    lines.map(|line| Seen { stream: Stream::Caller, step: 0, event: event(line) }).collect()
+    let seen = |line| Seen { stream: Stream::Caller, step: 0, event: event(line), is_idle: false };
+    lines.map(seen).collect()
 }
 
 fn shown(events: Vec<Seen>) -> Vec<String> {
