@@ -19,6 +19,9 @@ use extant_testkit::oracle::{self, KernelMount, Scratch};
 use extant_testkit::skip;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags};
 
+/// A user without any right.
+const NOBODY: u32 = 65534;
+
 /// A server in the foreground; killed if a test fails.
 struct Mounted {
     point: PathBuf,
@@ -180,13 +183,40 @@ fn calls_that_few_file_systems_have_do_what_ext4_does() {
     let again = rustix::fs::setxattr(at("named"), "user.a", b"1", create);
     assert_eq!(again.unwrap_err(), rustix::io::Errno::EXIST);
     assert!(fs::metadata(at("named")).unwrap().created().is_ok(), "it has a time of birth");
-    // A write takes the set-user bit from a file of somebody else's; for root it stays.
-    fs::set_permissions(at("named"), fs::Permissions::from_mode(0o4755)).unwrap();
-    assert_eq!(fs::metadata(at("named")).unwrap().mode() & 0o7777, 0o4755);
     let copied = File::create(at("copy")).unwrap();
     let from = File::open(at("other")).unwrap();
     assert_eq!(rustix::fs::copy_file_range(&from, None, &copied, None, 100).unwrap(), 5);
     drop((unnamed, sparse, copied, from));
+    mounted.unmount();
+}
+
+/// Who writes without the right to set them takes set-user and set-group bits away, whoever opened the file; root does not.
+#[test]
+fn set_user_bits_go_with_who_writes() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("needs root to become somebody else");
+    }
+    let (_scratch, image, point) = prepared("mount-bits", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let write_as = |user: u32, file: File| {
+        let mut echo = Command::new("/bin/echo");
+        assert!(echo.arg("x").uid(user).gid(user).stdout(file).status().unwrap().success());
+    };
+    let path = mounted.path("f");
+    let set = || fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
+    let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+    fs::write(&path, b"program").unwrap();
+    set();
+    write_as(0, File::options().append(true).open(&path).unwrap());
+    assert_eq!(mode(), 0o6777, "root writes");
+    write_as(NOBODY, File::options().append(true).open(&path).unwrap());
+    assert_eq!(mode(), 0o777, "another writes what root has opened");
+    set();
+    // Cut when it is opened, which is a request of its own.
+    let mut shell = Command::new("/bin/sh");
+    let cut = shell.args(["-c", ": > f"]).current_dir(&mounted.point).uid(NOBODY).gid(NOBODY);
+    assert!(cut.status().unwrap().success());
+    assert_eq!(mode(), 0o777, "another cuts it");
     mounted.unmount();
 }
 
@@ -304,7 +334,6 @@ fn what_makes_no_sense_is_refused_before_anything_is_mounted() {
 /// An ordinary user mounts with the help of fusermount3, and owns what he makes.
 #[test]
 fn an_ordinary_user_mounts_too() {
-    const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() || oracle::run("fusermount3", &["-V"]).is_none() {
         return skip("an ordinary user's mount: needs root to become one, and fusermount3");
     }

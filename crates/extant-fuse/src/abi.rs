@@ -148,8 +148,6 @@ bitflags::bitflags! {
         const ASYNC_READ = 1;
         /// `O_TRUNC` comes with open.
         const ATOMIC_O_TRUNC = 1 << 3;
-        /// Inodes can be found by number (NFS).
-        const EXPORT_SUPPORT = 1 << 4;
         /// Writes of more than a page.
         const BIG_WRITES = 1 << 5;
         /// The server applies the umask, where no default access list is in the way.
@@ -216,7 +214,9 @@ pub const OPEN_KEEP_CACHE: u32 = 1 << 1;
 pub const OPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 /// FSYNC: data and what is needed to find it.
 pub const FSYNC_DATA: u32 = 1;
-/// OPEN and WRITE: set-user and set-group bits go.
+/// OPEN that cuts the file: set-user and set-group bits go.
 pub const OPEN_KILL_SUIDGID: u32 = 1;
+/// WRITE: they go unless whoever writes may set them. The kernel says so of every write through its cache.
+pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// SETXATTR: the set-group bit goes.
 pub const SETXATTR_ACL_KILL_SGID: u32 = 1;

@@ -35,7 +35,7 @@ pub struct OpenFiles {
 }
 
 fn part<T>(parts: &[Part<T>; PARTS], number: u64) -> MutexGuard<'_, HashMap<u64, T>> {
-    let part = usize::try_from(number % 16).unwrap_or(0);
+    let part = usize::try_from(number).unwrap_or(0) % PARTS;
     parts[part].lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -119,8 +119,9 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     };
     interrupt::watch();
     let channel = mount.attach()?;
-    if tells {
-        leave_terminal()?;
+    if tells && let Err(error) = leave_terminal() {
+        let _ = extant_fuse::detach(&mount.point);
+        return Err(error);
     }
     let is_over = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {

@@ -32,15 +32,14 @@ impl Server {
     }
 
     fn put_attributes(&self, handle: &InodeHandle, answer: &mut Answer) -> Outcome {
-        let attr = self.attr(handle)?;
+        let attr = self.attr(&handle.metadata().map_err(errno)?);
         let attr_valid = self.settings.valid_seconds;
         answer.put(&abi::AttrOut { attr_valid, attr_valid_nsec: 0, dummy: 0, attr });
         Ok(())
     }
 
-    pub(super) fn attr(&self, handle: &InodeHandle) -> Result<abi::Attr, Errno> {
-        let found = handle.metadata().map_err(errno)?;
-        Ok(abi::Attr {
+    pub(super) fn attr(&self, found: &Metadata) -> abi::Attr {
+        abi::Attr {
             ino: found.inode.get().into(),
             size: found.size,
             blocks: found.blocks,
@@ -54,10 +53,10 @@ impl Server {
             nlink: found.links,
             uid: found.uid,
             gid: found.gid,
-            rdev: device_number(&found),
-            blksize: self.filesystem.statfs().block_size,
+            rdev: device_number(found),
+            blksize: self.block_size,
             flags: 0,
-        })
+        }
     }
 
     pub(super) fn statx(&self, id: u64, answer: &mut Answer) -> Outcome {
@@ -70,7 +69,7 @@ impl Server {
         let (rdev_major, rdev_minor) = found.device.unwrap_or_default();
         let mut stat = abi::Statx {
             mask: BASIC_STATS,
-            blksize: self.filesystem.statfs().block_size,
+            blksize: self.block_size,
             nlink: found.links,
             uid: found.uid,
             gid: found.gid,
@@ -147,6 +146,17 @@ impl Server {
             handle.set_attributes(&change).map_err(errno)?;
         }
         self.put_attributes(&handle, answer)
+    }
+
+    /// Takes the set-user bit from a file, and the set-group bit if the group may execute it.
+    pub(super) fn drop_privilege(&self, handle: &InodeHandle) -> Outcome {
+        match without_privilege(handle.metadata().map_err(errno)?.mode) {
+            None => Ok(()),
+            mode => {
+                let change = SetAttributes { mode, ..SetAttributes::default() };
+                handle.set_attributes(&change).map_err(errno)
+            }
+        }
     }
 
     pub(super) fn getxattr(

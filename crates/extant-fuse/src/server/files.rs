@@ -15,6 +15,9 @@ impl Server {
     ) -> Outcome {
         let asked: abi::OpenIn = args.take()?;
         let handle = self.hands(header, 0)?;
+        if asked.open_flags & abi::OPEN_KILL_SUIDGID != 0 {
+            self.drop_privilege(&handle)?;
+        }
         self.put_open(&handle, asked.flags, answer)
     }
 
@@ -35,34 +38,25 @@ impl Server {
         Ok(())
     }
 
+    /// Makes a file and opens it; without a name until a link gives it one, if it `is_named` not.
     pub(super) fn create(
         &self,
         header: &InHeader,
         args: &mut Arguments<'_>,
         answer: &mut Answer,
+        is_named: bool,
     ) -> Outcome {
         let asked: abi::CreateIn = args.take()?;
-        let dir = self.hands(header, asked.umask)?;
-        let made = dir.create_file(args.name()?, mode_of(asked.mode)).map_err(errno)?;
-        self.put_made(&made, asked.flags, answer)
-    }
-
-    pub(super) fn tmpfile(
-        &self,
-        header: &InHeader,
-        args: &mut Arguments<'_>,
-        answer: &mut Answer,
-    ) -> Outcome {
-        let asked: abi::CreateIn = args.take()?;
-        let dir = self.hands(header, asked.umask)?;
-        let made = dir.create_unnamed(mode_of(asked.mode)).map_err(errno)?;
-        self.put_made(&made, asked.flags, answer)
-    }
-
-    fn put_made(&self, made: &InodeHandle, flags: u32, answer: &mut Answer) -> Outcome {
-        let entry = self.entry(made)?;
+        let (dir, mode) = (self.hands(header, asked.umask)?, mode_of(asked.mode));
+        let made = match is_named {
+            true => dir.create_file(args.name()?, mode),
+            false => dir.create_unnamed(mode),
+        };
+        let made = made.map_err(errno)?;
+        let entry = self.entry(&made)?;
         answer.put(&entry);
-        self.put_open(made, flags & !TRUNCATE, answer)
+        // There is nothing to be cut off a new file.
+        self.put_open(&made, asked.flags & !TRUNCATE, answer)
             .inspect_err(|_| self.nodes.forget(entry.nodeid, 1))
     }
 
@@ -72,10 +66,19 @@ impl Server {
         answer.fill(length(asked.size), |buffer| read_all(&file, buffer, asked.offset))
     }
 
-    pub(super) fn write(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
+    pub(super) fn write(
+        &self,
+        header: &InHeader,
+        args: &mut Arguments<'_>,
+        answer: &mut Answer,
+    ) -> Outcome {
         let asked: abi::WriteIn = args.take()?;
         let bytes = args.bytes(asked.size)?;
         let file = self.files.get(asked.fh)?;
+        // Whoever writes need not be who opened it, whom the engine goes by.
+        if asked.write_flags & abi::WRITE_KILL_SUIDGID != 0 && header.uid != 0 {
+            self.drop_privilege(file.inode())?;
+        }
         let count = file.write_at(bytes, asked.offset).map_err(errno)?;
         answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
         Ok(())
@@ -143,7 +146,7 @@ impl Server {
 
     pub(super) fn bmap(&self, id: u64, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::BmapIn = args.take()?;
-        if asked.blocksize != self.filesystem.statfs().block_size {
+        if asked.blocksize != self.block_size {
             return Err(Errno::INVAL);
         }
         let file = self.nodes.get(id)?.open(OpenOptions::new().read(true)).map_err(errno)?;

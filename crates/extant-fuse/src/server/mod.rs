@@ -35,6 +35,7 @@ pub struct Server {
     nodes: Nodes,
     files: OpenFiles,
     settings: Settings,
+    block_size: u32,
 }
 
 /// What a request comes to: an error number, or the answer as it was put together.
@@ -50,7 +51,8 @@ impl Server {
     /// Of reading its root.
     pub fn new(filesystem: Filesystem, settings: Settings) -> Result<Self, Error> {
         let nodes = Nodes::new(filesystem.root()?);
-        Ok(Self { filesystem, nodes, files: OpenFiles::default(), settings })
+        let block_size = filesystem.statfs().block_size;
+        Ok(Self { filesystem, nodes, files: OpenFiles::default(), settings, block_size })
     }
 
     /// The volume.
@@ -95,7 +97,7 @@ impl Server {
             opcode::INIT => self.init(args, answer),
             opcode::DESTROY => self.close().map_err(|error| error.errno()),
             opcode::STATFS => self.statfs(answer),
-            opcode::SYNCFS => Ok(self.filesystem.sync_all().map_err(errno)?),
+            opcode::SYNCFS => self.filesystem.sync_all().map_err(errno),
 
             opcode::LOOKUP => self.lookup(id, args, answer),
             opcode::MKNOD => self.mknod(header, args, answer),
@@ -125,14 +127,14 @@ impl Server {
             opcode::REMOVEXATTR => self.hands(header, 0)?.remove_xattr(args.name()?).map_err(errno),
 
             opcode::OPEN => self.open(header, args, answer),
-            opcode::CREATE => self.create(header, args, answer),
-            opcode::TMPFILE => self.tmpfile(header, args, answer),
+            opcode::CREATE => self.create(header, args, answer, true),
+            opcode::TMPFILE => self.create(header, args, answer, false),
             opcode::RELEASE => {
                 self.files.remove(args.take::<abi::ReleaseIn>()?.fh);
                 Ok(())
             }
             opcode::READ => self.read(args, answer),
-            opcode::WRITE => self.write(args, answer),
+            opcode::WRITE => self.write(header, args, answer),
             opcode::FSYNC => self.fsync(args),
             opcode::FSYNCDIR => self.fsyncdir(id, args),
             opcode::FALLOCATE => self.fallocate(args),

@@ -13,17 +13,16 @@ use crate::message::{Answer, Arguments};
 impl Server {
     /// Tells the kernel of an inode once more.
     pub(super) fn entry(&self, handle: &InodeHandle) -> Result<abi::EntryOut, Errno> {
-        let attr = self.attr(handle)?;
-        let generation = handle.metadata().map_err(errno)?.generation;
+        let found = handle.metadata().map_err(errno)?;
         let valid = self.settings.valid_seconds;
         Ok(abi::EntryOut {
             nodeid: self.nodes.tell(handle),
-            generation: generation.into(),
+            generation: found.generation.into(),
             entry_valid: valid,
             attr_valid: valid,
             entry_valid_nsec: 0,
             attr_valid_nsec: 0,
-            attr,
+            attr: self.attr(&found),
         })
     }
 
