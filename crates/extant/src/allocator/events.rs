@@ -12,7 +12,6 @@ use crate::trace::{self, AllocatorExtent, Event};
 impl From<AllocationFlags> for trace::AllocationFlags {
     fn from(flags: AllocationFlags) -> Self {
         let mut shown = flags;
-        // Who may use root's blocks is no flag of the kernel's: it asks who the caller is.
         shown.remove(AllocationFlags::MAP_OF_RESERVED);
         let reserved = flags.contains(AllocationFlags::MAP_OF_RESERVED);
         shown.set(

@@ -84,6 +84,11 @@ impl<'a, S: Source + ?Sized> Piece<'a, S> {
         Piece { source: &mut *self.source, range }
     }
 
+    /// Copies bytes from `offset` of these on, as many as are present, and no more than there is room for.
+    fn copy(&mut self, offset: usize, into: &mut [u8]) -> usize {
+        self.source.copy(self.range.start + offset, into).min(into.len())
+    }
+
     /// Makes the first bytes present; says whether at least one is.
     ///
     /// # Locks
@@ -100,7 +105,7 @@ impl<'a, S: Source + ?Sized> Piece<'a, S> {
     pub(super) fn copy_waiting(&mut self, into: &mut [u8]) -> usize {
         let mut done = 0;
         while done < into.len() {
-            done += self.source.copy(self.range.start + done, &mut into[done..]);
+            done += self.copy(done, &mut into[done..]);
             let missing = into.len() - done;
             if missing > 0 && self.source.fault_in(self.range.start + done, missing) == 0 {
                 break;
@@ -129,8 +134,7 @@ impl<'a, S: Source + ?Sized> Piece<'a, S> {
             let bytes = self.slice(part).unwrap_or_default();
             return Got { copied: bytes.len(), counted: bytes.len(), bytes: Bytes::Slice(bytes) };
         }
-        let start = self.range.start;
-        let fetched = folio.fetch(part, |done, into| self.source.copy(start + done, into));
+        let fetched = folio.fetch(part, |done, into| self.copy(done, into));
         let copied = fetched.count();
         // All of a short copy, or nothing: blocks that it leaves half changed are not valid (D13.1).
         let is_whole = copied == part.len() || folio.is_valid(0..folio.shape().bytes());

@@ -113,7 +113,7 @@ impl InodeHandle {
     /// # Errors
     /// [`Error::NotDirectory`]; of reading the directory.
     /// # Locks
-    /// The directory cannot change while `sink` runs; it may look up other inodes, and change nothing.
+    /// The directory's `content` is held for reading while `sink` runs, which must not come back to the volume.
     pub fn list(
         &self,
         cursor: DirCursor,

@@ -209,7 +209,8 @@ impl Writeback {
     pub(crate) fn tick(&self) {
         let now = self.transactions.clock().monotonic();
         if self.queue.lock().is_time_to_look(now, self.interval) {
-            let old = core::iter::from_fn(|| self.pop(|since| since + self.expire <= now));
+            let old =
+                core::iter::from_fn(|| self.pop(|since| since.saturating_add(self.expire) <= now));
             self.write_in_background(old, Purpose::Age);
         }
         if self.account.dirty_bytes() > self.background_bytes {

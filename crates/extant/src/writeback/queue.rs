@@ -38,7 +38,7 @@ impl Queue {
     pub(super) fn is_time_to_look(&mut self, now: Duration, interval: Duration) -> bool {
         let looks = !interval.is_zero() && now >= self.look_at;
         if looks {
-            self.look_at = now + interval;
+            self.look_at = now.saturating_add(interval);
         }
         looks
     }

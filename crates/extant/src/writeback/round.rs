@@ -183,7 +183,7 @@ impl Writeback {
         places: bool,
         round: &mut Round,
     ) -> Result<Looked, Error> {
-        let (shape, size) = (*folio.shape(), inode.end_to_write());
+        let (shape, size) = (*folio.shape(), inode.size());
         let inside = shape.touched(&shape.part_of(&(0..size))).end;
         let mut at = from;
         let mut looked = Looked::On;

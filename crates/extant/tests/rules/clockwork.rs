@@ -106,3 +106,22 @@ fn d18_1_ticks_keep_to_the_background_share_and_writers_to_the_limit() {
     fs.unmount().unwrap();
     world.e2fsck(&device).unwrap();
 }
+
+#[test]
+fn no_interval_is_too_long() {
+    let world = World::new("for-ever");
+    let Some(image) = world.mkfs(8, &[]) else { return };
+    let (device, clock) = (Arc::new(image), Arc::<StillClock>::default());
+    let options = MountOptions::new()
+        .dirty_expire(Duration::MAX)
+        .dirty_writeback(Duration::MAX)
+        .commit_interval(Duration::MAX);
+    let fs = mount_at(&device, options, &clock).unwrap();
+    write(&open(&fs, "/f"), &[7; 5000], 0);
+    for _ in 0..3 {
+        clock.advance(1000);
+        fs.tick().unwrap();
+    }
+    assert!(dirty_blocks(&fs) > 0, "nothing is ever old");
+    fs.unmount().unwrap();
+}

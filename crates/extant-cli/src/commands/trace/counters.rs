@@ -18,7 +18,6 @@ pub fn named(counters: &KernelCounters) -> Vec<(&'static str, u64)> {
         ("es_shrinker_info/cache hits", es_stats.hits),
         ("es_shrinker_info/cache misses", es_stats.misses),
         ("mb_stats/reqs", mb_stats.requests),
-        ("mb_stats/searches", mb_stats.searches),
     ];
     if let Some(fast) = fc_info {
         named.extend([
