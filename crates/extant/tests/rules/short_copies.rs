@@ -583,3 +583,25 @@ fn d21_past_the_cache_a_missing_byte_fails_the_whole_write() {
         world.e2fsck(&device).unwrap();
     }
 }
+
+/// A source that says to have copied more than it was asked for has copied what it was asked for.
+#[test]
+fn a_source_that_says_too_much_breaks_nothing() {
+    struct Boaster;
+    impl Source for Boaster {
+        fn count(&self) -> usize {
+            20_000
+        }
+        fn copy(&mut self, _offset: usize, into: &mut [u8]) -> usize {
+            into.fill(7);
+            usize::MAX
+        }
+        fn fault_in(&mut self, _offset: usize, _len: usize) -> usize {
+            usize::MAX
+        }
+    }
+    everywhere("boaster", &FORMATS, |fs| {
+        assert_eq!(open(fs, "/f").write_from(&mut Boaster, 100).unwrap(), 20_000);
+        assert!(read(fs, "/f").unwrap()[100..] == [7; 20_000]);
+    });
+}
