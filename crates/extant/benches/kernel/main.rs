@@ -23,10 +23,10 @@ const PASSES: usize = 3;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if let [child, image] = &words[..]
+    if let [child, image, cpu] = &words[..]
         && child == writers::CHILD
     {
-        return writers::child(image.as_ref());
+        return writers::child(image.as_ref(), cpu.parse().unwrap());
     }
     let (options, asked): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|word| word.starts_with("--"));

@@ -3,6 +3,7 @@
 use std::iter::Sum;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long something took.
@@ -40,6 +41,16 @@ pub fn measured<R>(work: impl FnOnce() -> R) -> (Times, R) {
 fn on_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap())
+}
+
+/// Keeps the calling thread on the `nth` of the CPUs that it may have, counted around. Else the scheduler may leave two threads
+/// that begin together on one CPU for longer than a round takes, beside an idle one.
+pub fn stay_on_cpu(nth: usize) {
+    let may = sched_getaffinity(None).unwrap();
+    let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| may.is_set(cpu));
+    let mut one = CpuSet::new();
+    one.set(cpus.cycle().nth(nth).unwrap());
+    sched_setaffinity(None, &one).unwrap();
 }
 
 /// The value in the middle, or the mean of the two there.

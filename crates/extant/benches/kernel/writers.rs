@@ -10,7 +10,7 @@ use extant::{File, measure_waits};
 use extant_testkit::oracle::{self, Scratch};
 
 use crate::IMAGE_BYTES;
-use crate::measure::{Times, measured, median};
+use crate::measure::{Times, measured, median, stay_on_cpu};
 use crate::sides::{Engine, Work};
 
 /// The word that makes this program one of the two processes.
@@ -18,7 +18,7 @@ pub const CHILD: &str = "--child";
 
 /// What one writer writes in a round.
 const ROUND_BYTES: u64 = 64 << 20;
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 const FILES: [&str; 2] = ["/one", "/two"];
 
 const WORKS: [(&str, Work); 3] = [
@@ -57,7 +57,7 @@ pub fn compare(scratch: &Scratch) -> Vec<Compared> {
         return Vec::new();
     }
     let engine = Engine::mount(&images[0]);
-    let mut processes = [Process::start(&images[1]), Process::start(&images[2])];
+    let mut processes = [Process::start(&images[1], 0), Process::start(&images[2], 1)];
     let compared = WORKS.into_iter().enumerate().map(|(number, (name, work))| {
         let rounds: Vec<[[Round; 2]; 2]> = (0..=ROUNDS)
             .map(|_| {
@@ -94,12 +94,14 @@ fn summary(name: &'static str, rounds: &[[[Round; 2]; 2]]) -> Compared {
 fn in_threads(engine: &Engine, work: Work) -> [Round; 2] {
     let start = Barrier::new(2);
     std::thread::scope(|scope| {
-        FILES
-            .map(|path| {
+        [0, 1]
+            .map(|nth| {
                 let start = &start;
                 scope.spawn(move || {
+                    stay_on_cpu(nth);
+                    let path = FILES[nth];
                     let file = prepare(engine, path, work);
-                    round(&file, work, || {
+                    round(file, work, || {
                         start.wait();
                     })
                 })
@@ -121,11 +123,14 @@ fn prepare(engine: &Engine, path: &str, work: Work) -> File {
     file
 }
 
-fn round(file: &File, work: Work, ready: impl FnOnce()) -> Round {
+/// Closes the file after the measured time, and before anybody else may begin: what was appended to a file that was cut is
+/// written then.
+fn round(file: File, work: Work, ready: impl FnOnce()) -> Round {
     let mut bytes = vec![b'x'; 1 << 20];
     ready();
     let (times, ((), waited)) =
-        measured(|| measure_waits(now, || Engine::run(file, &mut bytes, work, 0..ROUND_BYTES)));
+        measured(|| measure_waits(now, || Engine::run(&file, &mut bytes, work, 0..ROUND_BYTES)));
+    drop(file);
     Round { times, waited }
 }
 
@@ -143,10 +148,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(image: &Path) -> Self {
+    fn start(image: &Path, cpu: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(CHILD)
             .arg(image)
+            .arg(cpu.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -188,7 +194,8 @@ impl Drop for Process {
 }
 
 /// What such a process does: rounds, as it is asked for them.
-pub fn child(image: &Path) {
+pub fn child(image: &Path, cpu: usize) {
+    stay_on_cpu(cpu);
     let engine = Engine::mount(image);
     let mut lines = std::io::stdin().lines();
     while let Some(Ok(line)) = lines.next() {
@@ -196,7 +203,7 @@ pub fn child(image: &Path) {
         let file = prepare(&engine, FILES[0], work);
         println!("ready");
         let _ = lines.next();
-        let round = round(&file, work, || {});
+        let round = round(file, work, || {});
         let nanos = |time: Duration| time.as_nanos();
         println!("{} {} {}", nanos(round.times.wall), nanos(round.times.cpu), nanos(round.waited));
     }
