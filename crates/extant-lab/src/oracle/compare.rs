@@ -55,6 +55,8 @@ pub struct Comparison {
     script: Vec<String>,
     streams: Vec<(Stream, Vec<Row>)>,
     answers: Vec<(usize, String, String)>,
+    /// The operation from which on nothing is compared, and how many events of the kernel that leaves out; see [`parting`].
+    parted: Option<(usize, usize)>,
     /// How many events each accepted difference excused.
     pub excused: Vec<usize>,
 }
@@ -69,16 +71,27 @@ impl Comparison {
             Err(errno) => errno.to_string(),
         };
         let answers = kernel.answers.iter().zip(&ours.answers).enumerate();
-        let answers = answers.filter(|(_, (kernel, ours))| kernel != ours);
+        let parting = parting(&kernel.events);
+        let answers = answers.filter(|(step, (kernel, ours))| {
+            kernel != ours && parting.is_none_or(|parting| *step < parting)
+        });
         let answers =
             answers.map(|(step, (kernel, ours))| (step, answer(kernel), answer(ours))).collect();
         let mut this = Self {
             script: steps,
             streams: Vec::new(),
             answers,
+            parted: None,
             excused: vec![0; exceptions.list.len()],
         };
-        let (kernel, ours) = (normal(kernel.events), normal(ours.events));
+        let (mut kernel, mut ours) = (normal(kernel.events), normal(ours.events));
+        if let Some(parting) = parting {
+            let whole = kernel.len();
+            for events in [&mut kernel, &mut ours] {
+                events.retain(|seen| seen.step < parting);
+            }
+            this.parted = Some((parting, whole - kernel.len()));
+        }
         for stream in Stream::ALL {
             let of = |all: &[Seen]| {
                 all.iter().filter(|seen| seen.stream == stream).cloned().collect::<Vec<_>>()
@@ -113,6 +126,11 @@ impl Comparison {
         self.rows().filter(|row| row.differs()).count()
     }
 
+    /// How many of the kernel's events were not compared, if the two sides part.
+    pub fn left_out(&self) -> Option<usize> {
+        self.parted.map(|(_, events)| events)
+    }
+
     /// Answers that differ.
     pub fn answers(&self) -> usize {
         self.answers.len()
@@ -136,6 +154,18 @@ impl Comparison {
         }
         counts.into_iter().map(|(name, (kernel, ours))| (name, kernel, ours)).collect()
     }
+}
+
+/// The operation in which the kernel's commit takes the contents out of an inode, while their block has no place. What had been
+/// synced is lost if the next commit is the last before a crash, so here they stay until the block has its place, and from that
+/// operation on the file is another one on each side.
+///
+/// Source: kernel `ext4_do_writepages`, which the commit calls for ordered data, and `ext4_destroy_inline_data`.
+fn parting(kernel: &[Seen]) -> Option<usize> {
+    let starts = |seen: &&Seen| {
+        seen.stream == Stream::Journal && seen.event.name == "ext4_journal_start_inode"
+    };
+    kernel.iter().find(starts).map(|seen| seen.step)
 }
 
 /// Pairs equal events. What the caller does is compared operation by operation; the other streams run beside it, so an
@@ -215,6 +245,13 @@ impl fmt::Display for Comparison {
         let counts: Vec<String> = counts.collect();
         if !counts.is_empty() {
             writeln!(f, "   alone, kernel/here: {}", counts.join(", "))?;
+        }
+        if let Some((step, events)) = self.parted {
+            let operation = &self.script[step];
+            writeln!(
+                f,
+                "   not compared: {events} events from `{operation}` on, in which the kernel's commit empties an inode"
+            )?;
         }
         let (events, differences) = (self.events(), self.differences());
         let excused: usize = self.excused.iter().sum();

@@ -33,6 +33,8 @@ pub struct Report {
     scripts: usize,
     events: usize,
     differ: Vec<String>,
+    /// Scripts whose end was not compared, and how many events that left out.
+    parted: (usize, usize),
     skipped: usize,
 }
 
@@ -49,6 +51,7 @@ impl Report {
             scripts: 0,
             events: 0,
             differ: Vec::new(),
+            parted: (0, 0),
             skipped: 0,
         }
     }
@@ -95,6 +98,9 @@ impl Report {
             Some(Ok(comparison)) => {
                 self.scripts += 1;
                 self.events += comparison.events();
+                if let Some(events) = comparison.left_out() {
+                    self.parted = (self.parted.0 + 1, self.parted.1 + events);
+                }
                 let all = self.excused.iter_mut().zip(&comparison.excused);
                 all.for_each(|(all, more)| *all += more);
                 if comparison.passes() {
@@ -124,9 +130,10 @@ impl Report {
         self.differ.push(name.to_owned());
     }
 
-    /// Whether nothing differed, and little was excused.
+    /// Whether nothing differed, and little was excused or left out.
     pub fn passes(&self) -> bool {
-        self.differ.is_empty() && self.excused.iter().sum::<usize>() * 100 <= self.events
+        let excused = self.excused.iter().sum::<usize>() + self.parted.1;
+        self.differ.is_empty() && excused * 100 <= self.events
     }
 }
 
@@ -134,6 +141,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (entry, count) in self.exceptions.list.iter().zip(&self.excused) {
             writeln!(f, "excused  {count} of {} ({})", entry.event, entry.reason)?;
+        }
+        if let (scripts @ 1.., events) = self.parted {
+            writeln!(
+                f,
+                "parted   {scripts} scripts, {events} events not compared: the kernel's commit took contents out of an inode before \
+                 they had a block"
+            )?;
         }
         let (scripts, differ) = (self.scripts, self.differ.len());
         write!(

@@ -85,9 +85,8 @@ impl ExtentTree<'_> {
         }
         let part = zeroed.iter().fold(blocks, |sum, piece| hull(sum, piece.blocks));
         let pieces = window::pieces(extent, part, state);
-        // Zeros have made it a start of the extent: the kernel splits that off before it looks at what is beside.
-        let is_new_start =
-            !zeroed.is_empty() && pieces.len() == 2 && part.start() == extent.blocks.start();
+        // Zeros have made it a start or an end of the extent: the kernel splits that off before it looks at what is beside.
+        let is_new_end = !zeroed.is_empty() && pieces.len() == 2;
         let of_inode = || {
             let core = self.inode.core.lock();
             (core.block, core.blocks)
@@ -105,7 +104,7 @@ impl ExtentTree<'_> {
             Joining::AfterSplit if pieces.len() > 1 && blocks.len() <= state.max_len() => {
                 self.split_and_join(handle, path, extent, &pieces, (blocks, space), split)
             }
-            Joining::Now if is_new_start => {
+            Joining::Now if is_new_end => {
                 self.split_and_join(handle, path, extent, &pieces, (part, space), split)
             }
             _ => self.exchange(handle, path, &pieces, joining, space),

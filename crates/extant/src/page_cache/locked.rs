@@ -326,6 +326,18 @@ impl LockedFolio {
         self.change(|inner| inner.states.clear(BlockFlags::DIRTY | BlockFlags::NEW, blocks));
     }
 
+    /// The file ends before the block at `end`: what lies from there on need not be written, and is valid as zeros, should the
+    /// file grow.
+    ///
+    /// Source: kernel `fs/ext4/page-io.c`, `ext4_bio_write_folio`.
+    pub(crate) fn end_file(&self, end: usize) {
+        let behind = end..self.shape().blocks();
+        self.clean(behind.clone());
+        for run in self.missing(&self.shape().bytes_of(&behind)) {
+            self.fill_hole(run);
+        }
+    }
+
     /// Forgets all about `blocks` but whether their bytes are valid: they were truncated or punched out.
     ///
     /// Source: kernel `fs/buffer.c`, `discard_buffer`.

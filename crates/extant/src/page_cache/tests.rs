@@ -575,3 +575,16 @@ fn frames_are_kept_for_the_next_folios_within_the_limit() {
     (0..20).for_each(|_| account.release_unneeded());
     cache.check_invariants();
 }
+
+/// D15.16: what lies behind the end of file is not written, and is there as zeros should the file grow; nobody looks for it.
+#[test]
+fn d15_16_blocks_behind_the_end_of_file_are_clean_zeros() {
+    let cache = cache(1 << 10);
+    let folio = small_folio(&cache);
+    write(&folio, 0, &[7; 2000]);
+    folio.end_file(1);
+    assert_eq!(folio.dirty_run(0..4).map(|(run, _)| run), Some(0..1));
+    assert_eq!(bytes_of(folio.folio(), 2048..4096), Some(vec![0; 2048]));
+    folio.end_file(4);
+    assert_eq!(folio.dirty_run(0..4).map(|(run, _)| run), Some(0..1));
+}

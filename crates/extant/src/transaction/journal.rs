@@ -64,13 +64,19 @@ pub(super) struct Locked {
 
 impl Locked {
     /// The running transaction has to wait for this data. One range a file and transaction, as
-    /// `jbd2_journal_inode_ranged_write` keeps it; a number that was given to another file stands for two files.
+    /// `jbd2_journal_inode_ranged_write` keeps it, which takes a range of the first byte alone for none: that is never more than
+    /// a zero over what the file itself held. A number that was given to another file stands for two files.
     pub(super) fn order(&mut self, more: Ordered) {
         let life = more.data.life();
         match self.ordered.iter_mut().find(|known| known.data.life() == life) {
             Some(Ordered { bytes: all, writes, .. }) => {
                 let bytes = more.bytes;
-                *all = all.start.min(bytes.start)..all.end.max(bytes.end);
+                let is_none = *all == (0..1);
+                *all = if is_none {
+                    bytes
+                } else {
+                    all.start.min(bytes.start)..all.end.max(bytes.end)
+                };
                 *writes |= more.writes;
             }
             None => self.ordered.push(more),

@@ -325,7 +325,7 @@ impl Writeback {
     ) -> Result<(), Error> {
         let (shape, size) = (*folio.shape(), inode.end_to_write());
         let mut inside = shape.touched(&shape.part_of(&(0..size)));
-        folio.clean(inside.end..shape.blocks());
+        folio.end_file(inside.end);
         while let Some((run, kind)) = folio.dirty_run(inside.clone()) {
             inside.start = run.end;
             match kind {

@@ -50,3 +50,20 @@ fn the_report_shows_both_sides() {
     assert!(line.contains("len=4096") && line.contains("len=5"), "{text}");
     assert!(text.contains("first difference in `write a 0 4096 tag 2`"), "{text}");
 }
+
+/// The rest of such a script is left out, and counted; what came before is compared.
+#[test]
+fn runs_part_where_the_commit_takes_contents_out_of_an_inode() {
+    let run = |differs: bool| {
+        let mut kernel = recorded();
+        let handle = "ext4_journal_start_inode: dev 7,0 blocks 1, rsv_blocks 0, revoke_creds 8, type 1, ino 12, caller f+0x34/0x90";
+        kernel.events.push(seen(2, Stream::Journal, handle));
+        let mut ours = recorded();
+        ours.events.truncate(if differs { 1 } else { 2 });
+        Comparison::new(&Script::parse(SCRIPT).unwrap(), kernel, ours, &Exceptions::default())
+    };
+    let same = run(false);
+    assert!(same.passes() && same.events() == 2, "{same}");
+    assert_eq!(same.left_out(), Some(2));
+    assert!(!run(true).passes());
+}
