@@ -29,6 +29,7 @@ mod overlay;
 mod pool;
 mod request;
 pub mod sync;
+mod window;
 
 pub use device::{BlockDevice, BlockDeviceExt, DeviceGeometry};
 pub use error::DeviceError;
@@ -39,3 +40,4 @@ pub use memory::MemoryDevice;
 pub use overlay::OverlayDevice;
 pub use pool::FramePool;
 pub use request::{Operation, OperationKind, Request};
+pub use window::WindowDevice;
