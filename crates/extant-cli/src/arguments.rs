@@ -11,7 +11,8 @@ use crate::commands::{
     cat, chmod, chown, df, info, link, list, map, mkdir, mkfs, mount, remove, rename, stat, touch,
     trace, tree, xattr,
 };
-use crate::{address, copy, failure};
+use crate::volume::Part;
+use crate::{address, copy, failure, values};
 
 /// Look into, fill, edit and explain ext4 images, without root and without the kernel's driver
 #[derive(Debug, Parser)]
@@ -25,12 +26,23 @@ pub struct Cli {
         default_missing_value = "4294967295"
     )]
     wait: Option<u32>,
+    /// The file system begins at this byte of the image
+    #[arg(long, global = true, value_name = "BYTES", value_parser = values::size)]
+    offset: Option<u64>,
+    /// The file system is in this partition of the image, which is a disk's (GPT or MBR)
+    #[arg(long, global = true, value_name = "N", conflicts_with = "offset")]
+    partition: Option<u32>,
 }
 
 impl Cli {
     /// How long to wait for an image that somebody else has open.
     pub fn patience(&self) -> Option<Duration> {
         self.wait.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// Which part of each image is meant, if not all.
+    pub fn part(&self) -> Option<Part> {
+        self.offset.map(Part::From).or(self.partition.map(Part::Partition))
     }
 }
 

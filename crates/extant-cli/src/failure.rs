@@ -8,6 +8,7 @@ use extant_format::{Corruption, FormatError, Place, Rule};
 
 use crate::interrupt::Interrupted;
 use crate::output::count;
+use crate::partitions::PartitionError;
 use crate::volume::Changed;
 
 /// What the exit codes mean; part of `extant --help`.
@@ -89,7 +90,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<OpenError>() || cause.is::<OnlyReadable>() || cause.is::<NoExt4>() {
             return Some(3);
         }
-        if cause.is::<Changed>() {
+        if cause.is::<Changed>() || cause.is::<PartitionError>() {
             return Some(3);
         }
         if is_unsupported(cause) {

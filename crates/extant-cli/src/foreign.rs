@@ -18,7 +18,7 @@ pub fn advice(image: &Path) -> &'static str {
 
 const COMPRESSED: &str = "; it is compressed: unpack it first";
 const CONVERT: &str = "; it is no raw image: `qemu-img convert -O raw` makes one of it";
-const PARTITIONS: &str = "; it has a partition table, and what is meant is one of its partitions: name that device, or cut the partition out with `dd`";
+const PARTITIONS: &str = "; it has a partition table, and what is meant is one of its partitions: say which by --partition";
 
 /// Where, which bytes, and what to say.
 const KNOWN: [(usize, &[u8], &str); 11] = [

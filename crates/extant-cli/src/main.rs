@@ -13,6 +13,7 @@ mod interrupt;
 mod judge;
 mod names;
 mod output;
+mod partitions;
 mod progress;
 mod values;
 mod volume;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
     };
     if let Some(patience) = cli.patience() {
         volume::wait_for_others(patience);
+    }
+    if let Some(part) = cli.part() {
+        volume::use_part(part);
     }
     let mut out = StandardOutput(BufWriter::with_capacity(1 << 16, io::stdout().lock()));
     let outcome = commands::run(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));

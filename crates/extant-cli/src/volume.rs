@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use extant::{Filesystem, MountOptions};
-use extant_device::{BlockDevice, BlockDeviceExt, FileDevice, OpenError};
+use extant_device::{BlockDevice, BlockDeviceExt, FileDevice, OpenError, WindowDevice};
 use extant_format::Superblock;
 
 use crate::address::ImagePath;
-use crate::failure::{self, NoExt4, OnlyReadable, say};
-use crate::{foreign, interrupt};
+use crate::failure::{self, NoExt4, OnlyReadable, Usage, say};
+use crate::{foreign, interrupt, partitions};
 
 /// An image that is open to be read; it is never written, not even to recover its journal.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Reading {
 /// Tells damage from change: whether an image is as it was when it was opened.
 #[derive(Debug)]
 pub struct Watch {
-    device: Arc<FileDevice>,
+    device: Arc<ImageDevice>,
     superblock: Vec<u8>,
     writer: Option<String>,
 }
@@ -71,7 +71,7 @@ impl Reading {
 
 impl Watch {
     /// A device to read, and what watches over it.
-    pub fn open(image: &Path) -> anyhow::Result<(Arc<FileDevice>, Self)> {
+    pub fn open(image: &Path) -> anyhow::Result<(Arc<ImageDevice>, Self)> {
         let waiting = Waiting::new();
         let (device, writer) = loop {
             match FileDevice::open_beside(image)? {
@@ -84,7 +84,7 @@ impl Watch {
         if let Some(writer) = &writer {
             say(&format!("warning: {writer}; what is read may be old, or not fit together"));
         }
-        let device = Arc::new(device);
+        let device = Arc::new(part_of(device, image)?);
         let superblock = superblock_bytes(&*device);
         Ok((Arc::clone(&device), Self { device, superblock, writer }))
     }
@@ -95,7 +95,7 @@ impl Watch {
         if !is_damage || failure::is_no_ext4(&error) {
             return error;
         }
-        let now = || Some(fact(self.device.writer().ok().flatten().as_ref()?));
+        let now = || Some(fact(self.device.below().writer().ok().flatten().as_ref()?));
         match self.writer.clone().or_else(now) {
             Some(writer) => Changed(format!(" ({writer})")).into(),
             None if superblock_bytes(&*self.device) != self.superblock => {
@@ -142,16 +142,93 @@ pub fn unusable(image: &Path, error: anyhow::Error) -> anyhow::Error {
     error.context(image.display().to_string())
 }
 
+/// An image, or the part of it that the user means.
+pub type ImageDevice = WindowDevice<FileDevice>;
+
+/// Which part of an image is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// All from this byte on.
+    From(u64),
+    /// A partition by its number.
+    Partition(u32),
+}
+
 /// Opens an image to write to it, waiting for others as long as the user wants, and a moment for readers.
-pub fn open_device(image: &Path) -> Result<FileDevice, OpenError> {
+pub fn open_device(image: &Path) -> anyhow::Result<ImageDevice> {
     let waiting = Waiting::new();
     loop {
         match FileDevice::open(image) {
             Err(error) if waiting.is_worth_it(&error, FOR_READERS) => {}
-            opened => return opened,
+            opened => return part_of(opened?, image),
         }
     }
 }
+
+/// Opens an image to read it, and keeps writers out.
+pub fn open_to_read(image: &Path) -> anyhow::Result<ImageDevice> {
+    part_of(FileDevice::open_read_locked(image)?, image)
+}
+
+/// Makes an image.
+pub fn create_whole(image: &Path, bytes: u64) -> anyhow::Result<FileDevice> {
+    require_whole()?;
+    Ok(FileDevice::create(image, bytes)?)
+}
+
+/// A command that is about no part of an image refuses to be told of one.
+fn require_whole() -> anyhow::Result<()> {
+    let why = "a whole image is meant here: --offset and --partition are for what is in one";
+    if PART.get().is_some() { Err(Usage(why.to_owned()).into()) } else { Ok(()) }
+}
+
+/// Opens an image that is meant as a whole.
+pub fn open_whole(image: &Path) -> anyhow::Result<FileDevice> {
+    require_whole()?;
+    let waiting = Waiting::new();
+    loop {
+        match FileDevice::open(image) {
+            Err(error) if waiting.is_worth_it(&error, FOR_READERS) => {}
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// The part of an image that the user means.
+fn part_of(device: FileDevice, image: &Path) -> anyhow::Result<ImageDevice> {
+    let name = || image.display().to_string();
+    let (start, len) = match PART.get() {
+        None => (0, None),
+        Some(Part::From(start)) => (*start, None),
+        Some(Part::Partition(number)) => {
+            let found = partitions::find(&device, *number).with_context(name)?;
+            (found.start, Some(found.end - found.start))
+        }
+    };
+    let (bytes, sector) = (device.geometry().len_bytes, device.geometry().sector_bytes);
+    if start > bytes || !start.is_multiple_of(sector.into()) {
+        let wrong = format!("--offset {start}: not the start of a sector of {}", name());
+        return Err(Usage(wrong).into());
+    }
+    WindowDevice::new(device, start, len).with_context(name)
+}
+
+/// Sets which part of each image is meant; all of it unless this is called.
+pub fn use_part(part: Part) {
+    // Only the first call counts, and there is one.
+    let _ = PART.set(part);
+}
+
+/// The words by which another process of this program is told the same.
+pub fn part_words() -> Vec<String> {
+    match PART.get() {
+        None => Vec::new(),
+        Some(Part::From(start)) => vec![format!("--offset={start}")],
+        Some(Part::Partition(number)) => vec![format!("--partition={number}")],
+    }
+}
+
+static PART: OnceLock<Part> = OnceLock::new();
 
 /// Does `work` on an image that is open for writing, and leaves it unmounted, durable and clean, whether it succeeds or
 /// not. A signal to end only ends it between two steps, where `work` asks [`interrupt::check`].

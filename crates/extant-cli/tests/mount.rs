@@ -9,115 +9,19 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use common::mounted::{Mounted, prepared, umount};
 use common::tree::{compare, make_tree};
 use common::{check, extant, fails, ok};
-use extant_testkit::oracle::{self, KernelMount, Scratch};
+use extant_testkit::oracle::{self, KernelMount};
 use extant_testkit::skip;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags};
 
 /// A user without any right.
 const NOBODY: u32 = 65534;
-
-/// A server in the foreground; killed if a test fails.
-struct Mounted {
-    point: PathBuf,
-    image: PathBuf,
-    server: Child,
-}
-
-impl Mounted {
-    /// Mounts an image; `None`, after a skip, where there is no `/dev/fuse` to open.
-    fn new(image: &Path, point: &Path, options: &str) -> Option<Self> {
-        let program = Command::new(env!("CARGO_BIN_EXE_extant"));
-        Self::by(program, image, point, options)
-    }
-
-    fn by(mut program: Command, image: &Path, point: &Path, options: &str) -> Option<Self> {
-        if File::options().read(true).write(true).open("/dev/fuse").is_err() {
-            skip("no /dev/fuse");
-            return None;
-        }
-        fs::create_dir_all(point).unwrap();
-        let before = fs::metadata(point).unwrap().dev();
-        let server = program
-            .args(["mount", "--foreground", "-o", options])
-            .args([image, point])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut mounted = Self { point: point.to_owned(), image: image.to_owned(), server };
-        wait_until(|| {
-            assert_eq!(mounted.server.try_wait().unwrap(), None, "it does not mount");
-            fs::metadata(point).unwrap().dev() != before
-        });
-        Some(mounted)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.point.join(name)
-    }
-
-    /// Unmounts, and checks that the image is whole when that returns.
-    fn unmount(mut self) {
-        umount(&self.point);
-        check(&self.image);
-        assert!(self.server.wait().unwrap().success());
-    }
-
-    /// The server ends as by a power cut.
-    fn kill(mut self) {
-        self.server.kill().unwrap();
-        self.server.wait().unwrap();
-        detach(&self.point);
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if self.server.try_wait().ok().flatten().is_none() {
-            let _ = self.server.kill();
-            let _ = self.server.wait();
-            detach(&self.point);
-        }
-    }
-}
-
-fn umount(point: &Path) {
-    wait_until(|| {
-        let output = extant([Path::new("umount"), point]);
-        let words = oracle::text(&output);
-        // Another thread's child has our open files until it runs its own program.
-        assert!(output.status.success() || words.contains("busy"), "{words}");
-        output.status.success()
-    });
-}
-
-fn detach(point: &Path) {
-    let lazy = rustix::mount::UnmountFlags::DETACH;
-    if rustix::mount::unmount(point, lazy).is_err() {
-        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(point).status();
-    }
-}
-
-fn wait_until(mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it takes too long");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A fresh image, and a folder for the mount.
-fn prepared(name: &str, size: &str) -> (Scratch, PathBuf, PathBuf) {
-    let scratch = Scratch::new(name);
-    let (image, point) = (scratch.path("disk.img"), scratch.path("mount"));
-    ok(["mkfs", "-q", "-b", "4096", image.to_str().unwrap(), size]);
-    (scratch, image, point)
-}
 
 #[test]
 fn a_tree_of_everything_is_the_same_through_the_mount_and_through_the_kernel() {

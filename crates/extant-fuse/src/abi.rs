@@ -83,6 +83,15 @@ layouts! {
     CopyFileRangeIn = 56 {
         fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64,
     }
+    CopyFileRangeOut = 8 { bytes_copied: u64, }
+    IoctlIn = 32 { fh: u64, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32, }
+    IoctlOut = 16 { result: i32, flags: u32, in_iovs: u32, out_iovs: u32, }
+    /// What FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR carry.
+    FsXattr = 28 { xflags: u32, extsize: u32, nextents: u32, projid: u32, cowextsize: u32, padding: [u32; 2], }
+    /// What FITRIM carries, in bytes.
+    FsTrimRange = 24 { start: u64, len: u64, minlen: u64, }
+    /// Tells the kernel to forget attributes, and bytes from `off` on if that is not negative.
+    NotifyInvalInodeOut = 24 { ino: u64, off: i64, len: i64, }
     BmapIn = 16 { block: u64, blocksize: u32, padding: u32, }
     BmapOut = 8 { block: u64, }
     /// What a name in a listing begins with.
@@ -129,6 +138,7 @@ pub mod opcode {
     pub const INTERRUPT: u32 = 36;
     pub const BMAP: u32 = 37;
     pub const DESTROY: u32 = 38;
+    pub const IOCTL: u32 = 39;
     pub const BATCH_FORGET: u32 = 42;
     pub const FALLOCATE: u32 = 43;
     pub const READDIRPLUS: u32 = 44;
@@ -138,6 +148,7 @@ pub mod opcode {
     pub const SYNCFS: u32 = 50;
     pub const TMPFILE: u32 = 51;
     pub const STATX: u32 = 52;
+    pub const COPY_FILE_RANGE_64: u32 = 53;
 }
 
 bitflags::bitflags! {
@@ -201,6 +212,8 @@ bitflags::bitflags! {
         const ATIME_NOW = 1 << 7;
         /// The time of the last change of bytes is now.
         const MTIME_NOW = 1 << 8;
+        /// The time of the last change of attributes: the kernel brings times that it kept.
+        const CTIME = 1 << 10;
         /// Set-user and set-group bits go.
         const KILL_SUIDGID = 1 << 11;
     }
@@ -220,3 +233,5 @@ pub const OPEN_KILL_SUIDGID: u32 = 1;
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// SETXATTR: the set-group bit goes.
 pub const SETXATTR_ACL_KILL_SGID: u32 = 1;
+/// In the error's place of a message that answers no request: attributes that the kernel knows are old.
+pub const NOTIFY_INVAL_INODE: i32 = 2;

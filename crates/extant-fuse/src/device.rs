@@ -41,7 +41,7 @@ fn keep_time(server: &Server, is_over: &AtomicBool) {
     let mut pause = Duration::from_secs(1);
     while !is_over.load(Ordering::Acquire) {
         thread::park_timeout(pause);
-        pause = server.filesystem().tick().unwrap_or(Duration::from_secs(1));
+        pause = server.tick();
     }
 }
 
@@ -59,6 +59,10 @@ fn work(server: &Server, device: &OwnedFd) -> io::Result<()> {
         };
         if !server.serve(&request[..len], &mut answer) {
             continue;
+        }
+        if let Some(notice) = answer.notice() {
+            // The kernel may have forgotten the inode meanwhile.
+            let _ = rustix::io::write(device.as_fd(), notice);
         }
         match rustix::io::write(device.as_fd(), answer.bytes()) {
             // Whoever had asked does not wait any more.

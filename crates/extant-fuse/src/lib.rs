@@ -8,6 +8,7 @@
 //! | `server` | what each request does to the volume; knows of no device |
 //! | `device` | `/dev/fuse` as the transport: threads that read requests and write answers |
 //! | `mount` | attaching: as root by mount(2), else by `fusermount3` |
+//! | `loop_device` | a loop device for root's mounts, so that the kernel waits for the server |
 //!
 //! # Invariants
 //! Whoever asks has been checked by the kernel (`default_permissions`): the server refuses nobody. What the kernel may cache
@@ -17,12 +18,14 @@
 
 pub mod abi;
 mod device;
+mod loop_device;
 mod message;
 mod mount;
 mod nodes;
 mod server;
 
 pub use device::serve;
+pub use loop_device::Backing;
 pub use message::Answer;
-pub use mount::{Mount, MountError, detach, unmount};
-pub use server::{Server, Settings};
+pub use mount::{KERNEL_WORDS, Mount, MountError, detach, unmount};
+pub use server::{OnError, Owners, Server, Settings, Swap};

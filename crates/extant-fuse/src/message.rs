@@ -3,7 +3,7 @@
 use extant::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::abi::{InHeader, OutHeader};
+use crate::abi::{InHeader, NOTIFY_INVAL_INODE, NotifyInvalInodeOut, OutHeader};
 
 /// The rest of a request.
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +53,20 @@ impl<'a> Arguments<'a> {
 #[derive(Debug, Default)]
 pub struct Answer {
     bytes: Vec<u8>,
+    notice: Option<[u8; NOTICE]>,
 }
 
 /// Bytes of an answer's header.
 const HEADER: usize = size_of::<OutHeader>();
+/// Bytes of a message that attributes are old.
+const NOTICE: usize = HEADER + size_of::<NotifyInvalInodeOut>();
 
 impl Answer {
     /// Begins anew.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.resize(HEADER, 0);
+        self.notice = None;
     }
 
     /// Adds a structure.
@@ -96,6 +100,22 @@ impl Answer {
         let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         let error = outcome.err().map_or(0, |errno| -errno.0);
         self.bytes[..HEADER].copy_from_slice(OutHeader { len, error, unique }.as_bytes());
+    }
+
+    /// Tells the kernel that the attributes of an inode are not what it was told, by a message of its own.
+    pub(crate) fn notify(&mut self, nodeid: u64) {
+        let len = u32::try_from(NOTICE).unwrap_or(0);
+        let head = OutHeader { len, error: NOTIFY_INVAL_INODE, unique: 0 };
+        let what = NotifyInvalInodeOut { ino: nodeid, off: -1, len: 0 };
+        let mut bytes = [0; NOTICE];
+        bytes[..HEADER].copy_from_slice(head.as_bytes());
+        bytes[HEADER..].copy_from_slice(what.as_bytes());
+        self.notice = Some(bytes);
+    }
+
+    /// What the transport sends first, if anything. It may fail: the kernel may have forgotten the inode.
+    pub fn notice(&self) -> Option<&[u8]> {
+        self.notice.as_ref().map(|bytes| &bytes[..])
     }
 
     /// The whole of it, for the transport.

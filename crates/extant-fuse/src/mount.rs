@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::loop_device::{Backing, LoopDevice};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -25,7 +26,25 @@ pub struct Mount {
     pub read_only: bool,
     /// Users other than the one who mounts may look into it; always, if that is root.
     pub allow_other: bool,
+    /// What mount(8) hands to the kernel, among [`KERNEL_WORDS`]. An ordinary user's helper does not know all of them.
+    pub words: Vec<&'static str>,
+    /// What gets a loop device, so that the kernel waits for the server: root's mounts alone, and where there is one.
+    pub backing: Option<Backing>,
 }
+
+/// Words of mount(8) for which the kernel has a flag, and whether fusermount3 passes them on.
+pub const KERNEL_WORDS: [(&str, MountFlags, bool); 10] = [
+    ("nosuid", MountFlags::NOSUID, true),
+    ("nodev", MountFlags::NODEV, true),
+    ("noexec", MountFlags::NOEXEC, true),
+    ("noatime", MountFlags::NOATIME, true),
+    ("nodiratime", MountFlags::NODIRATIME, false),
+    ("relatime", MountFlags::RELATIME, false),
+    ("strictatime", MountFlags::STRICTATIME, false),
+    ("lazytime", MountFlags::from_bits_retain(1 << 25), false),
+    ("sync", MountFlags::SYNCHRONOUS, true),
+    ("dirsync", MountFlags::DIRSYNC, true),
+];
 
 /// Why a mount failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +83,26 @@ impl Mount {
             "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
             device.as_raw_fd()
         );
-        let mut how = MountFlags::NODEV | MountFlags::NOSUID;
+        let mut how = MountFlags::empty();
         how.set(MountFlags::RDONLY, self.read_only);
-        let options = CString::new(options).unwrap_or_default();
-        rustix::mount::mount(&*self.source, &self.point, "fuse.extant", how, &*options)
+        for (word, flag, _) in KERNEL_WORDS {
+            how.set(flag, how.contains(flag) || self.words.contains(&word));
+        }
+        let mount = |source: &Path, kind: &str, options: &str| {
+            let options = CString::new(options).unwrap_or_default();
+            rustix::mount::mount(source, &self.point, kind, how, &*options)
+        };
+        let backing = self.backing.as_ref();
+        let attached = backing.and_then(|backing| LoopDevice::attach(backing, self.read_only));
+        if let (Some(attached), Some(backing)) = (&attached, backing) {
+            let block = backing.block_size.min(LARGEST_BLOCK);
+            let options = format!("{options},blksize={block}");
+            // A kernel may have been built without.
+            if mount(attached.path(), "fuseblk.extant", &options).is_ok() {
+                return Ok(device);
+            }
+        }
+        mount(Path::new(&self.source), "fuse.extant", &options)
             .map_err(|error| MountError::Point(self.point.clone(), error.into()))?;
         Ok(device)
     }
@@ -86,6 +121,12 @@ impl Mount {
         let mut options = format!("default_permissions,subtype=extant,fsname={}", self.escaped());
         for (is_set, word) in [(self.read_only, ",ro"), (self.allow_other, ",allow_other")] {
             options.push_str(if is_set { word } else { "" });
+        }
+        for (word, ..) in
+            KERNEL_WORDS.iter().filter(|(word, _, is_known)| *is_known && self.words.contains(word))
+        {
+            options.push(',');
+            options.push_str(word);
         }
         let status = Command::new("fusermount3")
             .args(["-o", &options, "--"])
@@ -106,6 +147,9 @@ impl Mount {
         self.source.replace('\\', "\\\\").replace(',', "\\,")
     }
 }
+
+/// The largest block that the kernel takes for such a mount.
+const LARGEST_BLOCK: u32 = 4096;
 
 /// The descriptor that comes through a socket.
 fn receive(socket: &OwnedFd) -> Option<OwnedFd> {

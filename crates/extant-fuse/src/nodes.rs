@@ -39,6 +39,11 @@ fn part<T>(parts: &[Part<T>; PARTS], number: u64) -> MutexGuard<'_, HashMap<u64,
     parts[part].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn count<T>(parts: &[Part<T>; PARTS]) -> u64 {
+    let len = |part: &Part<T>| part.lock().unwrap_or_else(PoisonError::into_inner).len();
+    parts.iter().map(|part| u64::try_from(len(part)).unwrap_or(0)).sum()
+}
+
 impl Nodes {
     /// A table that knows the root alone, for ever.
     pub fn new(root: InodeHandle) -> Self {
@@ -91,6 +96,11 @@ impl Nodes {
         }
     }
 
+    /// How many inodes the kernel knows, without the root.
+    pub fn count(&self) -> u64 {
+        count(&self.known)
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         for part in &self.known {
@@ -120,6 +130,11 @@ impl OpenFiles {
     pub fn remove(&self, number: u64) {
         let gone = part(&self.open, number).remove(&number);
         drop(gone);
+    }
+
+    /// How many files are open.
+    pub fn count(&self) -> u64 {
+        count(&self.open)
     }
 
     /// Closes all.

@@ -13,7 +13,7 @@ mod volume;
 
 pub use directory::DirectoryTarget;
 pub use operation::{Allocation, Node, OpenFlag, Operation, SyncStep};
-pub use options::{UnknownOption, mount_options};
+pub use options::{WrongOption, mount_options};
 pub use pattern::{JOURNAL_MAGIC, pattern};
 pub use text::{Script, ScriptError, Settings, Step, parse};
 pub use volume::{ScriptClock, Volume};

@@ -69,6 +69,7 @@ pub use extant_device::{
     BlockDevice, BlockDeviceExt, DeviceError, DeviceGeometry, Frame, FrameSlice, MemoryDevice,
     Operation, OperationKind, Request,
 };
+pub use extant_format::inode::InodeFlags;
 pub use extant_format::{FileType, InodeNumber, Timestamp};
 pub use file::Source;
 pub use filesystem::{Support, feature_support};
@@ -76,8 +77,8 @@ pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, MountOptions};
 pub use report::{
     AllocatorStats, Counters, DirEntry, FastCommitStats, FileExtent, FileExtentState, GroupSpace,
-    Ineligible, KernelCounters, Metadata, RangeChange, RangeSync, SetAttributes, Shutdown, Statfs,
-    StatusStats,
+    Ineligible, KernelCounters, MemoryCounters, Metadata, RangeChange, RangeSync, SetAttributes,
+    Shutdown, Statfs, StatusStats,
 };
 #[cfg(extant_shuttle)]
 pub use sync::asks_for_inode_lock;

@@ -65,6 +65,8 @@ pub struct MountOptions {
     pub(crate) processors: u32,
     /// What commits free is discarded (`discard`).
     pub(crate) discard: bool,
+    /// Changes of names wait for their commit (`dirsync`).
+    pub(crate) synchronous_names: bool,
     /// What memory knows of blocks is compared with the map on disk, always.
     pub(crate) check_status: bool,
 }
@@ -92,6 +94,7 @@ impl Default for MountOptions {
             process: None,
             processors: 2,
             discard: false,
+            synchronous_names: false,
             check_status: cfg!(test),
         }
     }
@@ -212,6 +215,13 @@ impl MountOptions {
     #[must_use]
     pub fn discard(self, on: bool) -> Self {
         Self { discard: on, ..self }
+    }
+
+    /// Whether every change of a directory's names is durable when it returns (`dirsync`), as if all directories had that
+    /// flag.
+    #[must_use]
+    pub fn synchronous_names(self, on: bool) -> Self {
+        Self { synchronous_names: on, ..self }
     }
 
     /// Takes `number` for the process that writes: where nothing is delayed the kernel spreads new files over a block group by

@@ -38,6 +38,8 @@ pub struct Metadata {
     pub flags: InodeFlags,
     /// Tells this use of the inode's number from earlier ones.
     pub generation: u32,
+    /// The project, on a volume that has projects.
+    pub project: u32,
 }
 
 impl Metadata {
@@ -274,6 +276,21 @@ pub struct AllocatorStats {
     pub searches: u64,
 }
 
+/// What a mount has in memory, and how full its log is, at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct MemoryCounters {
+    /// Bytes of files.
+    pub cached_bytes: u64,
+    /// Of these, bytes that are not on the device yet.
+    pub dirty_bytes: u64,
+    /// Bytes on their way to the device.
+    pub writeback_bytes: u64,
+    /// Free blocks of the journal's log; `None` without a journal.
+    pub free_log_blocks: Option<u32>,
+    /// Blocks of metadata that were committed and are not home yet.
+    pub pending_blocks: u64,
+}
+
 /// The counters that the kernel shows under `/sys/fs/ext4` and `/proc/fs/ext4`, by its names.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct KernelCounters {
@@ -374,6 +391,10 @@ pub struct SetAttributes {
     pub accessed: Option<Timestamp>,
     /// Last change of the bytes.
     pub modified: Option<Timestamp>,
-    /// The flags that users may change.
+    /// The times are the present moment, which whoever may write to a file may set, and an append-only file may have.
+    pub now: bool,
+    /// The flags that users may change; others are left as they are.
     pub flags: Option<InodeFlags>,
+    /// The project.
+    pub project: Option<u32>,
 }

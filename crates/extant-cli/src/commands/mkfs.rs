@@ -150,9 +150,9 @@ fn open(args: &MkfsArgs) -> anyhow::Result<FileDevice> {
             Err(failure::Usage(format!("{} does not exist yet; say how large it shall be", name()))
                 .into())
         }
-        (false, Some(bytes)) => Ok(FileDevice::create(&args.image, bytes)?),
+        (false, Some(bytes)) => volume::create_whole(&args.image, bytes),
         (true, bytes) => {
-            let mut device = volume::open_device(&args.image)?;
+            let mut device = volume::open_whole(&args.image)?;
             if !args.force {
                 check_empty(&device).with_context(name)?;
             }

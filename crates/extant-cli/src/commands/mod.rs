@@ -10,6 +10,7 @@ pub mod df;
 pub mod info;
 pub mod link;
 pub mod list;
+mod live;
 pub mod map;
 pub mod mkdir;
 pub mod mkfs;

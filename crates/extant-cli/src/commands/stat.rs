@@ -1,12 +1,14 @@
 //! `extant stat`: everything that an inode tells.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use extant::{InodeHandle, Metadata};
 use extant_format::Timestamp;
 use serde_json::json;
 
+use super::live;
 use crate::address::ImagePath;
 use crate::failure::Usage;
 use crate::names::Names;
@@ -30,9 +32,25 @@ pub struct StatArgs {
     /// For a program to read
     #[arg(long)]
     json: bool,
+    /// Show what a mount is doing, a line each time: FILES is its directory
+    #[arg(long, conflicts_with_all = ["dereference", "format"])]
+    live: bool,
+    /// With --live: only once
+    #[arg(long, requires = "live")]
+    once: bool,
+    /// With --live: how often
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "live", value_parser = live::interval)]
+    interval: Duration,
 }
 
 pub fn run(args: &StatArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    if args.live {
+        let [mount] = &args.files[..] else {
+            return Err(Usage("--live is for one mount".to_owned()).into());
+        };
+        let how = live::How { json: args.json, once: args.once, interval: args.interval };
+        return live::run(&mount.image, &how, out);
+    }
     let mut values = Vec::new();
     let outcome = failure::each(&args.files, |file| {
         let at = || file.to_string();

@@ -119,7 +119,7 @@ impl ImageTarget {
                 gid: attributes.owner.map(|(_, gid)| gid),
                 accessed: attributes.times.map(|(accessed, _)| accessed),
                 modified: attributes.times.map(|(_, modified)| modified),
-                flags: None,
+                ..SetAttributes::default()
             })?;
         }
         // After the owner, since another owner takes capabilities away.

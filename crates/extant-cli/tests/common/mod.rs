@@ -1,6 +1,7 @@
 //! Runs the program as a user would.
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub mod mounted;
 pub mod side;
 pub mod tree;
 

@@ -1,11 +1,12 @@
 //! Attributes, extended attributes, and the volume's figures.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use extant::report::{Metadata, SetAttributes};
-use extant::{Errno, InodeHandle, OpenOptions, SetHow, Timestamp};
+use extant::{Errno, InodeFlags, InodeHandle, OpenOptions, SetHow, Timestamp};
 
-use super::{Outcome, Server, errno};
+use super::{Outcome, Owners, Server, errno};
 use crate::abi::{self, InHeader, Set};
 use crate::message::{Answer, Arguments};
 
@@ -51,8 +52,8 @@ impl Server {
             ctimensec: found.changed.nanoseconds,
             mode: found.mode.into(),
             nlink: found.links,
-            uid: found.uid,
-            gid: found.gid,
+            uid: self.settings.owners.users.apply(found.uid),
+            gid: self.settings.owners.groups.apply(found.gid),
             rdev: device_number(found),
             blksize: self.block_size,
             flags: 0,
@@ -71,8 +72,8 @@ impl Server {
             mask: BASIC_STATS,
             blksize: self.block_size,
             nlink: found.links,
-            uid: found.uid,
-            gid: found.gid,
+            uid: self.settings.owners.users.apply(found.uid),
+            gid: self.settings.owners.groups.apply(found.gid),
             mode: found.mode,
             ino: found.inode.get().into(),
             size: found.size,
@@ -82,8 +83,12 @@ impl Server {
             mtime: time(found.modified),
             rdev_major,
             rdev_minor,
+            attributes_mask: STATX_FLAGS.iter().fold(0, |sum, (_, bit)| sum | bit),
             ..Default::default()
         };
+        for (flag, bit) in STATX_FLAGS {
+            stat.attributes |= if found.flags.contains(flag) { bit } else { 0 };
+        }
         if let Some(created) = found.created {
             stat.mask |= BIRTH_TIME;
             stat.btime = time(created);
@@ -131,11 +136,12 @@ impl Server {
         }
         let change = SetAttributes {
             mode,
-            uid: pick(Set::UID, asked.uid),
-            gid: pick(Set::GID, asked.gid),
+            uid: pick(Set::UID, asked.uid).map(|uid| self.settings.owners.users.apply(uid)),
+            gid: pick(Set::GID, asked.gid).map(|gid| self.settings.owners.groups.apply(gid)),
             accessed: time(Set::ATIME, Set::ATIME_NOW, asked.atime, asked.atimensec),
             modified: time(Set::MTIME, Set::MTIME_NOW, asked.mtime, asked.mtimensec),
-            flags: None,
+            now: valid.intersects(Set::CTIME | Set::ATIME_NOW | Set::MTIME_NOW),
+            ..SetAttributes::default()
         };
         if change.mode.is_some()
             || change.uid.is_some()
@@ -166,7 +172,12 @@ impl Server {
         answer: &mut Answer,
     ) -> Outcome {
         let asked: abi::GetxattrIn = args.take()?;
-        let value = self.nodes.get(id)?.xattr(args.name()?).map_err(errno)?;
+        let (handle, name) = (self.nodes.get(id)?, args.name()?);
+        if let Some(value) = self.private_attribute(&handle, name)? {
+            return put_sized(asked.size, value.as_bytes(), answer);
+        }
+        let mut value = handle.xattr(name).map_err(errno)?;
+        self.settings.owners.apply_to_list(name, &mut value);
         put_sized(asked.size, &value, answer)
     }
 
@@ -195,6 +206,10 @@ impl Server {
             _ => return Err(Errno::INVAL),
         };
         let handle = self.hands(header, 0)?;
+        let mut value = Cow::Borrowed(value);
+        if self.settings.owners != Owners::default() {
+            self.settings.owners.apply_to_list(name, value.to_mut());
+        }
         handle.set_xattr_if(how, name, value).map_err(errno)?;
         if asked.setxattr_flags & abi::SETXATTR_ACL_KILL_SGID != 0 {
             let mode = handle.metadata().map_err(errno)?.mode & 0o5777;
@@ -247,3 +262,12 @@ fn current_time() -> Timestamp {
 const BASIC_STATS: u32 = 0x7FF;
 /// `STATX_BTIME`.
 const BIRTH_TIME: u32 = 0x800;
+/// Flags and what `statx` calls them; Linux 6.18 drops these on their way.
+const STATX_FLAGS: [(InodeFlags, u64); 6] = [
+    (InodeFlags::IMMUTABLE, 0x10),
+    (InodeFlags::APPEND, 0x20),
+    (InodeFlags::NODUMP, 0x40),
+    (InodeFlags::ENCRYPT, 0x800),
+    (InodeFlags::VERITY, 0x10_0000),
+    (InodeFlags::DAX, 0x20_0000),
+];

@@ -27,6 +27,7 @@ impl Server {
         let options = OpenOptions::new()
             .read(true)
             .write(writes)
+            .tells_the_end(flags & APPEND != 0)
             .truncate(writes && flags & TRUNCATE != 0)
             .direct(is_direct);
         let file = handle.open(options).map_err(errno)?;
@@ -130,20 +131,6 @@ impl Server {
         Ok(())
     }
 
-    /// Copies a piece; the caller comes back for more.
-    pub(super) fn copy_range(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
-        let asked: abi::CopyFileRangeIn = args.take()?;
-        let (from, to) = (self.files.get(asked.fh_in)?, self.files.get(asked.fh_out)?);
-        let mut bytes = vec![0; length(u32::try_from(asked.len).unwrap_or(u32::MAX))];
-        let count = read_all(&from, &mut bytes, asked.off_in).map_err(errno)?;
-        let count = match count {
-            0 => 0,
-            count => to.write_at(&bytes[..count], asked.off_out).map_err(errno)?,
-        };
-        answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
-        Ok(())
-    }
-
     pub(super) fn bmap(&self, id: u64, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::BmapIn = args.take()?;
         if asked.blocksize != self.block_size {
@@ -158,7 +145,11 @@ impl Server {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_all(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, extant::Error> {
+pub(super) fn read_all(
+    file: &File,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<usize, extant::Error> {
     let mut done = 0;
     while done < buffer.len() {
         let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
@@ -185,6 +176,7 @@ pub(super) fn mode_of(mode: u32) -> u16 {
 const NO_SUCH_PLACE: Errno = Errno(6);
 const ACCESS_MODE: u32 = 0o3;
 const TRUNCATE: u32 = 0o1000;
+const APPEND: u32 = 0o2000;
 const DIRECT: u32 = 0o40000;
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;

@@ -5,11 +5,26 @@
 //! | `mod.rs` | the start, the end, and who serves what |
 //! | `attributes.rs` | attributes, extended attributes, the volume's figures |
 //! | `files.rs` | open files: bytes, ranges, syncs |
+//! | `copy.rs` | copies from file to file |
 //! | `names.rs` | names in directories, and listings |
+//! | `ioctl.rs` | flags, projects, the label, discarding |
+//! | `private.rs` | attributes by which a mount tells of itself |
+//! | `damage.rs` | what an error does to the mount |
+//! | `owners.rs` | users that change places |
 
 mod attributes;
+mod copy;
+mod damage;
 mod files;
+mod ioctl;
 mod names;
+mod owners;
+mod private;
+
+pub use damage::OnError;
+pub use owners::{Owners, Swap};
+
+use std::sync::atomic::AtomicBool;
 
 use extant::{Caller, Errno, Error, Filesystem};
 
@@ -26,6 +41,12 @@ pub struct Settings {
     pub writeback_cache: bool,
     /// Nothing is written.
     pub read_only: bool,
+    /// Who has mounted it: besides root the one who may set the label and discard free space.
+    pub master: u32,
+    /// Users and groups that change places.
+    pub owners: Owners,
+    /// What an error does; `None`: what the superblock says.
+    pub on_error: Option<OnError>,
 }
 
 /// A volume that is served.
@@ -36,6 +57,8 @@ pub struct Server {
     files: OpenFiles,
     settings: Settings,
     block_size: u32,
+    on_error: OnError,
+    has_panicked: AtomicBool,
 }
 
 /// What a request comes to: an error number, or the answer as it was put together.
@@ -52,7 +75,16 @@ impl Server {
     pub fn new(filesystem: Filesystem, settings: Settings) -> Result<Self, Error> {
         let nodes = Nodes::new(filesystem.root()?);
         let block_size = filesystem.statfs().block_size;
-        Ok(Self { filesystem, nodes, files: OpenFiles::default(), settings, block_size })
+        let on_error = settings.on_error.unwrap_or_else(|| OnError::stored(&filesystem));
+        Ok(Self {
+            filesystem,
+            nodes,
+            files: OpenFiles::default(),
+            settings,
+            block_size,
+            on_error,
+            has_panicked: AtomicBool::new(false),
+        })
     }
 
     /// The volume.
@@ -79,6 +111,9 @@ impl Server {
             opcode::INTERRUPT => return false,
             _ => self.dispatch(&header, arguments, answer),
         };
+        if let Err(errno @ (Errno::UCLEAN | Errno::BADMSG)) = outcome {
+            self.found_damage(errno);
+        }
         answer.close(header.unique, outcome);
         true
     }
@@ -95,7 +130,7 @@ impl Server {
         let (args, id) = (&mut args, header.nodeid);
         match header.opcode {
             opcode::INIT => self.init(args, answer),
-            opcode::DESTROY => self.close().map_err(|error| error.errno()),
+            opcode::DESTROY => self.destroy(),
             opcode::STATFS => self.statfs(answer),
             opcode::SYNCFS => self.filesystem.sync_all().map_err(errno),
 
@@ -139,7 +174,9 @@ impl Server {
             opcode::FSYNCDIR => self.fsyncdir(id, args),
             opcode::FALLOCATE => self.fallocate(args),
             opcode::LSEEK => self.lseek(args, answer),
-            opcode::COPY_FILE_RANGE => self.copy_range(args, answer),
+            opcode::COPY_FILE_RANGE => self.copy_range(args, answer, false),
+            opcode::COPY_FILE_RANGE_64 => self.copy_range(args, answer, true),
+            opcode::IOCTL => self.ioctl(header, args, answer),
             opcode::BMAP => self.bmap(id, args, answer),
             // Among them FLUSH and OPENDIR: once refused, the kernel does not ask again.
             _ => Err(NOT_IMPLEMENTED),
@@ -148,7 +185,10 @@ impl Server {
 
     /// The inode that a request is about, in the hands of whoever made it.
     fn hands(&self, header: &InHeader, umask: u32) -> Result<extant::InodeHandle, Errno> {
-        Ok(self.nodes.get(header.nodeid)?.for_caller(&caller(header, umask)))
+        let mut caller = caller(header, umask);
+        caller.uid = self.settings.owners.users.apply(caller.uid);
+        caller.gid = self.settings.owners.groups.apply(caller.gid);
+        Ok(self.nodes.get(header.nodeid)?.for_caller(&caller))
     }
 
     /// Agrees with the kernel on what both can do.
@@ -184,6 +224,12 @@ impl Server {
         self.files.clear();
         self.nodes.clear();
         self.filesystem.sync_all()
+    }
+
+    /// The kernel's last word, for which whoever unmounts waits: the image is whole when it is answered.
+    fn destroy(&self) -> Outcome {
+        let closed = self.close();
+        self.filesystem.clone().unmount().and(closed).map_err(errno)
     }
 
     /// Unmounts the volume, when nothing is asked any more.

@@ -4,8 +4,9 @@
 
 use alloc::sync::Arc;
 
-use extant_format::{FileType, InodeFlags, InodeRecord, Timestamp};
+use extant_format::{FileType, InodeFlags, InodeRecord, RoCompat, Timestamp};
 
+use super::flags;
 use super::volume::Volume;
 use crate::Error;
 use crate::caller::Caller;
@@ -18,7 +19,8 @@ impl Volume {
     /// Changes attributes, all in one transaction.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`] if the caller does not own the file or the file is immutable; [`Error::ReadOnly`].
+    /// [`Error::NotPermitted`] if the caller does not own the file or the file is immutable; [`Error::ReadOnly`];
+    /// [`Error::NotSupported`] for flags and projects that the file cannot have.
     /// # Locks
     /// Takes the inode's `content` for writing.
     pub(crate) fn set_attributes(
@@ -30,6 +32,9 @@ impl Volume {
         let _gate = self.gate.read();
         let _content = inode.content.write();
         check(&inode.core.lock(), caller, change)?;
+        let features = self.transactions.geometry().ro_compat;
+        let has_projects = features.contains(RoCompat::PROJECT);
+        flags::check(&inode.core.lock(), has_projects, caller, change)?;
         let journal_data = change.flags.map(|flags| flags.contains(InodeFlags::JOURNAL_DATA));
         let journal_data =
             journal_data.filter(|on| *on != inode.flags().contains(InodeFlags::JOURNAL_DATA));
@@ -83,8 +88,9 @@ impl Volume {
         core.atime = change.accessed.map_or(core.atime, stored);
         core.mtime = change.modified.map_or(core.mtime, stored);
         if let Some(flags) = change.flags {
-            core.flags = (core.flags - USER_FLAGS) | (flags & USER_FLAGS);
+            core.flags = (core.flags - flags::CHANGED) | (flags & flags::CHANGED);
         }
+        core.projid = change.project.unwrap_or(core.projid);
         core.ctime = now;
     }
 
@@ -114,13 +120,20 @@ impl Volume {
             created: core.crtime,
             flags: core.flags,
             generation: core.generation,
+            project: core.projid,
         }
     }
 }
 
 /// Who may change what.
+///
+/// Source: kernel `fs/attr.c`, `may_setattr`, `setattr_prepare`.
 fn check(core: &InodeRecord, caller: &Caller, change: &SetAttributes) -> Result<(), Error> {
-    if core.flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) && change.flags.is_none() {
+    let sets_times = change.accessed.is_some() || change.modified.is_some();
+    let is_fixed = core.flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND);
+    let changes = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+    let is_immutable = core.flags.contains(InodeFlags::IMMUTABLE);
+    if is_fixed && (changes || sets_times && !change.now) || is_immutable && sets_times {
         return Err(Error::NotPermitted);
     }
     let changes_owner = change.uid.is_some_and(|uid| uid != core.uid);
@@ -136,19 +149,3 @@ fn inline_sectors(core: &InodeRecord, size: u64) -> u64 {
     let is_file = core.file_type() == Some(FileType::Regular);
     if is_file && core.flags.contains(InodeFlags::INLINE_DATA) { size.div_ceil(512) } else { 0 }
 }
-
-/// The flags that `chattr` may change.
-///
-/// Source: kernel `fs/ext4/ext4.h`, `EXT4_FL_USER_MODIFIABLE`, without those that change how data is stored; one of these,
-/// `JOURNAL_DATA`, has a way of its own.
-const USER_FLAGS: InodeFlags = InodeFlags::SECRM
-    .union(InodeFlags::UNRM)
-    .union(InodeFlags::SYNC)
-    .union(InodeFlags::IMMUTABLE)
-    .union(InodeFlags::APPEND)
-    .union(InodeFlags::NODUMP)
-    .union(InodeFlags::NOATIME)
-    .union(InodeFlags::NOTAIL)
-    .union(InodeFlags::DIRSYNC)
-    .union(InodeFlags::TOPDIR)
-    .union(InodeFlags::PROJINHERIT);

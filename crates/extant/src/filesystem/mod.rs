@@ -11,9 +11,11 @@
 
 mod attributes;
 mod audit;
+mod flags;
 mod freeze;
 mod gate;
 mod layers;
+mod maintenance;
 mod mount;
 mod open_journal;
 mod operations;

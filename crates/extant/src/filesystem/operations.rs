@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 use core::sync::atomic::Ordering;
 
-use extant_format::{InodeNumber, LogicalBlock, PhysicalBlock};
+use extant_format::{InodeFlags, InodeNumber, LogicalBlock, PhysicalBlock};
 
 use super::volume::Volume;
 use crate::Error;
@@ -37,6 +37,26 @@ impl Volume {
             return Err(Error::Stale(number));
         }
         self.inodes.get(number)
+    }
+
+    /// Whether a file may be opened to be written: what is immutable is not, what is append-only at its end alone.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`].
+    /// # Source
+    /// Kernel `fs/namei.c`, `may_open`, `inode_permission`.
+    pub(crate) fn check_open(
+        &self,
+        inode: &Inode,
+        appends: bool,
+        truncates: bool,
+    ) -> Result<(), Error> {
+        let flags = inode.flags();
+        let only_grows = flags.contains(InodeFlags::APPEND);
+        if flags.contains(InodeFlags::IMMUTABLE) || only_grows && (!appends || truncates) {
+            return Err(Error::NotPermitted);
+        }
+        Ok(())
     }
 
     /// Opens a file; `writes` counts it among its writers.

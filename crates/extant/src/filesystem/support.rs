@@ -7,7 +7,6 @@ use extant_format::{Compat, Geometry, Incompat, RoCompat};
 
 /// Features that only readers are safe from: what a writer owes them is not built yet.
 const READ_ONLY_RO_COMPAT: RoCompat = RoCompat::QUOTA
-    .union(RoCompat::PROJECT)
     .union(RoCompat::VERITY)
     .union(RoCompat::READONLY)
     .union(RoCompat::all().difference(RoCompat::SUPPORTED));

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
+use extant_format::cast::u64_from;
 use extant_format::{Incompat, RawSuperblock, RoCompat, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -25,7 +26,9 @@ use crate::namespace::Namespace;
 use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::page_cache::CacheAccount;
-use crate::report::{AllocatorStats, Counters, GroupSpace, KernelCounters, Statfs, StatusStats};
+use crate::report::{
+    AllocatorStats, Counters, GroupSpace, KernelCounters, MemoryCounters, Statfs, StatusStats,
+};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
@@ -119,7 +122,8 @@ impl Volume {
             Arc::clone(&clock),
             entropy,
             &superblock,
-        );
+        )
+        .synchronous(options.synchronous_names);
         Arc::new(Self {
             transactions,
             ledger,
@@ -223,6 +227,18 @@ impl Volume {
                 searches: tally.allocator_searches,
             },
             fc_info: self.transactions.fast_commit_stats(),
+        }
+    }
+
+    /// What is in memory now.
+    pub(crate) fn memory_counters(&self) -> MemoryCounters {
+        let log = self.transactions.log_fill();
+        MemoryCounters {
+            cached_bytes: self.account.cached_bytes(),
+            dirty_bytes: self.account.dirty_bytes(),
+            writeback_bytes: self.account.writeback_bytes(),
+            free_log_blocks: log.map(|(free, _)| free),
+            pending_blocks: log.map_or(0, |(_, pending)| u64_from(pending)),
         }
     }
 

@@ -23,6 +23,7 @@ pub struct OpenOptions {
     create: bool,
     create_new: bool,
     direct: bool,
+    tells_the_end: bool,
     mode: u16,
 }
 
@@ -36,6 +37,7 @@ impl Default for OpenOptions {
             create: false,
             create_new: false,
             direct: false,
+            tells_the_end: false,
             mode: 0o644,
         }
     }
@@ -72,6 +74,9 @@ impl OpenOptions {
         create_new
         /// Past the cache, in whole sectors (`O_DIRECT`).
         direct
+        /// Every write is meant to go to the end, and whoever writes says where that is: an append-only file may be opened as
+        /// with `append`.
+        tells_the_end
     }
 
     /// Permission bits of a file that is made.
@@ -115,6 +120,10 @@ impl File {
         let writes = options.write || options.append;
         if handle.is_dir() && writes {
             return Err(Error::IsDirectory);
+        }
+        if writes {
+            let appends = options.append || options.tells_the_end;
+            filesystem.volume.check_open(&handle.inode, appends, options.truncate)?;
         }
         let open = filesystem.volume.open_file(&handle.inode, writes)?;
         let file = Self { filesystem, handle, open, options, position: 0 };

@@ -20,6 +20,7 @@ mod read_dir;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use extant_format::Timestamp;
 
@@ -27,12 +28,12 @@ pub use file::{File, OpenOptions};
 pub use handle::InodeHandle;
 pub use read_dir::ReadDir;
 
-use crate::Error;
 use crate::caller::Caller;
+use crate::error::{Errno, Error};
 use crate::filesystem::Volume;
 use crate::namespace::{NodeKind, RenameFlags};
 use crate::report::{
-    Counters, GroupSpace, KernelCounters, Metadata, SetAttributes, Shutdown, Statfs,
+    Counters, GroupSpace, KernelCounters, MemoryCounters, Metadata, SetAttributes, Shutdown, Statfs,
 };
 
 /// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end. Dropping the last clone writes nothing:
@@ -340,6 +341,11 @@ impl Filesystem {
         self.volume.kernel_counters()
     }
 
+    /// What the mount has in memory, and how full its log is.
+    pub fn memory_counters(&self) -> MemoryCounters {
+        self.volume.memory_counters()
+    }
+
     /// The free space of every block group; all of them are in memory then.
     ///
     /// # Errors
@@ -406,6 +412,46 @@ impl Filesystem {
     /// Of the device; the volume is shut down all the same.
     pub fn shut_down_after(&self, how: Shutdown) -> Result<(), Error> {
         self.volume.shut_down(how)
+    }
+
+    /// Gives free space back to the device: runs of at least `minimum` bytes that start in a range of its bytes. Returns how
+    /// many bytes that were; groups that were trimmed as thoroughly before, and in which nothing was freed since, are none.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] if the device discards nothing; [`Error::Invalid`] for a range of less than a block or behind
+    /// the end, or a minimum that no group has room for; of the device.
+    pub fn trim(&self, bytes: Range<u64>, minimum: u64) -> Result<u64, Error> {
+        self.volume.trim(bytes, minimum)
+    }
+
+    /// The label as it is now.
+    ///
+    /// # Errors
+    /// Of reading the superblock.
+    pub fn label(&self) -> Result<Vec<u8>, Error> {
+        self.volume.label()
+    }
+
+    /// Gives the volume another label, durably; as after tune2fs, copies of the superblock keep the old one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than 16 bytes or a zero among them; [`Error::ReadOnly`].
+    pub fn set_label(&self, label: &[u8]) -> Result<(), Error> {
+        self.volume.set_label(label)
+    }
+
+    /// Whether something can still be changed.
+    ///
+    /// # Errors
+    /// Why not: [`Error::ReadOnly`], [`Error::Aborted`], [`Error::Shutdown`].
+    pub fn check_writable(&self) -> Result<(), Error> {
+        self.volume.check_writable()
+    }
+
+    /// Lets nothing change the volume any more because of an error with this number, and notes that there was one for the next mount and for
+    /// e2fsck: what `errors=remount-ro` means.
+    pub fn stop(&self, errno: Errno) {
+        self.volume.stop(errno);
     }
 
     /// Stands still until [`Self::thaw`]: what runs is finished, everything is made durable, and the image is marked clean,

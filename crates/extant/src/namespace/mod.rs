@@ -82,6 +82,8 @@ pub(crate) struct Namespace {
     hashing: Hashing,
     /// The shape of the tree while a directory changes its parent.
     rename: Mutex<()>,
+    /// All changes wait for their commit.
+    synchronous: bool,
 }
 
 /// What an operation on names does, as its transaction is asked for.
@@ -126,7 +128,14 @@ impl Namespace {
             entropy,
             hashing,
             rename,
+            synchronous: false,
         }
+    }
+
+    /// The same, with all changes waiting for their commit or, by default, only those of directories that are marked so.
+    #[must_use]
+    pub(crate) fn synchronous(self, on: bool) -> Self {
+        Self { synchronous: on, ..self }
     }
 
     /// The inode that `name` leads to from the directory.
@@ -285,7 +294,7 @@ impl Namespace {
         let mut attempt = 0;
         loop {
             let mut handle = self.transactions.begin(credits.by(caller))?;
-            if sync {
+            if sync || self.synchronous {
                 handle.set_sync();
             }
             match operation(&mut handle) {

@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use extant_device::DeviceError;
 use extant_device::Frame;
 use extant_device::FrameSlice;
 use extant_device::Request;
@@ -297,6 +298,12 @@ impl Transactions {
         Some(self.journal.as_ref()?.state.lock().journal.parameters().user_maximum())
     }
 
+    /// Free blocks of the log, and committed blocks that are not home yet; `None` without a journal.
+    pub(crate) fn log_fill(&self) -> Option<(u32, usize)> {
+        let state = self.journal.as_ref()?.state.lock();
+        Some((state.journal.free_log_blocks(), state.journal.pending_blocks()))
+    }
+
     /// The transaction that runs, or else the one that commits.
     pub(crate) fn newest_transaction(&self) -> Option<TransactionId> {
         let locked = self.journal.as_ref()?.state.lock();
@@ -367,8 +374,12 @@ impl Transactions {
 
     /// Stops everything that changes the image, for good; the first reason is kept.
     pub(crate) fn abort(&self, error: &Error, reason: &'static str) {
-        let errno = error.errno();
         let device = if let Error::Device(error) = error { Some(*error) } else { None };
+        self.abort_as(error.errno(), reason, device);
+    }
+
+    /// The same, of an error of which there is no more than the number.
+    pub(crate) fn abort_as(&self, errno: Errno, reason: &'static str, device: Option<DeviceError>) {
         if !self.latch_abort(errno, reason, device) {
             return;
         }

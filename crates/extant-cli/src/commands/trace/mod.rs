@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use extant_device::{BlockDevice, FileDevice, OverlayDevice};
+use extant_device::{BlockDevice, OverlayDevice};
 use extant_script::{Operation, Script, Target, Volume, mount_options};
 
 use crate::failure::{self, OnlyReadable, Usage};
@@ -74,7 +74,7 @@ pub fn run(args: &TraceArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let options = mount_options(&words).map_err(|error| Usage(error.to_string()))?;
     let device: Arc<dyn BlockDevice> = match args.write {
         true => Arc::new(volume::open_device(&args.image)?),
-        false => Arc::new(OverlayDevice::new(FileDevice::open_read_locked(&args.image)?)),
+        false => Arc::new(OverlayDevice::new(volume::open_to_read(&args.image)?)),
     };
     let recorder = Arc::new(Recorder::default());
     let mount = || {

@@ -1,23 +1,25 @@
 //! `extant mount` and `extant umount`: an image as a directory, by FUSE.
 
+mod options;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use extant::MountOptions;
 use extant_device::{FileDevice, OpenError};
-use extant_fuse::{Mount, Server, Settings};
-use extant_script::mount_options;
+use extant_fuse::{Backing, Mount, Server};
 
+use self::options::Wishes;
 use crate::failure::{OnlyReadable, Told, Usage, say};
-use crate::{interrupt, values, volume};
+use crate::{interrupt, volume};
 
 /// Attach an image to a directory
 #[derive(Debug, clap::Args)]
-#[command(after_help = OPTIONS)]
+#[command(after_help = OPTIONS.as_str())]
 pub struct MountArgs {
     /// Image file or block device
     #[arg(value_parser = super::image())]
@@ -42,26 +44,18 @@ pub struct UmountArgs {
     directory: PathBuf,
 }
 
-const OPTIONS: &str = "\
-Options by the kernel's names: ro, nodelalloc, dioread_lock, noauto_da_alloc, nobarrier, discard, data=journal, data=writeback,
-commit=SECONDS; and of its own:
-  cache=SIZE   memory for file bytes (64M)
-  writeback    the kernel keeps dirty pages: small writes are faster, but that the image is full may be told by fsync or close only
-  allow_other  other users may look into it (for root always)
-  dirty_ratio=N, dirty_background_ratio=N, dirty_expire_centisecs=N, dirty_writeback_centisecs=N
-
-Data is durable after fsync, after 5 s of the commit timer for what was written back, and after `extant umount`. sync(2) and umount(8)
-alone do not wait for it.";
-
-/// What the words of `-o` come to.
-struct Wishes {
-    engine: MountOptions,
-    settings: Settings,
-    allow_other: bool,
-}
+static OPTIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "Options by the kernel's names, and some of its own:\n{}\n\
+         Data is durable after fsync, and after 5 s of the commit timer for what was written back. For root's mounts sync(2) and \
+         umount(8) wait for the image too; else `extant umount` does.",
+        options::help()
+    )
+});
 
 pub fn run(args: &MountArgs) -> anyhow::Result<()> {
-    let wishes = Wishes::parse(&args.options.join(","))?;
+    let user = rustix::process::geteuid().as_raw();
+    let wishes = Wishes::parse(&args.options.join(","), user)?;
     let image = std::fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
     let point = std::fs::canonicalize(&args.directory)
         .with_context(|| args.directory.display().to_string())?;
@@ -77,7 +71,9 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
 /// Starts another process that serves, and waits until it says that it does.
 fn in_background(args: &MountArgs) -> anyhow::Result<()> {
     let mut child = Command::new(std::env::current_exe().context("the path of this program")?)
-        .args(["mount", "--tell", "-o", &args.options.join(","), "--"])
+        .args(["mount", "--tell", "-o", &args.options.join(",")])
+        .args(volume::part_words())
+        .arg("--")
         .args([&args.image, &args.directory])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -96,26 +92,35 @@ fn in_background(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::Result<()> {
-    let Wishes { engine, settings, allow_other } = wishes;
+    let Wishes { engine, settings, allow_other, words, loop_device } = wishes;
     let device = match settings.read_only {
-        true => FileDevice::open_read_locked(image)?,
+        true => volume::open_to_read(image)?,
         false => volume::open_device(image)?,
     };
+    let (start, len) = device.place();
     let mounted = engine.mount(device);
-    let filesystem = mounted.map_err(|error| volume::unusable(image, error.into()))?;
+    let filesystem = mounted.map_err(|error| match error {
+        // Each word makes sense, but not all of them on this image.
+        extant::Error::Invalid(which) => Usage(format!("{}: {which}", image.display())).into(),
+        error => volume::unusable(image, error.into()),
+    })?;
     if let Some(features) = filesystem.read_only_because()
         && !settings.read_only
     {
         let reason = OnlyReadable(features.to_owned());
         return Err(reason).with_context(|| format!("{}; mount it with -o ro", image.display()));
     }
+    let block_size = filesystem.statfs().block_size;
     let server =
         Server::new(filesystem, settings).map_err(|error| volume::unusable(image, error.into()))?;
+    let backing = Backing { image: image.to_owned(), start, len, block_size };
     let mount = Mount {
         source: image.display().to_string(),
         point,
         read_only: settings.read_only,
         allow_other,
+        words,
+        backing: Some(backing).filter(|_| loop_device && image.is_file()),
     };
     interrupt::watch();
     let channel = mount.attach()?;
@@ -125,7 +130,7 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     }
     let is_over = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| unmount_when_asked(&mount.point, &server, &is_over));
+        let waiter = scope.spawn(|| unmount_when_asked(image, &mount.point, &server, &is_over));
         let outcome = extant_fuse::serve(&server, &channel, THREADS);
         is_over.store(true, Ordering::Release);
         waiter.thread().unpark();
@@ -148,9 +153,12 @@ fn leave_terminal() -> anyhow::Result<()> {
     rustix::stdio::dup2_stderr(&nowhere).context("standard error")
 }
 
-/// Detaches the mount once a signal says so: for good as soon as nobody uses it.
-fn unmount_when_asked(point: &Path, server: &Server, is_over: &AtomicBool) {
+/// Detaches the mount once a signal says so: for good as soon as nobody uses it. Ends the process after an error that says so.
+fn unmount_when_asked(image: &Path, point: &Path, server: &Server, is_over: &AtomicBool) {
     while !interrupt::is_wanted() {
+        if server.has_panicked() {
+            panic(image, point);
+        }
         if is_over.load(Ordering::Acquire) {
             return;
         }
@@ -163,40 +171,18 @@ fn unmount_when_asked(point: &Path, server: &Server, is_over: &AtomicBool) {
     }
 }
 
-impl Wishes {
-    fn parse(words: &str) -> anyhow::Result<Self> {
-        let (mut rest, mut allow_other) = (Vec::new(), false);
-        let mut settings =
-            Settings { valid_seconds: 3600, writeback_cache: false, read_only: false };
-        let mut cache_bytes = 64 << 20;
-        for word in words.split(',').filter(|word| !word.is_empty()) {
-            match word.split_once('=').unwrap_or((word, "")) {
-                ("ro", _) => settings.read_only = true,
-                ("rw", _) => settings.read_only = false,
-                ("writeback", "") => settings.writeback_cache = true,
-                ("allow_other", _) => allow_other = true,
-                ("cache", size) => cache_bytes = values::size(size).map_err(Usage)?,
-                // For mount(8) and systemd, not for file systems.
-                (
-                    "auto"
-                    | "noauto"
-                    | "nofail"
-                    | "user"
-                    | "users"
-                    | "nouser"
-                    | "_netdev"
-                    | "default_permissions"
-                    | "nodev"
-                    | "nosuid",
-                    _,
-                ) => {}
-                _ => rest.push(word),
-            }
-        }
-        let engine = mount_options(&rest.join(",")).map_err(|error| Usage(error.to_string()))?;
-        let engine = engine.cache_bytes(cache_bytes);
-        Ok(Self { engine: engine.reading(settings.read_only), settings, allow_other })
-    }
+/// Ends at once, as `errors=panic` asks for: the kernel ends the connection with the process. Nobody reads the standard error
+/// of a process in the background, so the line goes to the kernel's log too, where ext4's would be.
+fn panic(image: &Path, point: &Path) -> ! {
+    let line = format!(
+        "{}: an error was found: the mount on {} ends (errors=panic)",
+        image.display(),
+        point.display()
+    );
+    say(&line);
+    let _ = std::fs::write("/dev/kmsg", format!("<2>extant: {line}\n"));
+    let _ = extant_fuse::detach(point);
+    std::process::exit(4)
 }
 
 pub fn umount(args: &UmountArgs) -> anyhow::Result<()> {
@@ -218,11 +204,21 @@ pub fn umount(args: &UmountArgs) -> anyhow::Result<()> {
 fn source_of(point: &Path) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let found = mounts.lines().rev().find_map(|line| {
-        let (mount, of) = line.split_once(" - fuse.extant ")?;
+        let (mount, of) = line.split_once(" - ")?;
         let at = mount.split(' ').nth(4)?;
-        (Path::new(&unescaped(at)) == point).then(|| of.split(' ').next().map(unescaped))?
-    });
-    found.map(PathBuf::from)
+        (Path::new(&unescaped(at)) == point).then_some(of)
+    })?;
+    let mut words = found.split(' ');
+    let (kind, source) = (words.next()?, unescaped(words.next()?));
+    match kind {
+        "fuse.extant" => Some(source.into()),
+        "fuseblk.extant" => {
+            let device = Path::new(&source).file_name()?;
+            let backing = Path::new("/sys/block").join(device).join("loop/backing_file");
+            Some(std::fs::read_to_string(backing).ok()?.trim_end_matches('\n').into())
+        }
+        _ => None,
+    }
 }
 
 /// A word of mountinfo, in which blanks are octal numbers.
