@@ -65,6 +65,7 @@ impl Files {
 
     /// Fetches what of `window` lies in the file and is not in memory. What fails stays missing: who needs it reads it again.
     pub(super) fn read_ahead(&self, inode: &Arc<Inode>, window: &Window) {
+        self.writeback.make_room();
         let _invalidate = inode.invalidate.read();
         if inode.is_inline() {
             return;

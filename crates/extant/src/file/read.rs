@@ -64,6 +64,7 @@ impl Files {
     /// # Errors
     /// Of the block map or the device.
     pub(super) fn fill(&self, inode: &Inode, offset: u64) -> Result<(), Error> {
+        self.writeback.make_room();
         let _invalidate = inode.invalidate.read();
         let (page, order) = (PageIndex::holding(offset), self.max_order(inode));
         let folio = inode.pages.find_or_create(page, PAGE_BYTES, order);

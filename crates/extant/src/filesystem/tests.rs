@@ -166,6 +166,35 @@ fn threads_write_side_by_side_in_little_memory() {
 }
 
 #[test]
+fn reading_takes_bounded_memory() {
+    let scratch = oracle::Scratch::new("bounded-read");
+    let image = scratch.path("image");
+    if oracle::mkfs(&image, 64 << 20, &["-b", "4096"]).is_none() {
+        return;
+    }
+    let volume = mounted(&image, MountOptions::new().cache_bytes(4 << 20));
+    let root = volume.root().unwrap();
+    let file = volume.create_file(&Caller::ROOT, &root, b"a", 0o644).unwrap();
+    for n in 0..32 {
+        volume.write_file(&Caller::ROOT, &file, Some(n << 20), &[7; 1 << 20]).unwrap();
+    }
+    volume.sync_all().unwrap();
+    let open = volume.open_file(&file, false).unwrap();
+    let mut most_cached = 0;
+    for piece in [1 << 20, 4096] {
+        let mut buffer = vec![0; piece];
+        for at in (0..32 << 20).step_by(piece) {
+            let count = volume.read_file(&file, &open, at, &mut buffer).unwrap();
+            assert!(count == piece && buffer.iter().all(|byte| *byte == 7));
+            most_cached = most_cached.max(volume.account.cached_bytes());
+        }
+    }
+    // The limit, and two windows of what is read ahead.
+    assert!(most_cached <= 6 << 20, "{most_cached} bytes in the cache");
+    volume.unmount().unwrap();
+}
+
+#[test]
 fn journaled_data_takes_bounded_memory() {
     let scratch = oracle::Scratch::new("bounded");
     let image = scratch.path("image");

@@ -91,8 +91,8 @@ impl CacheAccount {
         self.frames.release_unneeded();
     }
 
-    /// Gives back kept frames of so many bytes, as far as there are; how many bytes that were.
-    fn release(&self, bytes: u64) -> u64 {
+    /// Gives back kept frames of so many bytes, as far as there are.
+    fn release(&self, bytes: u64) {
         let before = self.kept_bytes();
         for pool in [&self.frames, &self.pages] {
             let rest = bytes.saturating_sub(before.saturating_sub(self.kept_bytes()));
@@ -101,16 +101,21 @@ impl CacheAccount {
                 pool.shrink_to(pool.kept_bytes().saturating_sub(rest));
             }
         }
-        before.saturating_sub(self.kept_bytes())
     }
 
-    /// Gives back kept frames, then folios as [`Self::reclaim`] does, until `bytes` are free; the bytes freed.
+    /// Makes room for `spare` bytes of new folios below the limit: drops folios as [`Self::reclaim`] does, whose frames the new
+    /// ones can have, and then frames that are kept beyond the limit. Returns by how many bytes there is too little room.
     ///
     /// # Locks
     /// As [`Self::reclaim`].
-    pub(crate) fn make_room(&self, bytes: u64) -> u64 {
-        let released = self.release(bytes);
-        released + self.reclaim(bytes.saturating_sub(released))
+    pub(crate) fn make_room(&self, spare: u64) -> u64 {
+        let lacking = (self.cached_bytes() + spare).saturating_sub(self.limit);
+        let freed = if lacking > 0 { self.reclaim(lacking) } else { 0 };
+        let over = self.over_limit();
+        if over > 0 {
+            self.release(over);
+        }
+        lacking.saturating_sub(freed)
     }
 
     /// Drops folios that are clean, unlocked, not being written and not used again since the clock last came by, until `bytes`

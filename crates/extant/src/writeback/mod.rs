@@ -55,6 +55,8 @@ pub(crate) use submit::Ending;
 
 /// What one mapping takes at the most: files that go on growing are written in whole pieces of this.
 const WINDOW: u64 = 8 << 20;
+/// The least room in the cache that is made at a time, unless that is a large part of it.
+const SPARE: u64 = 1 << 20;
 
 /// Whether somebody has the file open for writing, so that it may go on growing.
 fn is_open(inode: &Inode) -> bool {
@@ -116,7 +118,8 @@ pub(crate) struct Writeback {
     queue: Mutex<Queue>,
     /// Fresh blocks stay unwritten until their data is there (`dioread_nolock`).
     unwritten_until_done: bool,
-    cache_bytes: u64,
+    /// Room for what comes next: more than is needed, so that not every write has to look for clean folios.
+    spare: u64,
     background_bytes: u64,
     limit_bytes: u64,
     expire: Duration,
@@ -144,7 +147,7 @@ impl Writeback {
             account,
             queue: Mutex::new(Rank::Leaf, Queue::default()),
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
-            cache_bytes: options.cache_bytes,
+            spare: (options.cache_bytes / 64).max(SPARE).min(options.cache_bytes / 8),
             background_bytes: background,
             limit_bytes: share(limit),
             expire: options.dirty_expire,
@@ -193,15 +196,20 @@ impl Writeback {
         if self.account.dirty_bytes() > self.limit_bytes {
             self.write_oldest_until(self.background_bytes);
         }
-        // Some more than is needed, so that not every write has to look for clean folios.
-        let spare = self.cache_bytes / 64;
-        let over = self.account.over_limit();
-        if over > 0 && self.account.make_room(over + spare) < over && self.account.dirty_bytes() > 0
-        {
-            let over = self.account.over_limit() + spare;
-            self.write_oldest_until(self.account.dirty_bytes().saturating_sub(over));
-            self.account.make_room(over);
+        let lacking = self.make_room();
+        if lacking > self.spare && self.account.dirty_bytes() > 0 {
+            self.write_oldest_until(self.account.dirty_bytes().saturating_sub(lacking));
+            self.make_room();
         }
+    }
+
+    /// Before more is brought into memory: keeps the cache within its limit as far as clean data goes. Does no I/O. Returns by
+    /// how many bytes there is too little room.
+    ///
+    /// # Locks
+    /// The caller holds nothing above a folio's rank.
+    pub(crate) fn make_room(&self) -> u64 {
+        self.account.make_room(self.spare)
     }
 
     /// What is due by the clock: data older than its time, for which it looks once an interval (D18.4), or more than the
