@@ -164,6 +164,26 @@ fn a_server_that_is_killed_loses_nothing_that_was_synced() {
     mounted.unmount();
 }
 
+/// `O_DSYNC` and `O_SYNC`, through the kernel's cache and past it.
+#[test]
+fn a_write_that_syncs_is_there_after_the_server_was_killed() {
+    let (_scratch, image, point) = prepared("mount-dsync", "64M");
+    let flags = [OFlags::DSYNC, OFlags::SYNC, OFlags::DSYNC | OFlags::DIRECT];
+    let Some(mounted) = Mounted::new(&image, &point, "commit=1000") else { return };
+    for (n, flags) in flags.into_iter().enumerate() {
+        let flags = flags | OFlags::WRONLY | OFlags::CREATE;
+        let path = mounted.path(&format!("f{n}"));
+        let file = File::from(rustix::fs::open(path, flags, Mode::RUSR).unwrap());
+        file.write_all_at(&[5; 8192], 0).unwrap();
+    }
+    mounted.kill();
+    let mounted = Mounted::new(&image, &point, "").unwrap();
+    for n in 0..flags.len() {
+        assert!(fs::read(mounted.path(&format!("f{n}"))).unwrap() == [5; 8192], "f{n}");
+    }
+    mounted.unmount();
+}
+
 /// The commit timer is the server's own, since `sync(2)` does not reach it.
 #[test]
 fn what_was_written_back_is_committed_without_being_asked() {
@@ -269,4 +289,88 @@ fn an_ordinary_user_mounts_too() {
     check(&image);
     let told = ok(["stat", "-c", "%u %h", &format!("{}:/his", image.display())]);
     assert_eq!(told.trim(), format!("{NOBODY} 2"));
+}
+
+/// The kernel believes for an hour what it was told: what changes by another name, descriptor or process is not told anew.
+#[test]
+fn what_the_kernel_may_believe_is_never_stale() {
+    for options in ["", "writeback"] {
+        let (_scratch, image, point) = prepared("mount-fresh", "64M");
+        let Some(mounted) = Mounted::new(&image, &point, options) else { return };
+        let at = |name: &str| mounted.path(name);
+        let shell = |script: &str| {
+            let mut shell = Command::new("/bin/sh");
+            assert!(shell.args(["-c", script]).current_dir(&point).status().unwrap().success());
+        };
+        let metadata = |name: &str| fs::metadata(at(name)).unwrap();
+        // Bytes that were read through one descriptor and changed through another, which only writes, within pages and across.
+        fs::write(at("f"), vec![1; 300_000]).unwrap();
+        let reader = File::open(at("f")).unwrap();
+        let mut bytes = vec![0; 300_000];
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        let writer = File::options().write(true).open(at("f")).unwrap();
+        for (start, len) in [(0, 1), (4000, 200), (70_000, 4096), (100_001, 131_072)] {
+            writer.write_all_at(&vec![2; len], start).unwrap();
+            let from = usize::try_from(start).unwrap();
+            bytes[from..from + len].fill(2);
+            let mut now = vec![0; 300_000];
+            reader.read_exact_at(&mut now, 0).unwrap();
+            assert!(now == bytes, "{start} {len}");
+        }
+        // Times after a write through another descriptor, and the size after another process has appended or cut.
+        let before = metadata("f").modified().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        writer.write_all_at(b"x", 5).unwrap();
+        assert!(metadata("f").modified().unwrap() > before);
+        shell("printf appended >> f; printf more >> f");
+        assert_eq!(metadata("f").len(), 300_012);
+        let mut end = [0; 12];
+        reader.read_exact_at(&mut end, 300_000).unwrap();
+        assert_eq!(&end, b"appendedmore");
+        shell(": > f");
+        assert_eq!((metadata("f").len(), reader.read_at(&mut end, 0).unwrap()), (0, 0));
+        // Links that another name took away, and a name that was not there.
+        fs::hard_link(at("f"), at("g")).unwrap();
+        assert_eq!(metadata("f").nlink(), 2);
+        shell("rm g");
+        assert_eq!(metadata("f").nlink(), 1);
+        assert!(fs::metadata(at("g")).is_err());
+        shell("echo new > g");
+        assert_eq!(fs::read(at("g")).unwrap(), b"new\n");
+        // A file that was renamed over: its descriptor keeps it.
+        let old = File::open(at("g")).unwrap();
+        shell("echo newer > h; mv h g");
+        assert_eq!(fs::read(at("g")).unwrap(), b"newer\n");
+        assert_eq!(old.metadata().unwrap().nlink(), 0);
+        let mut kept = [0; 4];
+        old.read_exact_at(&mut kept, 0).unwrap();
+        assert_eq!(&kept, b"new\n");
+        // Mode and owner, and a directory's links and times.
+        shell("mkdir d; chmod 600 g");
+        assert_eq!(metadata("g").mode() & 0o777, 0o600);
+        let links = metadata("d").nlink();
+        shell("mkdir d/e");
+        assert_eq!(metadata("d").nlink(), links + 1);
+        drop((reader, writer, old));
+        mounted.unmount();
+    }
+}
+
+/// Clean data that the kernel has read is not kept twice without end.
+#[test]
+fn a_mount_takes_bounded_memory() {
+    let (_scratch, image, point) = prepared("mount-memory", "320M");
+    let Some(mounted) = Mounted::new(&image, &point, "cache=8M") else { return };
+    let piece = vec![3; 1 << 20];
+    let mut file = File::create(mounted.path("f")).unwrap();
+    (0..256).for_each(|_| file.write_all(&piece).unwrap());
+    drop(file);
+    mounted.unmount();
+    let mounted = Mounted::new(&image, &point, "cache=8M").unwrap();
+    assert_eq!(fs::read(mounted.path("f")).unwrap().len(), 256 << 20);
+    let status = fs::read_to_string(format!("/proc/{}/status", mounted.server.id())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < (8 + 64) << 10, "{most} KiB");
+    mounted.unmount();
 }

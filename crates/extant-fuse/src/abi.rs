@@ -11,6 +11,8 @@ pub const MAJOR: u32 = 7;
 pub const MINOR: u32 = 45;
 /// The kernel's number for the root directory.
 pub const ROOT_ID: u64 = 1;
+/// The most bytes of one read or write: the kernel's own limit, unless `fs.fuse.max_pages_limit` was raised.
+pub const MAX_BYTES: u32 = 1 << 20;
 
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident = $bytes:literal { $($field:ident: $type:ty,)* })*) => {
@@ -217,6 +219,27 @@ bitflags::bitflags! {
         /// Set-user and set-group bits go.
         const KILL_SUIDGID = 1 << 11;
     }
+}
+
+/// What is agreed on with a kernel that has made this offer: all that both know, but for dirty pages in the kernel unless they
+/// are wanted there. A kernel that speaks another major version asks again in this one if it can, and ends it if not.
+pub fn agree(asked: &InitIn, writeback_cache: bool) -> InitOut {
+    let mut out = InitOut { major: MAJOR, minor: MINOR, ..Default::default() };
+    if asked.major != MAJOR {
+        return out;
+    }
+    let offered = Init::from_bits_retain(u64::from(asked.flags2) << 32 | u64::from(asked.flags));
+    let mut wanted = Init::all();
+    wanted.set(Init::WRITEBACK_CACHE, writeback_cache);
+    let agreed = (offered & wanted).bits();
+    out.flags = u32::try_from(agreed & u64::from(u32::MAX)).unwrap_or(0);
+    out.flags2 = u32::try_from(agreed >> 32).unwrap_or(0);
+    out.max_readahead = asked.max_readahead.max(MAX_BYTES);
+    (out.max_background, out.congestion_threshold) = (64, 48);
+    out.max_write = MAX_BYTES;
+    out.max_pages = u16::try_from(MAX_BYTES / 4096).unwrap_or(u16::MAX);
+    out.time_gran = 1;
+    out
 }
 
 /// The answer to OPEN: the kernel goes past its cache.

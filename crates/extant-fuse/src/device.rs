@@ -2,73 +2,107 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::message::Answer;
-use crate::server::{MAX_BYTES, Server};
+use crate::abi::MAX_BYTES;
+use crate::backend::{Backend, has_answer, serve_one};
+use crate::message::{Answer, Arguments};
+use crate::turns::{Seat, Turns};
 
+/// Threads that serve requests at the most. A request waits for the device at times; the others are served meanwhile.
+pub const THREADS: usize = 16;
 /// Room for the longest request: its bytes, and a page for what comes before.
 const REQUEST_BYTES: usize = 4096 + 4096;
 
-/// Serves requests with so many threads until the mount is gone, and does meanwhile what is due by the clock.
+/// Serves requests until the mount is gone, and does meanwhile what is due by the clock: in this thread, and in up to so many
+/// others as long as requests take long.
 ///
 /// # Errors
 /// Of the device; the mount is gone then, or will be when the device is closed.
-pub fn serve(server: &Server, device: &OwnedFd, threads: usize) -> io::Result<()> {
-    let is_over = AtomicBool::new(false);
+pub fn serve(backend: &impl Backend, device: &OwnedFd, threads: usize) -> io::Result<()> {
+    let turns = Turns::new(threads);
     thread::scope(|scope| {
-        let clock = scope.spawn(|| keep_time(server, &is_over));
-        let workers: Vec<_> =
-            (0..threads.max(1)).map(|_| scope.spawn(|| work(server, device))).collect();
-        let mut outcome = Ok(());
-        for worker in workers {
-            outcome = outcome.and(worker.join().unwrap_or_else(|_| {
-                Err(io::Error::other("a thread that served requests has panicked"))
-            }));
-        }
-        is_over.store(true, Ordering::Release);
+        let clock = scope.spawn(|| keep_time(backend, &turns));
+        let watch = scope.spawn(|| {
+            let mut others = Vec::new();
+            turns.watch(|seat| {
+                others.retain(|other: &thread::ScopedJoinHandle<'_, _>| !other.is_finished());
+                others.push(scope.spawn(|| work(backend, device, &turns, seat)));
+            });
+            others.into_iter().map(joined).fold(Ok(()), io::Result::and)
+        });
+        let first = turns.first(watch.thread().clone());
+        let outcome = work(backend, device, &turns, first);
+        turns.end();
         clock.thread().unpark();
-        outcome
+        outcome.and(joined(watch))
     })
 }
 
-/// Commits and writes back what is old, until it is over. A failure is told to whoever syncs.
-fn keep_time(server: &Server, is_over: &AtomicBool) {
+fn joined(thread: thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()> {
+    let panicked = |_| Err(io::Error::other("a thread that served requests has panicked"));
+    thread.join().unwrap_or_else(panicked)
+}
+
+/// Commits and writes back what is old, until it is over.
+fn keep_time(backend: &impl Backend, turns: &Turns) {
     let mut pause = Duration::from_secs(1);
-    while !is_over.load(Ordering::Acquire) {
+    while !turns.is_over() {
         thread::park_timeout(pause);
-        pause = server.tick();
+        pause = backend.tick();
     }
 }
 
-/// Serves one request after the other.
-fn work(server: &Server, device: &OwnedFd) -> io::Result<()> {
+/// Serves one request after the other, as long as there is work for this thread.
+fn work(backend: &impl Backend, device: &OwnedFd, turns: &Turns, seat: Seat) -> io::Result<()> {
     let mut request = vec![0; usize::try_from(MAX_BYTES).unwrap_or(0) + REQUEST_BYTES];
     let mut answer = Answer::default();
-    loop {
+    let mut outcome = Ok(());
+    while turns.may_stay(&seat) {
         let len = match rustix::io::read(device.as_fd(), &mut request) {
             Ok(len) => len,
             // A request was taken back before anybody had read it.
             Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
-            Err(Errno::NODEV) => return Ok(()),
+            Err(Errno::NODEV) => return outcome,
             Err(error) => return Err(error.into()),
         };
-        if !server.serve(&request[..len], &mut answer) {
-            continue;
-        }
-        if let Some(notice) = answer.notice() {
-            // The kernel may have forgotten the inode meanwhile.
-            let _ = rustix::io::write(device.as_fd(), notice);
-        }
-        match rustix::io::write(device.as_fd(), answer.bytes()) {
+        turns.begin(&seat);
+        let served =
+            catch_unwind(AssertUnwindSafe(|| serve_one(backend, &request[..len], &mut answer)));
+        let is_answer = served.unwrap_or_else(|_| {
+            outcome = Err(io::Error::other("a request has panicked"));
+            give_up(backend, &request[..len], &mut answer)
+        });
+        let written = if is_answer { send(device, &answer) } else { Ok(()) };
+        turns.finish(&seat);
+        match written {
             // Whoever had asked does not wait any more.
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(Errno::NODEV) => return Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NODEV) => return outcome,
             Err(error) => return Err(error.into()),
         }
     }
+    outcome
+}
+
+fn send(device: &OwnedFd, answer: &Answer) -> Result<(), Errno> {
+    if let Some(notice) = answer.notice() {
+        // The kernel may have forgotten the inode meanwhile.
+        let _ = rustix::io::write(device.as_fd(), notice);
+    }
+    rustix::io::write(device.as_fd(), answer.bytes()).map(drop)
+}
+
+/// Stops the volume rather than go on with what a panic has left, and answers that it failed.
+fn give_up(backend: &impl Backend, request: &[u8], answer: &mut Answer) -> bool {
+    let _ = catch_unwind(AssertUnwindSafe(|| backend.stop()));
+    answer.clear();
+    Arguments::split(request).is_some_and(|(header, _)| {
+        answer.close(header.unique, Err(extant::Errno::IO));
+        has_answer(header.opcode)
+    })
 }

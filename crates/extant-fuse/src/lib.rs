@@ -5,8 +5,10 @@
 //! | `abi` | layouts and numbers of the protocol |
 //! | `message` | requests taken apart, answers put together |
 //! | `nodes` | inodes that the kernel knows, and files that it has open |
+//! | `backend` | who answers requests, as the transport sees it |
 //! | `server` | what each request does to the volume; knows of no device |
 //! | `device` | `/dev/fuse` as the transport: threads that read requests and write answers |
+//! | `turns` | which thread reads the next request |
 //! | `mount` | attaching: as root by mount(2), else by `fusermount3` |
 //! | `loop_device` | a loop device for root's mounts, so that the kernel waits for the server |
 //!
@@ -17,15 +19,18 @@
 //! A request is served by one thread from end to end, and holds no lock of this crate while the engine works.
 
 pub mod abi;
+mod backend;
 mod device;
 mod loop_device;
 mod message;
 mod mount;
 mod nodes;
 mod server;
+mod turns;
 
-pub use device::serve;
+pub use backend::Backend;
+pub use device::{THREADS, serve};
 pub use loop_device::Backing;
-pub use message::Answer;
+pub use message::{Answer, Arguments};
 pub use mount::{KERNEL_WORDS, Mount, MountError, detach, unmount};
 pub use server::{OnError, Owners, Server, Settings, Swap};

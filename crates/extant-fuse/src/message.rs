@@ -52,7 +52,9 @@ impl<'a> Arguments<'a> {
 /// An answer in the making; its memory serves the next one too.
 #[derive(Debug, Default)]
 pub struct Answer {
+    /// Bytes behind `used` are of earlier answers, so that room is not filled with zeros before it is filled.
     bytes: Vec<u8>,
+    used: usize,
     notice: Option<[u8; NOTICE]>,
 }
 
@@ -64,19 +66,30 @@ const NOTICE: usize = HEADER + size_of::<NotifyInvalInodeOut>();
 impl Answer {
     /// Begins anew.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.resize(HEADER, 0);
+        self.used = 0;
+        self.room(HEADER);
+        self.used = HEADER;
         self.notice = None;
     }
 
+    /// Room for so many bytes at the end, which do not count yet.
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        let end = self.used + len;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.used..end]
+    }
+
     /// Adds a structure.
-    pub(crate) fn put<T: IntoBytes + Immutable>(&mut self, value: &T) {
-        self.bytes.extend_from_slice(value.as_bytes());
+    pub fn put<T: IntoBytes + Immutable>(&mut self, value: &T) {
+        self.put_bytes(value.as_bytes());
     }
 
     /// Adds bytes.
-    pub(crate) fn put_bytes(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    pub fn put_bytes(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.used += bytes.len();
     }
 
     /// Lets `fill` write up to `len` bytes at the end, and keeps as many as it says.
@@ -85,19 +98,17 @@ impl Answer {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, extant::Error>,
     ) -> Result<(), Errno> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        let filled = fill(&mut self.bytes[start..]).map_err(|error| error.errno());
-        self.bytes.truncate(start + *filled.as_ref().unwrap_or(&0));
-        filled.map(drop)
+        let filled = fill(self.room(len)).map_err(|error| error.errno())?;
+        self.used += filled.min(len);
+        Ok(())
     }
 
     /// Closes it as the answer to request `unique`.
     pub(crate) fn close(&mut self, unique: u64, outcome: Result<(), Errno>) {
         if outcome.is_err() {
-            self.bytes.truncate(HEADER);
+            self.used = HEADER;
         }
-        let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(self.used).unwrap_or(u32::MAX);
         let error = outcome.err().map_or(0, |errno| -errno.0);
         self.bytes[..HEADER].copy_from_slice(OutHeader { len, error, unique }.as_bytes());
     }
@@ -120,6 +131,6 @@ impl Answer {
 
     /// The whole of it, for the transport.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.used]
     }
 }

@@ -7,13 +7,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::loop_device::{Backing, LoopDevice};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
+
+use crate::abi::MAX_BYTES;
+use crate::loop_device::{Backing, LoopDevice};
 
 /// How a volume is attached.
 #[derive(Clone, Debug)]
@@ -99,12 +101,25 @@ impl Mount {
             let options = format!("{options},blksize={block}");
             // A kernel may have been built without.
             if mount(attached.path(), "fuseblk.extant", &options).is_ok() {
+                let _ = self.read_far_ahead("-fuseblk");
                 return Ok(device);
             }
         }
         mount(Path::new(&self.source), "fuse.extant", &options)
             .map_err(|error| MountError::Point(self.point.clone(), error.into()))?;
+        let _ = self.read_far_ahead(""); // or it reads with more requests
         Ok(device)
+    }
+
+    /// Has the kernel fetch as much ahead as one request can bring, which is eight times what it does by itself. What it is told
+    /// before the server has answered once decides. The kernel adds `suffix` to the number of what it keeps that of.
+    fn read_far_ahead(&self, suffix: &str) -> io::Result<()> {
+        // Of what it knows already: there is nobody yet to ask.
+        let flags = AtFlags::STATX_DONT_SYNC;
+        let found = rustix::fs::statx(CWD, &self.point, flags, StatxFlags::TYPE)?;
+        let (major, minor) = (found.stx_dev_major, found.stx_dev_minor);
+        let knob = format!("/sys/class/bdi/{major}:{minor}{suffix}/read_ahead_kb");
+        std::fs::write(knob, (MAX_BYTES >> 10).to_string())
     }
 
     /// Source: libfuse, `fuse_mount_fusermount`: the helper gets a socket by `_FUSE_COMMFD`, and sends the device through it.

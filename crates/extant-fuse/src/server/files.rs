@@ -2,8 +2,8 @@
 
 use extant::{Errno, File, InodeHandle, OpenOptions, RangeChange};
 
-use super::{MAX_BYTES, Outcome, Server, errno};
-use crate::abi::{self, InHeader};
+use super::{Outcome, Server, errno};
+use crate::abi::{self, InHeader, MAX_BYTES};
 use crate::message::{Answer, Arguments};
 
 impl Server {
@@ -31,9 +31,15 @@ impl Server {
             .truncate(writes && flags & TRUNCATE != 0)
             .direct(is_direct);
         let file = handle.open(options).map_err(errno)?;
-        let open_flags = match is_direct {
-            true => abi::OPEN_DIRECT_IO | abi::OPEN_PARALLEL_DIRECT_WRITES,
-            false => abi::OPEN_KEEP_CACHE,
+        // Who writes only, and through to here, needs no copy of it in the kernel: that takes memory twice, and a question for
+        // capabilities for each file. What others have in the kernel's cache it drops. It would not sync what has to be.
+        let is_through = flags & (ACCESS_MODE | DATA_SYNC) == WRITE_ONLY
+            && !self.settings.writeback_cache
+            && !self.settings.synchronous;
+        let open_flags = match (is_direct, is_through) {
+            (true, _) => abi::OPEN_DIRECT_IO | abi::OPEN_PARALLEL_DIRECT_WRITES,
+            (false, true) => abi::OPEN_DIRECT_IO | abi::OPEN_KEEP_CACHE,
+            (false, false) => abi::OPEN_KEEP_CACHE,
         };
         answer.put(&abi::OpenOut { fh: self.files.add(file), open_flags, backing_id: 0 });
         Ok(())
@@ -81,6 +87,14 @@ impl Server {
             self.drop_privilege(file.inode())?;
         }
         let count = file.write_at(bytes, asked.offset).map_err(errno)?;
+        // Past its cache the kernel leaves this to the server.
+        if asked.flags & DIRECT != 0 {
+            match asked.flags & SYNC {
+                SYNC => file.sync_all().map_err(errno)?,
+                0 if !self.settings.synchronous => {}
+                _ => file.sync_data().map_err(errno)?,
+            }
+        }
         answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
         Ok(())
     }
@@ -175,6 +189,10 @@ pub(super) fn mode_of(mode: u32) -> u16 {
 /// `ENXIO`: nothing of the kind follows.
 const NO_SUCH_PLACE: Errno = Errno(6);
 const ACCESS_MODE: u32 = 0o3;
+const WRITE_ONLY: u32 = 0o1;
+/// `O_DSYNC`, which is a part of `O_SYNC`.
+const DATA_SYNC: u32 = 0o10000;
+const SYNC: u32 = 0o4_010_000;
 const TRUNCATE: u32 = 0o1000;
 const APPEND: u32 = 0o2000;
 const DIRECT: u32 = 0o40000;

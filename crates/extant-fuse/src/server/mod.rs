@@ -25,10 +25,12 @@ pub use damage::OnError;
 pub use owners::{Owners, Swap};
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use extant::{Caller, Errno, Error, Filesystem};
 
-use crate::abi::{self, InHeader, Init, opcode};
+use crate::abi::{self, InHeader, opcode};
+use crate::backend::Backend;
 use crate::message::{Answer, Arguments};
 use crate::nodes::{Nodes, OpenFiles};
 
@@ -39,6 +41,8 @@ pub struct Settings {
     pub valid_seconds: u64,
     /// The kernel keeps dirty pages (`-o writeback`): faster in small writes, but a full volume is told at `fsync` or `close`.
     pub writeback_cache: bool,
+    /// Every write is durable when it returns (`-o sync`).
+    pub synchronous: bool,
     /// Nothing is written.
     pub read_only: bool,
     /// Who has mounted it: besides root the one who may set the label and discard free space.
@@ -64,9 +68,6 @@ pub struct Server {
 /// What a request comes to: an error number, or the answer as it was put together.
 type Outcome = Result<(), Errno>;
 
-/// The most bytes of one read or write: the kernel's own limit, unless `fs.fuse.max_pages_limit` was raised.
-pub const MAX_BYTES: u32 = 1 << 20;
-
 impl Server {
     /// Serves a volume.
     ///
@@ -90,40 +91,6 @@ impl Server {
     /// The volume.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem
-    }
-
-    /// Serves one request; whether there is something to send back. May be called from any number of threads.
-    pub fn serve(&self, message: &[u8], answer: &mut Answer) -> bool {
-        let Some((header, mut arguments)) = Arguments::split(message) else { return false };
-        answer.clear();
-        let outcome = match header.opcode {
-            opcode::FORGET => {
-                if let Ok(forget) = arguments.take::<abi::ForgetIn>() {
-                    self.nodes.forget(header.nodeid, forget.nlookup);
-                }
-                return false;
-            }
-            opcode::BATCH_FORGET => {
-                self.forget_all(&mut arguments);
-                return false;
-            }
-            // No request waits for anybody but the device.
-            opcode::INTERRUPT => return false,
-            _ => self.dispatch(&header, arguments, answer),
-        };
-        if let Err(errno @ (Errno::UCLEAN | Errno::BADMSG)) = outcome {
-            self.found_damage(errno);
-        }
-        answer.close(header.unique, outcome);
-        true
-    }
-
-    fn forget_all(&self, arguments: &mut Arguments<'_>) {
-        let Ok(batch) = arguments.take::<abi::BatchForgetIn>() else { return };
-        for _ in 0..batch.count {
-            let Ok(one) = arguments.take::<abi::ForgetOne>() else { return };
-            self.nodes.forget(one.nodeid, one.nlookup);
-        }
     }
 
     fn dispatch(&self, header: &InHeader, mut args: Arguments<'_>, answer: &mut Answer) -> Outcome {
@@ -194,25 +161,7 @@ impl Server {
     /// Agrees with the kernel on what both can do.
     fn init(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::InitIn = args.take()?;
-        let mut out = abi::InitOut { major: abi::MAJOR, minor: abi::MINOR, ..Default::default() };
-        if asked.major != abi::MAJOR {
-            // The kernel asks again in this version if it can, and ends it if not.
-            answer.put(&out);
-            return Ok(());
-        }
-        let offered =
-            Init::from_bits_retain(u64::from(asked.flags2) << 32 | u64::from(asked.flags));
-        let mut wanted = Init::all();
-        wanted.set(Init::WRITEBACK_CACHE, self.settings.writeback_cache);
-        let agreed = (offered & wanted).bits();
-        out.flags = u32::try_from(agreed & u64::from(u32::MAX)).unwrap_or(0);
-        out.flags2 = u32::try_from(agreed >> 32).unwrap_or(0);
-        out.max_readahead = asked.max_readahead;
-        (out.max_background, out.congestion_threshold) = (64, 48);
-        out.max_write = MAX_BYTES;
-        out.max_pages = u16::try_from(MAX_BYTES / 4096).unwrap_or(u16::MAX);
-        out.time_gran = 1;
-        answer.put(&out);
+        answer.put(&abi::agree(&asked, self.settings.writeback_cache));
         Ok(())
     }
 
@@ -241,6 +190,28 @@ impl Server {
         let Self { filesystem, nodes, files, .. } = self;
         drop((nodes, files));
         filesystem.unmount().and(closed)
+    }
+}
+
+impl Backend for Server {
+    fn answer(&self, header: &InHeader, args: Arguments<'_>, answer: &mut Answer) -> Outcome {
+        let outcome = self.dispatch(header, args, answer);
+        if let Err(errno @ (Errno::UCLEAN | Errno::BADMSG)) = outcome {
+            self.found_damage(errno);
+        }
+        outcome
+    }
+
+    fn forget(&self, id: u64, times: u64) {
+        self.nodes.forget(id, times);
+    }
+
+    fn stop(&self) {
+        self.filesystem.shut_down();
+    }
+
+    fn tick(&self) -> Duration {
+        Server::tick(self)
     }
 }
 

@@ -131,7 +131,7 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let is_over = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         let waiter = scope.spawn(|| unmount_when_asked(image, &mount.point, &server, &is_over));
-        let outcome = extant_fuse::serve(&server, &channel, THREADS);
+        let outcome = extant_fuse::serve(&server, &channel, extant_fuse::THREADS);
         is_over.store(true, Ordering::Release);
         waiter.thread().unpark();
         outcome
@@ -227,6 +227,3 @@ fn unescaped(word: &str) -> String {
         .iter()
         .fold(word.to_owned(), |word, (code, text)| word.replace(code, text))
 }
-
-/// A request waits for the device at times; the others are served meanwhile.
-const THREADS: usize = 4;

@@ -148,6 +148,7 @@ impl Wishes {
             settings: Settings {
                 valid_seconds: 3600,
                 writeback_cache: false,
+                synchronous: false,
                 read_only: false,
                 master: user,
                 owners: Owners::default(),
@@ -170,6 +171,7 @@ impl Wishes {
         }
         let engine = mount_options(&rest.join(",")).map_err(|error| Usage(error.to_string()))?;
         let engine = engine.cache_bytes(cache_bytes).reading(wishes.settings.read_only);
+        wishes.settings.synchronous = wishes.words.contains(&"sync");
         let is_synchronous = ["sync", "dirsync"].iter().any(|word| wishes.words.contains(word));
         Ok(Self { engine: engine.synchronous_names(is_synchronous), ..wishes })
     }
