@@ -160,6 +160,7 @@ impl Files {
             let index = shape.index().get();
             Event::ReadFolio { ino: inode.number(), index }
         });
+        folio.note_read();
         if self.fill_from_inode(inode, folio)? {
             return Ok(());
         }

@@ -220,17 +220,26 @@ impl Files {
         Ok(Some(bytes.len()))
     }
 
-    /// Makes the first folio valid if its bytes are in the inode, and says whether they are.
+    /// Makes a folio valid if the file's bytes are in the inode, and says whether they are: the first has them, the others are holes
+    /// but for what was written to them since.
     ///
     /// # Errors
     /// Of reading the inode.
+    /// # Source
+    /// Kernel `ext4_readpage_inline`. Differs: there a page that has newer bytes in part loses them.
     pub(super) fn fill_from_inode(
         &self,
         inode: &Inode,
         folio: &LockedFolio,
     ) -> Result<bool, Error> {
-        if folio.shape().index() != PageIndex::ZERO || !inode.is_inline() {
+        if !inode.is_inline() {
             return Ok(false);
+        }
+        if folio.shape().index() != PageIndex::ZERO {
+            for run in folio.missing(&(0..folio.shape().bytes())) {
+                folio.fill_hole(run);
+            }
+            return Ok(true);
         }
         self.fill_first_folio(inode, folio).map(|room| room.is_some())
     }

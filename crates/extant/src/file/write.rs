@@ -541,7 +541,7 @@ impl Files {
             let range = folio.shape().file_blocks(&(block..block + 1));
             let is_written = |state| matches!(state, BlockState::Written(_));
             let has_block =
-                !inode.keeps_contents() && is_written(self.mapper.look_up(inode, range)?.state);
+                !inode.is_inline() && is_written(self.mapper.look_up(inode, range)?.state);
             if !has_block {
                 if flags.contains(BlockFlags::UPTODATE) {
                     folio.zero(part);

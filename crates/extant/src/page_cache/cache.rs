@@ -47,8 +47,11 @@ pub(crate) enum FolioSizes {
 #[derive(Debug, Default)]
 struct Index {
     folios: FolioMap,
-    /// First pages of folios with dirty blocks, as far as nobody has them locked.
+    /// First pages of folios that are dirty, as far as nobody has them locked.
     dirty: BTreeSet<PageIndex>,
+    /// First pages of clean folios that are pieces of one that was dirty: the kernel leaves their tags, and so finds a file with
+    /// something to write, and then nothing.
+    tagged: BTreeSet<PageIndex>,
     to_write: BTreeSet<PageIndex>,
     dirty_blocks: u64,
     /// First pages of folios under writeback, with how many guards they have.
@@ -205,6 +208,14 @@ impl PageCache {
     /// How many blocks are dirty.
     pub(crate) fn dirty_blocks(&self) -> u64 {
         self.index.lock().dirty_blocks
+    }
+
+    /// Whether a folio is dirty, or tagged as if it were.
+    ///
+    /// Source: kernel `mapping_tagged`, of `PAGECACHE_TAG_DIRTY`.
+    pub(crate) fn is_tagged(&self) -> bool {
+        let index = self.index.lock();
+        !index.dirty.is_empty() || !index.tagged.is_empty()
     }
 
     /// The first dirty folio that holds `from` or lies behind it, and begins before `to`. To be checked again under its lock.
@@ -365,33 +376,42 @@ impl PageCache {
 
     /// Takes a folio out of the index; its lock is held.
     pub(super) fn detach(&self, folio: &Arc<Folio>) {
-        let removed = self.index.lock().folios.remove(folio.shape().index());
+        let mut index = self.index.lock();
+        index.tagged.remove(&folio.shape().index());
+        let removed = index.folios.remove(folio.shape().index());
+        drop(index);
         assert!(
             removed.is_some_and(|removed| Arc::ptr_eq(&removed, folio)),
             "{folio:?} is not in the index"
         );
     }
 
-    /// Puts pieces of a folio in its place, which is clean and not being written; what is in no piece is dropped.
-    pub(super) fn replace(&self, locked: LockedFolio, pieces: &[FolioShape]) {
+    /// Puts pieces of a folio in its place, which is clean and not being written; what is in no piece is dropped. The pieces are
+    /// tagged if the whole is, or is to be.
+    pub(super) fn replace(&self, locked: LockedFolio, pieces: &[FolioShape], tagged: bool) {
         let whole = Arc::clone(locked.folio());
         let pieces: SmallVec<[_; 8]> =
             pieces.iter().map(|piece| Arc::new(Folio::piece_of(&whole, *piece))).collect();
         let mut index = self.index.lock();
         index.folios.remove(whole.shape().index());
+        if index.tagged.remove(&whole.shape().index()) || tagged {
+            index.tagged.extend(pieces.iter().map(|piece| piece.shape().index()));
+        }
         pieces.into_iter().for_each(|piece| index.folios.insert(piece));
         drop(index);
         // Who waits for the whole looks again when it is unlocked.
         whole.inner().attached = false;
     }
 
-    /// Follows a change of a folio's dirty blocks; its lock is held.
-    pub(super) fn dirty_changed(&self, shape: &FolioShape, before: u32, after: u32) {
+    /// Follows a change of how many blocks of a folio are dirty, and whether it is; its lock is held.
+    pub(super) fn dirty_changed(&self, shape: &FolioShape, from: (u32, bool), to: (u32, bool)) {
+        let ((before, was_dirty), (after, is_dirty)) = (from, to);
         let mut index = self.index.lock();
         index.dirty_blocks = index.dirty_blocks + u64::from(after) - u64::from(before);
-        if before == 0 {
+        if is_dirty && !was_dirty {
             index.dirty.insert(shape.index());
-        } else if after == 0 {
+            index.tagged.remove(&shape.index());
+        } else if was_dirty && !is_dirty {
             index.dirty.remove(&shape.index());
             index.to_write.remove(&shape.index());
         }
@@ -432,7 +452,11 @@ impl PageCache {
             assert!(!overlaps, "{folio:?} overlaps the next");
             let blocks = inner.states.count(BlockFlags::DIRTY);
             counted += u64::from(blocks);
-            assert_eq!(blocks > 0, dirty.contains(&shape.index()), "{folio:?} in the dirty index");
+            assert_eq!(
+                inner.is_dirty(),
+                dirty.contains(&shape.index()),
+                "{folio:?} in the dirty index"
+            );
             let written = inner.states.any(BlockFlags::WRITEBACK, 0..shape.blocks());
             assert_eq!(
                 written,

@@ -41,6 +41,10 @@ pub(super) struct Inner {
     pub(super) referenced: bool,
     /// Up to where it has been used in sequence.
     used_until: usize,
+    /// It lost all that was dirty of it and stays, so the next pass over dirty folios comes by once more; never with dirty blocks.
+    pub(super) emptied: bool,
+    /// Blocks became valid behind the end of file alone, so who wants all of it reads it as if one were missing.
+    pub(super) unread: bool,
     /// The newest transaction that its dirty blocks are part of, if the file's data is journaled.
     pub(super) journaled: Option<TransactionId>,
     pub(super) states: BlockStates,
@@ -61,6 +65,8 @@ impl Folio {
             knows_blocks: false,
             referenced: false,
             used_until: 0,
+            emptied: false,
+            unread: false,
             journaled: None,
             states: BlockStates::new(shape.blocks()),
             frames: smallvec![None; shape.frames()],
@@ -157,6 +163,13 @@ impl Folio {
     /// Whether all of the bytes lie in blocks that are up to date.
     pub(crate) fn is_valid(&self, bytes: Range<usize>) -> bool {
         self.inner.lock().states.all(BlockFlags::UPTODATE, self.shape.touched(&bytes))
+    }
+
+    /// Whether all of it can be copied without a look at it, as far as its blocks are up to date.
+    ///
+    /// Source: kernel `filemap_range_uptodate`, for a range of the whole folio.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.inner.lock().unread
     }
 
     /// Has whoever reads here next fetch what lies ahead.
@@ -259,6 +272,11 @@ impl Inner {
     pub(super) fn touch(&mut self, bytes: &Range<usize>) {
         self.referenced |= bytes.start != self.used_until;
         self.used_until = bytes.end;
+    }
+
+    /// Whether a pass over dirty folios has to come by.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.emptied || self.states.count(BlockFlags::DIRTY) > 0
     }
 
     /// Whether dropping the folio would lose nothing and disturb nobody.

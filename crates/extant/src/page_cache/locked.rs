@@ -274,6 +274,7 @@ impl LockedFolio {
             inner.touch(bytes);
             inner.states.set(BlockFlags::UPTODATE | BlockFlags::DIRTY, blocks);
             inner.states.clear(BlockFlags::NEW, 0..self.shape().blocks());
+            inner.unread &= !inner.states.all(BlockFlags::UPTODATE, 0..self.shape().blocks());
         });
     }
 
@@ -321,9 +322,30 @@ impl LockedFolio {
         self.folio.inner().journaled
     }
 
-    /// Notes that `blocks` need not be written: they lie past the end of file, or have no place (D15.16).
+    /// Whether a pass over dirty folios has to look at it: a block is dirty, or the last that was is gone.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.folio.inner().is_dirty()
+    }
+
+    /// Notes that `blocks` need not be written: they lie past the end of file, or have no place (D15.16). Nor does the folio, if
+    /// nothing of it is dirty now.
     pub(crate) fn clean(&self, blocks: Range<usize>) {
-        self.change(|inner| inner.states.clear(BlockFlags::DIRTY | BlockFlags::NEW, blocks));
+        self.change(|inner| {
+            inner.emptied = false;
+            inner.states.clear(BlockFlags::DIRTY | BlockFlags::NEW, blocks);
+        });
+    }
+
+    /// Notes that what was dirty of it has been dropped, so that a pass looks at it once more; its content is not of a log.
+    ///
+    /// Source: kernel `block_invalidate_folio`, which leaves the folio dirty.
+    pub(super) fn note_emptied(&self) {
+        self.change(|inner| inner.emptied = inner.journaled.is_none());
+    }
+
+    /// Notes that it was read as a whole.
+    pub(crate) fn note_read(&self) {
+        self.folio.inner().unread = false;
     }
 
     /// The file ends before the block at `end`: what lies from there on need not be written, and is valid as zeros, should the
@@ -335,6 +357,7 @@ impl LockedFolio {
         self.clean(behind.clone());
         for run in self.missing(&self.shape().bytes_of(&behind)) {
             self.fill_hole(run);
+            self.folio.inner().unread = true;
         }
     }
 
@@ -372,6 +395,7 @@ impl LockedFolio {
                 "removed while it is written"
             );
             inner.states.clear(BlockFlags::DIRTY, blocks);
+            inner.emptied = false;
             inner.attached = false;
         });
         self.cache.detach(&self.folio);
@@ -380,9 +404,12 @@ impl LockedFolio {
     /// Changes blocks, and lets the file's and the volume's counts of dirty blocks follow.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.folio.inner();
-        let before = inner.states.count(BlockFlags::DIRTY);
+        let count = inner.states.count(BlockFlags::DIRTY);
+        let before = (count, count > 0 || inner.emptied);
         let result = change(&mut inner);
-        let after = inner.states.count(BlockFlags::DIRTY);
+        let count = inner.states.count(BlockFlags::DIRTY);
+        inner.emptied &= count == 0;
+        let after = (count, count > 0 || inner.emptied);
         drop(inner);
         if before != after {
             self.cache.dirty_changed(self.shape(), before, after);

@@ -588,3 +588,24 @@ fn d15_16_blocks_behind_the_end_of_file_are_clean_zeros() {
     folio.end_file(4);
     assert_eq!(folio.dirty_run(0..4).map(|(run, _)| run), Some(0..1));
 }
+
+/// Where the last dirty blocks of a folio are dropped, the next pass comes by once more; pieces of a large one stay tagged until
+/// they are written or dropped.
+#[test]
+fn a_folio_that_lost_what_was_dirty_is_looked_at_once_more() {
+    let cache = cache(1 << 10);
+    write(&small_folio(&cache), 1024, &[7; 1024]);
+    cache.invalidate(1000..4096, |_, _| {});
+    assert!(cache.is_tagged() && cache.dirty_blocks() == 0);
+    let folio = cache.next_dirty(page(0), page(1), Tag::Dirty).expect("it is to be looked at");
+    cache.lock(folio).unwrap().end_file(1);
+    assert!(!cache.is_tagged());
+    let large = cache.create(page(4), 100, FolioSizes::Exactly(2)).unwrap();
+    write(&large, 8192, &[7; 1024]);
+    drop(large);
+    cache.invalidate(6 * 4096..8 * 4096, |_, _| {});
+    assert!(cache.is_tagged() && cache.next_dirty(page(0), page(9), Tag::Dirty).is_none());
+    cache.check_invariants();
+    cache.invalidate(0..u64::MAX, |_, _| {});
+    assert!(!cache.is_tagged());
+}

@@ -17,7 +17,8 @@ impl PageCache {
     /// What is cut off folios that know of their blocks is `told`.
     ///
     /// A folio of several pages that loses a part and has nothing dirty forgets where its blocks are, and splits: so what
-    /// was dropped takes no memory.
+    /// was dropped takes no memory. Where the last dirty blocks of a folio go, the pieces stay tagged, and a folio that is not
+    /// split is looked at once more by the next pass, as in the kernel.
     ///
     /// # Locks
     /// The caller holds `Inode::invalidate` for writing, so that nobody fills the range again meanwhile.
@@ -47,10 +48,16 @@ impl PageCache {
                 locked.remove();
                 continue;
             }
+            let was_dirty = locked.any(BlockFlags::DIRTY, blocks.clone());
             locked.drop_part(&part);
-            if shape.order() > shape.min_order() && !locked.any(BlockFlags::DIRTY, blocks) {
+            if locked.any(BlockFlags::DIRTY, blocks) {
+                continue;
+            }
+            if shape.order() > shape.min_order() {
                 locked.forget_places();
-                self.split(locked, &part);
+                self.split(locked, &part, was_dirty);
+            } else if was_dirty {
+                locked.note_emptied();
             }
         }
     }
@@ -75,10 +82,11 @@ impl PageCache {
     }
 
     /// Puts smaller folios in the place of a clean one, without those that lie in `dropped` as a whole: cut at the page where
-    /// that starts, and at the one where it ends, each in as few pieces as alignment allows.
+    /// that starts, and at the one where it ends, each in as few pieces as alignment allows. They are tagged
+    /// if the whole is, or is to be.
     ///
     /// Source: kernel `mm/huge_memory.c`, `folio_split`.
-    fn split(self: &Arc<Self>, locked: LockedFolio, dropped: &Range<usize>) {
+    fn split(self: &Arc<Self>, locked: LockedFolio, dropped: &Range<usize>, tagged: bool) {
         let shape = *locked.shape();
         let page = |offset: usize| PageIndex::holding(shape.start() + u64_from(offset));
         let mut pieces = Vec::new();
@@ -92,7 +100,7 @@ impl PageCache {
         let dropped =
             shape.start() + u64_from(dropped.start)..shape.start() + u64_from(dropped.end);
         pieces.retain(|piece| piece.part_of(&dropped).len() < piece.bytes());
-        self.replace(locked, &pieces);
+        self.replace(locked, &pieces, tagged);
     }
 
     /// Drops the folios that lie in `bytes` and are idle, used or not; the bytes freed.

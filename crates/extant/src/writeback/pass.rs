@@ -113,7 +113,7 @@ impl Writeback {
         } else {
             Tag::Dirty
         };
-        let is_clean = inode.pages.dirty_blocks() == 0;
+        let is_clean = !inode.pages.is_tagged();
         let is_journaled = self.mapper.journals_data(inode);
         if is_clean && may_place && !purpose.visits_clean() || is_journaled && !may_place {
             return Ok(()); // journaled data is in the commit itself

@@ -16,7 +16,7 @@ use super::{OrderedFile, Writeback};
 use crate::Error;
 use crate::extent_status::BlockState;
 use crate::inode::Inode;
-use crate::page_cache::{BlockFlags, DirtyKind, Folio, LockedFolio, PageIndex, Tag};
+use crate::page_cache::{DirtyKind, Folio, LockedFolio, PageIndex, Tag};
 use crate::transaction::Handle;
 
 /// What a pass goes over, and how.
@@ -148,7 +148,7 @@ impl Writeback {
             }
             let Some(locked) = inode.pages.lock(Arc::clone(&folio)) else { continue };
             let blocks = 0..shape.blocks();
-            if !locked.any(BlockFlags::DIRTY, blocks.clone()) {
+            if !locked.is_dirty() {
                 at = shape.end_index();
                 continue;
             }
