@@ -75,8 +75,8 @@ pub(crate) enum AfterNoSpace {
 pub(crate) struct FreeSpace {
     /// Free and not promised (`f_bfree`).
     pub(crate) free: ClusterCount,
-    /// Of that, for ordinary users (`f_bavail`).
-    pub(crate) available: ClusterCount,
+    /// The reserved pool, which nobody but writeback has.
+    pub(crate) pool: ClusterCount,
 }
 
 /// The counters as they are.
@@ -241,8 +241,7 @@ impl SpaceLedger {
     pub(crate) fn free_space(&self) -> FreeSpace {
         let accounts = self.accounts.lock();
         let free = (accounts.free.exact - accounts.promised.exact - accounts.excess(0)).max(0);
-        let available = (free - accounts.root_reserve - accounts.pool).max(0);
-        FreeSpace { free: unsigned(free), available: unsigned(available) }
+        FreeSpace { free: unsigned(free), pool: unsigned(accounts.pool) }
     }
 
     /// Clusters of the reserved pool, and how often somebody gave up after all retries.

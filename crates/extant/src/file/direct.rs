@@ -30,9 +30,11 @@ impl Files {
     /// Copies bytes from `offset` on from the device into `buffer`; what is dirty goes there first.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless offset and length are whole sectors; of the device.
+    /// [`Error::Invalid`] unless offset and length are whole sectors, or the file ends before; of the device.
     /// # Locks
     /// Takes `content` for reading.
+    /// # Source
+    /// Kernel `ext4_dio_read_iter`, `__iomap_dio_rw`.
     pub(crate) fn read_direct(
         &self,
         inode: &Arc<Inode>,
@@ -43,12 +45,15 @@ impl Files {
         if self.must_buffer(inode) {
             return self.read(inode, open, offset, buffer);
         }
-        let asked = self.whole_sectors(offset, buffer.len())?;
         let content = inode.content.read();
         if inode.is_inline() {
             drop(content);
             return self.read(inode, open, offset, buffer);
         }
+        if offset >= inode.size() {
+            return Ok(0); // wherever it is
+        }
+        let asked = self.whole_sectors(offset, buffer.len())?;
         let bytes = asked.start..asked.end.min(inode.size());
         self.writeback.write_inode(inode, asked.clone(), Purpose::Integrity)?;
         if bytes.is_empty() {

@@ -45,6 +45,7 @@ fn d21_a_direct_write_writes_delayed_data_first() {
     assert!(past == bytes);
     assert_eq!(file.write_at(&[1; 100], 0).unwrap_err().errno(), Errno::INVAL);
     assert_eq!(file.read_at(&mut [0; 512], 100).unwrap_err().errno(), Errno::INVAL);
+    assert_eq!(file.read_at(&mut [0; 512], 16_385).unwrap(), 0, "behind the end nothing is asked");
     drop((cached, file));
     fs.unmount().unwrap();
     world.e2fsck(&device).unwrap();

@@ -220,3 +220,19 @@ fn an_inline_file_that_finds_no_space_keeps_its_bytes() {
 fn small(world: &World) -> String {
     world.other_file("small", b"hello")
 }
+
+/// D23.2: root's reserve is a number of blocks, whatever a cluster has.
+#[test]
+fn d23_2_statfs_leaves_out_a_reserve_that_is_no_whole_cluster() {
+    let world = World::new("reserve-statfs");
+    let options = ["-b", "4096", "-O", "bigalloc", "-C", "65536", "-m", "1.3"];
+    let Some(image) = world.mkfs(256, &options) else { return };
+    let field = image.to_vec()[1024 + 8..][..4].try_into().unwrap();
+    let reserved = u64::from(u32::from_le_bytes(field));
+    assert!(!reserved.is_multiple_of(16), "{reserved}");
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    let told = fs.statfs();
+    let pool = fs.kernel_counters().reserved_clusters * 16;
+    assert_eq!(told.available_blocks, told.free_blocks - reserved - pool);
+}
