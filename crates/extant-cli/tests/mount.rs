@@ -80,6 +80,14 @@ fn calls_that_few_file_systems_have_do_what_ext4_does() {
     let taken =
         rustix::fs::renameat_with(CWD, at("named"), CWD, at("other"), RenameFlags::NOREPLACE);
     assert_eq!(taken.unwrap_err(), rustix::io::Errno::EXIST);
+    if rustix::process::geteuid().is_root() {
+        // A whiteout is a device.
+        fs::write(at("hidden"), b"x").unwrap();
+        rustix::fs::renameat_with(CWD, at("hidden"), CWD, at("seen"), RenameFlags::WHITEOUT)
+            .unwrap();
+        let left = fs::metadata(at("hidden")).unwrap();
+        assert_eq!((left.mode() & 0o170_000, left.rdev()), (0o020_000, 0));
+    }
     assert_eq!(fs::create_dir(at(&"n".repeat(256))).unwrap_err().raw_os_error(), Some(36));
     // Attributes.
     let create = XattrFlags::CREATE;

@@ -102,6 +102,21 @@ fn flags_hold_for_files_that_are_open_and_are_for_root() {
     as_the_kernel("mount-flags", "64M", script);
 }
 
+/// With `-o writeback` the kernel brings whole pages later: bytes that were accepted get through whatever the flags say then.
+#[test]
+fn pages_that_the_kernel_kept_are_written_whatever_the_flags_are_now() {
+    let (_scratch, image, point) = prepared("mount-kept", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "writeback") else { return };
+    let script = "
+        echo 1 > a; echo 1 > i; sync a i; exec 3>>a 4>>i; chattr +a a; echo 2 >&3; echo 2 >&4; chattr +i i
+        sync a i; echo $?; cat a i; echo 3 >&4; echo 3 >&3; sync a; echo $?; chattr -i i; chattr -a a";
+    let said = shell(&mounted.point, 0, script);
+    assert!(said.starts_with("0\n1\n2\n1\n2\n") && said.ends_with("0\n"), "{said}");
+    mounted.unmount();
+    assert_eq!(ok(["cat", &format!("{}:/a", image.display())]), "1\n2\n3\n");
+    assert!(ok(["cat", &format!("{}:/i", image.display())]).starts_with("1\n2\n"));
+}
+
 /// The time of a change of flags is seen at once, though the kernel may believe attributes for an hour.
 #[test]
 fn a_change_of_flags_moves_the_time_of_change() {
@@ -181,6 +196,10 @@ fn a_mount_tells_of_itself_by_attributes_that_no_list_has() {
         attribute(&mounted.path("f"), "extant.map.8192"),
         format!("{}\n", lines[1].join(" "))
     );
+    let shown = ok(["map", mounted.path("f").to_str().unwrap()]);
+    assert!(shown.contains("2 extents") && shown.contains(lines[1][1]), "{shown}");
+    let told = common::json(["map", "--json", mounted.path("f").to_str().unwrap()]);
+    assert_eq!((&told[0]["bytes"], &told[1]["offset"]), (&8192.into(), &(1 << 20).into()));
     let place: u64 = lines[1][1].parse().unwrap();
     let mut found = [0; 4096];
     File::open(&image).unwrap().read_exact_at(&mut found, place).unwrap();
@@ -332,6 +351,47 @@ fn sync_of_the_kernel_reaches_the_image() {
     mounted.unmount();
 }
 
+/// A file of more runs than an attribute has room for.
+#[test]
+fn a_map_of_many_runs_comes_in_parts() {
+    let (_scratch, image, point) = prepared("mount-runs", "64M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let file = File::create(mounted.path("f")).unwrap();
+    for n in 0..4000 {
+        file.write_all_at(&[7; 4096], n * 8192).unwrap();
+    }
+    file.sync_all().unwrap();
+    let told = common::json(["map", "--json", mounted.path("f").to_str().unwrap()]);
+    let offsets: Vec<_> =
+        told.as_array().unwrap().iter().map(|run| run["offset"].as_u64().unwrap()).collect();
+    assert!(offsets.into_iter().eq((0..4000).map(|n| n * 8192)));
+    drop(file);
+    mounted.unmount();
+}
+
+/// A block device gets a loop device of its own for the mount.
+#[test]
+fn a_block_device_is_mounted_like_an_image() {
+    let (_scratch, image, point) = prepared("mount-device", "64M");
+    let Some(output) = oracle::run("losetup", &["--find", "--show", image.to_str().unwrap()])
+    else {
+        return skip("no losetup");
+    };
+    if !output.status.success() {
+        return skip("no loop device");
+    }
+    let device = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
+    if let Some(mut mounted) = Mounted::new(Path::new(&device), &point, "") {
+        fs::write(mounted.path("f"), b"bytes").unwrap();
+        assert!(waits(&mounted));
+        common::mounted::umount(&point);
+        assert!(mounted.server.wait().unwrap().success());
+    }
+    assert!(oracle::run("losetup", &["--detach", &device]).unwrap().status.success());
+    check(&image);
+    assert_eq!(ok(["cat", &format!("{}:/f", image.display())]), "bytes");
+}
+
 /// `-o sync`: what was written, and its name, is there after the server was killed.
 #[test]
 fn a_synchronous_mount_has_everything_on_the_image() {
@@ -375,6 +435,13 @@ fn errors_does_what_it_says_when_damage_is_found() {
         assert_eq!(fs::read(mounted.path("f")).unwrap(), options.as_bytes());
         mounted.kill();
     }
+    // An orderly end tells e2fsck.
+    let mut mounted = Mounted::new(&image, &point, "errors=continue").unwrap();
+    assert!(fs::read_dir(mounted.path("d")).unwrap().next().unwrap().is_err());
+    common::mounted::umount(&point);
+    assert!(mounted.server.wait().unwrap().success());
+    let told = oracle::debugfs(&image, "stats -h").unwrap();
+    assert!(told.contains("clean with errors"), "{told}");
     let mut program = Command::new(env!("CARGO_BIN_EXE_extant"));
     program.stderr(Stdio::piped());
     let mut mounted = Mounted::by(program, &image, &point, "errors=panic").unwrap();

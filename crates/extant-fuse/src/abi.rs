@@ -252,6 +252,8 @@ pub const OPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 pub const FSYNC_DATA: u32 = 1;
 /// OPEN that cuts the file: set-user and set-group bits go.
 pub const OPEN_KILL_SUIDGID: u32 = 1;
+/// WRITE: it comes from the kernel's cache, whoever brings it.
+pub const WRITE_CACHE: u32 = 1;
 /// WRITE: they go unless whoever writes may set them. The kernel says so of every write through its cache.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// SETXATTR: the set-group bit goes.

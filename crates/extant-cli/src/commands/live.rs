@@ -8,11 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::io::Errno;
 use serde_json::{Map, Value};
 
-/// Room for all counters.
-const ROOM: usize = 64 << 10;
+use super::mounted;
 
 /// How often to tell, and how.
 pub struct How {
@@ -26,7 +24,9 @@ pub struct How {
 /// Tells of the mount that `at` lies in, a line each time, until a signal ends it or the mount is gone.
 pub fn run(at: &Path, how: &How, out: &mut dyn Write) -> anyhow::Result<()> {
     loop {
-        let told = counters(at).with_context(|| at.display().to_string())?;
+        let name = || at.display().to_string();
+        let told = mounted::attribute(at, "extant.counters").with_context(name)?;
+        let told = told.context("no mount of extant").with_context(name)?;
         let counters = told.lines().filter_map(|line| line.split_once(' '));
         if how.json {
             let number = |text: &str| text.parse::<u64>().map_or(Value::Null, Value::from);
@@ -42,15 +42,6 @@ pub fn run(at: &Path, how: &How, out: &mut dyn Write) -> anyhow::Result<()> {
             return Ok(());
         }
         std::thread::sleep(how.interval);
-    }
-}
-
-fn counters(at: &Path) -> anyhow::Result<String> {
-    let mut bytes = vec![0; ROOM];
-    match rustix::fs::getxattr(at, "extant.counters", &mut bytes[..]) {
-        Ok(len) => Ok(String::from_utf8_lossy(&bytes[..len]).into_owned()),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => anyhow::bail!("no mount of extant"),
-        Err(error) => Err(std::io::Error::from(error).into()),
     }
 }
 

@@ -10,6 +10,7 @@ use extant_format::cast::u64_from;
 use serde_json::{Value, json};
 
 use super::info;
+use super::mounted::{self, Run};
 use crate::address::ImagePath;
 use crate::failure;
 use crate::output::{self, json_name, print_values, size};
@@ -18,7 +19,7 @@ use crate::volume::{self, Watch};
 /// Show where a file's blocks lie, or draw how full an image is
 #[derive(Debug, clap::Args)]
 pub struct MapArgs {
-    /// Files as IMAGE:/path, or images
+    /// Files as IMAGE:/path, files on a mount, or images
     #[arg(required = true, value_parser = super::inside_or_root())]
     paths: Vec<ImagePath>,
     /// Characters in a line of the drawing
@@ -40,7 +41,11 @@ pub fn run(args: &MapArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         is_first = false;
         let value = match at.name() {
             Some(_) => map_file(args, at, out),
-            None => map_image(args, at, out),
+            None => match mounted::map(&at.image) {
+                Ok(Some(runs)) => map_mounted(args, &runs, out),
+                // No mount of ours: an image, or what cannot be opened as one.
+                Ok(None) | Err(_) => map_image(args, at, out),
+            },
         }?;
         values.extend(value.map(|value| match several {
             true => json!({ "image": at.image.display().to_string(), "path": json_name(&at.path), "map": value }),
@@ -75,6 +80,23 @@ fn map_file(args: &MapArgs, at: &ImagePath, out: &mut dyn Write) -> anyhow::Resu
         writeln!(out, "{logical:>12} {physical:>12} {len:>12}  {}", state_name(*state))?;
     }
     writeln!(out, "{}", output::count(u64_from(extents.len()), "extent"))?;
+    Ok(None)
+}
+
+/// Prints where a file on a mount lies, in bytes, or returns it for a program.
+fn map_mounted(args: &MapArgs, runs: &[Run], out: &mut dyn Write) -> anyhow::Result<Option<Value>> {
+    if args.json {
+        let values = runs.iter().map(|run| {
+            json!({ "offset": run.offset, "place": run.place, "bytes": run.len, "state": run.state })
+        });
+        return Ok(Some(values.collect()));
+    }
+    writeln!(out, "{:>14} {:>14} {:>14}  state", "file byte", "on device", "bytes")?;
+    for Run { offset, place, len, state } in runs {
+        let place = place.map_or("-".to_owned(), |place| place.to_string());
+        writeln!(out, "{offset:>14} {place:>14} {len:>14}  {state}")?;
+    }
+    writeln!(out, "{}", output::count(u64_from(runs.len()), "extent"))?;
     Ok(None)
 }
 

@@ -16,6 +16,7 @@ pub mod mkdir;
 pub mod mkfs;
 pub mod mode;
 pub mod mount;
+mod mounted;
 pub mod remove;
 pub mod rename;
 pub mod stat;

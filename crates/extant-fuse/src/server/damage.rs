@@ -49,18 +49,17 @@ impl Server {
 
     /// An operation came upon damage.
     pub(super) fn found_damage(&self, errno: Errno) {
+        self.filesystem.note_error();
+        self.has_found_damage.store(true, Ordering::Release);
         match self.on_error {
             OnError::Continue => {}
             OnError::ReadOnly => self.filesystem.stop(errno),
-            OnError::Panic => {
-                self.filesystem.shut_down();
-                self.has_panicked.store(true, Ordering::Release);
-            }
+            OnError::Panic => self.filesystem.shut_down(),
         }
     }
 
-    /// Whether an error has ended the mount, which is to be taken away.
-    pub fn has_panicked(&self) -> bool {
-        self.has_panicked.load(Ordering::Acquire)
+    /// What an error that was found meanwhile has done to the mount, if there was one.
+    pub fn damage(&self) -> Option<OnError> {
+        self.has_found_damage.load(Ordering::Acquire).then_some(self.on_error)
     }
 }

@@ -86,7 +86,11 @@ impl Server {
         if asked.write_flags & abi::WRITE_KILL_SUIDGID != 0 && header.uid != 0 {
             self.drop_privilege(file.inode())?;
         }
-        let count = file.write_at(bytes, asked.offset).map_err(errno)?;
+        let count = match asked.write_flags & abi::WRITE_CACHE != 0 {
+            true => file.write_back_at(bytes, asked.offset),
+            false => file.write_at(bytes, asked.offset),
+        };
+        let count = count.map_err(errno)?;
         // Past its cache the kernel leaves this to the server.
         if asked.flags & DIRECT != 0 {
             match asked.flags & SYNC {

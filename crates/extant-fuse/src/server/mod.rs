@@ -62,7 +62,7 @@ pub struct Server {
     settings: Settings,
     block_size: u32,
     on_error: OnError,
-    has_panicked: AtomicBool,
+    has_found_damage: AtomicBool,
 }
 
 /// What a request comes to: an error number, or the answer as it was put together.
@@ -84,7 +84,7 @@ impl Server {
             settings,
             block_size,
             on_error,
-            has_panicked: AtomicBool::new(false),
+            has_found_damage: AtomicBool::new(false),
         })
     }
 

@@ -12,7 +12,7 @@ use extant_format::cast::{u64_from, usize_from};
 use extant_format::{InodeFlags, LogicalBlock, LogicalRange};
 
 use super::source::{Piece, Source};
-use super::write::privilege;
+use super::write::{Flags, privilege};
 use super::{Files, OpenFile};
 use crate::Error;
 use crate::caller::Caller;
@@ -111,7 +111,7 @@ impl Files {
     ) -> Result<usize, Error> {
         let mut all = Piece::all(source);
         if self.must_buffer(inode) {
-            return self.write_piece(caller, inode, offset, all);
+            return self.write_piece(caller, inode, offset, all, Flags::Count);
         }
         self.transactions.check_writable()?;
         if let Some(start) =
@@ -131,7 +131,7 @@ impl Files {
             let content = inode.content.write();
             if inode.is_inline() {
                 drop(content);
-                return self.write_piece(caller, inode, offset, all);
+                return self.write_piece(caller, inode, offset, all, Flags::Count);
             }
             inode.set_may_inline(false);
             let start = offset.unwrap_or(inode.size());
@@ -151,7 +151,7 @@ impl Files {
         if written_to < end {
             // A hole of a file of indirect blocks: through the cache, and out of it again.
             let left = all.part(done..to_buffer(&(start..end), start).end);
-            let count = self.write_piece(caller, inode, Some(written_to), left)?;
+            let count = self.write_piece(caller, inode, Some(written_to), left, Flags::Count)?;
             let wrote = written_to..written_to + u64_from(count);
             self.writeback.write_inode(inode, wrote.clone(), Purpose::Integrity)?;
             self.forget_clean(inode, &wrote);
@@ -364,7 +364,8 @@ impl Files {
         inode.is_inline() || self.mapper.journals_data(inode)
     }
 
-    fn may_write(&self, inode: &Inode, start: u64) -> Result<(), Error> {
+    /// Whether the file's flags let bytes be written from `start` on.
+    pub(super) fn may_write(&self, inode: &Inode, start: u64) -> Result<(), Error> {
         let flags = inode.flags();
         let cuts_in = flags.contains(InodeFlags::APPEND) && start < inode.size();
         if flags.contains(InodeFlags::IMMUTABLE) || cuts_in {

@@ -45,6 +45,7 @@ use alloc::sync::Arc;
 use extant_format::Geometry;
 
 pub use self::source::Source;
+pub(crate) use self::write::Flags;
 
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;

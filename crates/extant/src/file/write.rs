@@ -6,8 +6,8 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 
+use extant_format::LogicalRange;
 use extant_format::cast::u64_from;
-use extant_format::{InodeFlags, LogicalRange};
 
 use super::Files;
 use super::source::{Got, Piece, Source, Wrote};
@@ -32,6 +32,15 @@ pub(super) enum Delays {
     No,
 }
 
+/// Whether the flags of a file have a say in a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Flags {
+    /// What is immutable is not written, what is append-only at its end.
+    Count,
+    /// They did when the bytes were accepted, by a cache of the caller's own, which brings them now.
+    Passed,
+}
+
 impl Files {
     /// Writes what `source` has from `offset` on, or at the end of the file. Returns how many bytes went in.
     ///
@@ -46,8 +55,9 @@ impl Files {
         inode: &Arc<Inode>,
         offset: Option<u64>,
         source: &mut S,
+        flags: Flags,
     ) -> Result<usize, Error> {
-        self.write_piece(caller, inode, offset, Piece::all(source))
+        self.write_piece(caller, inode, offset, Piece::all(source), flags)
     }
 
     /// The same for a part of them.
@@ -57,15 +67,13 @@ impl Files {
         inode: &Arc<Inode>,
         offset: Option<u64>,
         mut piece: Piece<'_, S>,
+        flags: Flags,
     ) -> Result<usize, Error> {
         self.transactions.check_writable()?;
         let _content = inode.content.write();
         let start = offset.unwrap_or(inode.size());
-        let flags = inode.flags();
-        if flags.contains(InodeFlags::IMMUTABLE)
-            || (flags.contains(InodeFlags::APPEND) && start < inode.size())
-        {
-            return Err(Error::NotPermitted);
+        if flags == Flags::Count {
+            self.may_write(inode, start)?;
         }
         if piece.len() == 0 {
             return Ok(0);

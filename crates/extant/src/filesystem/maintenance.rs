@@ -4,6 +4,7 @@
 //! `ext4_handle_error`.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use extant_device::DeviceError;
 use extant_format::{PhysicalBlock, PhysicalRange, RawSuperblock};
@@ -97,6 +98,11 @@ impl Volume {
     /// e2fsck: what a mount with `errors=remount-ro` does.
     pub(crate) fn stop(&self, errno: Errno) {
         self.transactions.abort_as(errno, "an error was found (errors=remount-ro)", None);
+    }
+
+    /// Notes that an operation came upon damage: the unmount tells e2fsck.
+    pub(crate) fn note_error(&self) {
+        self.has_errors.store(true, Ordering::Release);
     }
 
     /// Whether something can still be changed.

@@ -12,7 +12,7 @@ use extant_format::{InodeFlags, InodeNumber, LogicalBlock, PhysicalBlock};
 use super::volume::Volume;
 use crate::Error;
 use crate::caller::Caller;
-use crate::file::{OpenFile, Source};
+use crate::file::{Flags, OpenFile, Source};
 use crate::inode::Inode;
 use crate::namespace::{DirCursor, Listed, NodeKind, RenameFlags};
 use crate::report::{FileExtent, RangeChange, RangeSync};
@@ -106,7 +106,7 @@ impl Volume {
         offset: Option<u64>,
         mut bytes: &[u8],
     ) -> Result<usize, Error> {
-        self.write_file_from(caller, inode, offset, &mut bytes)
+        self.write_file_from(caller, inode, offset, &mut bytes, Flags::Count)
     }
 
     /// Writes what `source` has from `offset` on, or at the end.
@@ -116,10 +116,11 @@ impl Volume {
         inode: &Arc<Inode>,
         offset: Option<u64>,
         source: &mut S,
+        flags: Flags,
     ) -> Result<usize, Error> {
         let _gate = self.gate.read();
         self.reclaim();
-        self.files.write(caller, inode, offset, source)
+        self.files.write(caller, inode, offset, source, flags)
     }
 
     /// The same, past the cache.

@@ -60,6 +60,8 @@ pub(crate) struct Volume {
     /// It was clean when it was mounted, or has a journal that made it so.
     is_sound: bool,
     pub(super) unmounted: AtomicBool,
+    /// An operation came upon damage; the superblock says so from the unmount on.
+    pub(super) has_errors: AtomicBool,
     pub(super) gate: Gate,
 }
 
@@ -141,6 +143,7 @@ impl Volume {
             read_only_because,
             is_sound,
             unmounted: AtomicBool::new(false),
+            has_errors: AtomicBool::new(false),
             gate: Gate::new(),
         })
     }
@@ -381,7 +384,8 @@ impl Volume {
         if self.is_sound {
             raw.state = (raw.state.get() | STATE_CLEAN).into();
         }
-        if !self.allocator.take_findings().is_empty() {
+        let has_findings = !self.allocator.take_findings().is_empty();
+        if has_findings || self.has_errors.load(Ordering::Acquire) {
             raw.state = (raw.state.get() | STATE_ERRORS).into();
         }
         let written = io.tally.device_write_bytes.load(Ordering::Relaxed) >> 10;

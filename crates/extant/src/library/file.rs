@@ -10,7 +10,7 @@ use super::handle::InodeHandle;
 use super::{Filesystem, path};
 use crate::Error;
 use crate::caller::Caller;
-use crate::file::{OpenFile, Source};
+use crate::file::{Flags, OpenFile, Source};
 use crate::report::{FileExtent, Metadata, RangeChange, RangeSync};
 
 /// How a file is opened; as `std::fs::OpenOptions`.
@@ -215,6 +215,17 @@ impl File {
         self.write_source(source, offset)
     }
 
+    /// Writes bytes that a cache of the caller's own accepted before, when the file could be written: it need not be so any more,
+    /// as an append-only file of which a page comes that was there in part, or one that is immutable now.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_back_at(&self, mut bytes: &[u8], offset: u64) -> Result<usize, Error> {
+        let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
+        self.require_write()?;
+        volume.write_file_from(self.handle.caller(), inode, Some(offset), &mut bytes, Flags::Passed)
+    }
+
     fn write_source<S: Source + ?Sized>(
         &self,
         source: &mut S,
@@ -225,7 +236,10 @@ impl File {
         let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
         match self.options.direct {
             true => volume.write_direct(self.handle.caller(), inode, offset, source),
-            false => volume.write_file_from(self.handle.caller(), inode, offset, source),
+            false => {
+                let caller = self.handle.caller();
+                volume.write_file_from(caller, inode, offset, source, Flags::Count)
+            }
         }
     }
 

@@ -448,6 +448,11 @@ impl Filesystem {
         self.volume.check_writable()
     }
 
+    /// Notes that an operation came upon damage: what is left at the unmount says so to e2fsck.
+    pub fn note_error(&self) {
+        self.volume.note_error();
+    }
+
     /// Lets nothing change the volume any more because of an error with this number, and notes that there was one for the next mount and for
     /// e2fsck: what `errors=remount-ro` means.
     pub fn stop(&self, errno: Errno) {

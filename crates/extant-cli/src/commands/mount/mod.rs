@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use extant_device::{FileDevice, OpenError};
-use extant_fuse::{Backing, Mount, Server};
+use extant_fuse::{Backing, Mount, OnError, Server};
 
 use self::options::Wishes;
 use crate::failure::{OnlyReadable, Told, Usage, say};
@@ -120,7 +120,7 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
         read_only: settings.read_only,
         allow_other,
         words,
-        backing: Some(backing).filter(|_| loop_device && image.is_file()),
+        backing: loop_device.then_some(backing),
     };
     interrupt::watch();
     let channel = mount.attach()?;
@@ -155,9 +155,11 @@ fn leave_terminal() -> anyhow::Result<()> {
 
 /// Detaches the mount once a signal says so: for good as soon as nobody uses it. Ends the process after an error that says so.
 fn unmount_when_asked(image: &Path, point: &Path, server: &Server, is_over: &AtomicBool) {
+    let mut is_told = false;
     while !interrupt::is_wanted() {
-        if server.has_panicked() {
-            panic(image, point);
+        if let Some(consequence) = server.damage().filter(|_| !is_told) {
+            tell_of_damage(image, point, consequence);
+            is_told = true;
         }
         if is_over.load(Ordering::Acquire) {
             return;
@@ -171,18 +173,22 @@ fn unmount_when_asked(image: &Path, point: &Path, server: &Server, is_over: &Ato
     }
 }
 
-/// Ends at once, as `errors=panic` asks for: the kernel ends the connection with the process. Nobody reads the standard error
-/// of a process in the background, so the line goes to the kernel's log too, where ext4's would be.
-fn panic(image: &Path, point: &Path) -> ! {
-    let line = format!(
-        "{}: an error was found: the mount on {} ends (errors=panic)",
-        image.display(),
-        point.display()
-    );
+/// Says once that the image is damaged; nobody reads the standard error of a process in the background, so the line goes to the
+/// kernel's log too, where ext4's would be. With `errors=panic` ends at once: the kernel ends the connection with the process.
+fn tell_of_damage(image: &Path, point: &Path, consequence: OnError) {
+    let what = match consequence {
+        OnError::Continue => "run e2fsck when it is unmounted",
+        OnError::ReadOnly => "nothing is changed any more (errors=remount-ro)",
+        OnError::Panic => "the mount ends (errors=panic)",
+    };
+    let line =
+        format!("{}, mounted on {}: damage was found: {what}", image.display(), point.display());
     say(&line);
     let _ = std::fs::write("/dev/kmsg", format!("<2>extant: {line}\n"));
-    let _ = extant_fuse::detach(point);
-    std::process::exit(4)
+    if consequence == OnError::Panic {
+        let _ = extant_fuse::detach(point);
+        std::process::exit(4);
+    }
 }
 
 pub fn umount(args: &UmountArgs) -> anyhow::Result<()> {
