@@ -110,7 +110,7 @@ impl Turns {
                 self.serving.fetch_add(1, Ordering::AcqRel);
                 start(self.seat(false));
             }
-            calm = if stuck > 0 { 0 } else { calm + 1 };
+            calm = if stuck > 0 { 0 } else { u32::saturating_add(calm, 1) };
             if calm == CALM {
                 self.wanted.store(1, Ordering::Release);
             }

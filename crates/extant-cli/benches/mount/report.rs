@@ -240,8 +240,8 @@ Each figure but the kernel's is a part of the kernel's rate (extents apart), the
 *null* a server that keeps names and throws bytes away, on the transport of `extant mount`: the limit of any file system on it.
 A contender that takes more than 25 s for a piece of work does it once. e2fsck found every image clean after each piece.
 
-- *sync*: neither `sync(2)` nor `syncfs` reaches a server of plain FUSE. So the time includes, for all alike, unmounting and waiting until
-  whoever serves the image has ended: then all is in the image.
+- *sync*: neither `sync(2)` nor `syncfs` reaches a server of plain FUSE such as fuse2fs, though they reach `extant mount` as root. So the time includes, for all
+  alike, unmounting and waiting until whoever serves the image has ended: then all is in the image.
 - *cold*: the volume was unmounted, the machine's caches dropped (`drop_caches`), and mounted again.
 - The machine's disk is a file on it; the device with a flush of 5 ms is a file on a FUSE mount whose `fsync` takes that long.
 - Time on a CPU does not count the kernel's own threads, which do a part of the kernel's work (loop device, writeback).

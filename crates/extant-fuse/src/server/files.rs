@@ -70,7 +70,13 @@ impl Server {
     pub(super) fn read(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::ReadIn = args.take()?;
         let file = self.files.get(asked.fh)?;
-        answer.fill(length(asked.size), |buffer| read_all(&file, buffer, asked.offset))
+        answer.fill(length(asked.size), |buffer| {
+            let count = read_all(&file, buffer, asked.offset)?;
+            // The kernel has it from now on.
+            let end = asked.offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            file.drop_cached(asked.offset..end);
+            Ok(count)
+        })
     }
 
     pub(super) fn write(

@@ -195,6 +195,14 @@ impl File {
         }
     }
 
+    /// Lets go of what is in memory of a file that was read up to the end of this range, as far as the device has it and nobody is
+    /// at it: pieces that end in the range. For front-ends that have a cache of their own.
+    pub fn drop_cached(&self, bytes: Range<u64>) {
+        let inode = &self.handle.inode;
+        let end = if bytes.end >= inode.size() { u64::MAX } else { bytes.end };
+        inode.pages.drop_clean(bytes.start..end);
+    }
+
     /// Writes all of `bytes` from `offset` on, or says how many it could.
     ///
     /// # Errors

@@ -103,13 +103,13 @@ impl PageCache {
         self.replace(locked, &pieces, tagged);
     }
 
-    /// Drops the folios that lie in `bytes` and are idle, used or not; the bytes freed.
+    /// Drops the folios that end in `bytes` and are idle, used or not; the bytes freed.
     pub(crate) fn drop_clean(self: &Arc<Self>, bytes: Range<u64>) -> u64 {
         let (mut at, to) = pages_of(&bytes);
         let mut freed = 0;
         while let Some(folio) = self.find_from(at, to) {
             at = folio.shape().end_index();
-            if folio.shape().part_of(&bytes).len() == folio.shape().bytes() {
+            if folio.shape().end() <= bytes.end {
                 freed += self.drop_if(folio, |_| true);
             }
         }
