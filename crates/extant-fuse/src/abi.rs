@@ -242,6 +242,27 @@ pub fn agree(asked: &InitIn, writeback_cache: bool) -> InitOut {
     out
 }
 
+/// The answer to OPEN with these flags. Who writes only, and through to the server, needs no copy of it in the kernel: that
+/// takes memory twice, and a question for capabilities for each file. What others have in the kernel's cache it drops. It would
+/// not sync what has to be.
+pub const fn open_flags(flags: u32, writes_through: bool) -> u32 {
+    if flags & DIRECT != 0 {
+        OPEN_DIRECT_IO | OPEN_PARALLEL_DIRECT_WRITES
+    } else if writes_through && flags & (ACCESS_MODE | DATA_SYNC) == WRITE_ONLY {
+        OPEN_DIRECT_IO | OPEN_KEEP_CACHE
+    } else {
+        OPEN_KEEP_CACHE
+    }
+}
+
+/// The bits of an open file's flags that say whether it may be read and written.
+pub const ACCESS_MODE: u32 = 0o3;
+const WRITE_ONLY: u32 = 0o1;
+/// `O_DSYNC`, which is a part of `O_SYNC`.
+const DATA_SYNC: u32 = 0o10000;
+/// `O_DIRECT`.
+pub const DIRECT: u32 = 0o40000;
+
 /// The answer to OPEN: the kernel goes past its cache.
 pub const OPEN_DIRECT_IO: u32 = 1;
 /// The answer to OPEN: what the kernel has cached of the file is still right.

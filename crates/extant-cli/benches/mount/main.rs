@@ -24,7 +24,7 @@ const IMAGE_BYTES: u64 = 2 << 30;
 /// Where only a log is written.
 const SMALL_IMAGE_BYTES: u64 = 256 << 20;
 /// Who takes longer than this for a piece of work does it once.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();

@@ -85,8 +85,9 @@ impl Backend for Null {
                 answer.put(&abi::WriteOut { size: asked.size, padding: 0 });
             }
             opcode::OPEN => {
-                answer
-                    .put(&abi::OpenOut { open_flags: abi::OPEN_KEEP_CACHE, ..Default::default() });
+                let asked: abi::OpenIn = args.take()?;
+                let open_flags = abi::open_flags(asked.flags, true);
+                answer.put(&abi::OpenOut { open_flags, ..Default::default() });
             }
             opcode::GETATTR => answer.put(&self.with(id, |node| node.attributes(id))?),
             opcode::SETATTR => {
@@ -152,7 +153,8 @@ impl Null {
             opcode::CREATE => {
                 let asked: abi::CreateIn = args.take()?;
                 answer.put(&tree.add(header.nodeid, args.name()?, asked.mode)?);
-                answer.put(&abi::OpenOut::default());
+                let open_flags = abi::open_flags(asked.flags, true);
+                answer.put(&abi::OpenOut { open_flags, ..Default::default() });
             }
             opcode::MKDIR => {
                 let asked: abi::MkdirIn = args.take()?;

@@ -147,6 +147,9 @@ pub fn tables(results: &Results) -> String {
             let _ = writeln!(out, "| {} | {} |", row.title, cells.join(" | "));
         }
     }
+    for told in &results.unclean {
+        let _ = writeln!(out, "\nNot clean: {told}");
+    }
     for skipped in &results.skipped {
         let _ = writeln!(out, "\nSkipped: {skipped}.");
     }
@@ -238,7 +241,7 @@ const ABOUT: &str = "\
 Each figure but the kernel's is a part of the kernel's rate (extents apart), the median of three passes by turns, each on a fresh image of
 2 GiB in memory (`mkfs.ext4 -b 4096`, nothing left to be initialized later). *kernel* is Linux's ext4 on a loop device; *fuse2fs* that of e2fsprogs;
 *null* a server that keeps names and throws bytes away, on the transport of `extant mount`: the limit of any file system on it.
-A contender that takes more than 25 s for a piece of work does it once. e2fsck found every image clean after each piece.
+A contender that takes more than 10 s for a piece of work does it once. Memory for large files is touched before. e2fsck looks at each image after each piece.
 
 - *sync*: neither `sync(2)` nor `syncfs` reaches a server of plain FUSE such as fuse2fs, though they reach `extant mount` as root. So the time includes, for all
   alike, unmounting and waiting until whoever serves the image has ended: then all is in the image.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use extant_testkit::oracle;
 
-use crate::stage::{Contender, Cost, Stage};
+use crate::stage::{Contender, Cost, Stage, warm_memory};
 
 /// What a row counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -155,8 +155,10 @@ fn write(stage: &Stage, len: u32, piece: usize) {
 
 fn large(stage: &mut Stage, scale: &Scale) -> Vec<Cost> {
     let len = scale.of(GIB);
+    warm_memory(len + len / 8);
     let written = stage.measured(|stage| write(stage, len, MIB));
     stage.remount_cold();
+    warm_memory(len + len / 8);
     let mut buffer = vec![0; MIB];
     let read = stage.measured(|stage| {
         let file = File::open(stage.path("file")).expect("it is there");
@@ -170,6 +172,7 @@ fn large(stage: &mut Stage, scale: &Scale) -> Vec<Cost> {
 
 fn small(stage: &mut Stage, scale: &Scale) -> Vec<Cost> {
     let len = scale.of(GIB / 4);
+    warm_memory(len + len / 8);
     let written = stage.measured(|stage| write(stage, len, 4096));
     let page = bytes(4096);
     let overwritten = stage.measured(|stage| {
@@ -180,6 +183,7 @@ fn small(stage: &mut Stage, scale: &Scale) -> Vec<Cost> {
         file.sync_all().expect("it is durable");
     });
     stage.remount_cold();
+    warm_memory(len + len / 8);
     let mut buffer = [0; 4096];
     let read = stage.measured(|stage| {
         let file = File::open(stage.path("file")).expect("it is there");

@@ -3,7 +3,7 @@
 use extant::{Errno, File, InodeHandle, OpenOptions, RangeChange};
 
 use super::{Outcome, Server, errno};
-use crate::abi::{self, InHeader, MAX_BYTES};
+use crate::abi::{self, ACCESS_MODE, DIRECT, InHeader, MAX_BYTES};
 use crate::message::{Answer, Arguments};
 
 impl Server {
@@ -31,16 +31,8 @@ impl Server {
             .truncate(writes && flags & TRUNCATE != 0)
             .direct(is_direct);
         let file = handle.open(options).map_err(errno)?;
-        // Who writes only, and through to here, needs no copy of it in the kernel: that takes memory twice, and a question for
-        // capabilities for each file. What others have in the kernel's cache it drops. It would not sync what has to be.
-        let is_through = flags & (ACCESS_MODE | DATA_SYNC) == WRITE_ONLY
-            && !self.settings.writeback_cache
-            && !self.settings.synchronous;
-        let open_flags = match (is_direct, is_through) {
-            (true, _) => abi::OPEN_DIRECT_IO | abi::OPEN_PARALLEL_DIRECT_WRITES,
-            (false, true) => abi::OPEN_DIRECT_IO | abi::OPEN_KEEP_CACHE,
-            (false, false) => abi::OPEN_KEEP_CACHE,
-        };
+        let writes_through = !self.settings.writeback_cache && !self.settings.synchronous;
+        let open_flags = abi::open_flags(flags, writes_through);
         answer.put(&abi::OpenOut { fh: self.files.add(file), open_flags, backing_id: 0 });
         Ok(())
     }
@@ -198,14 +190,9 @@ pub(super) fn mode_of(mode: u32) -> u16 {
 
 /// `ENXIO`: nothing of the kind follows.
 const NO_SUCH_PLACE: Errno = Errno(6);
-const ACCESS_MODE: u32 = 0o3;
-const WRITE_ONLY: u32 = 0o1;
-/// `O_DSYNC`, which is a part of `O_SYNC`.
-const DATA_SYNC: u32 = 0o10000;
 const SYNC: u32 = 0o4_010_000;
 const TRUNCATE: u32 = 0o1000;
 const APPEND: u32 = 0o2000;
-const DIRECT: u32 = 0o40000;
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
 const COLLAPSE: u32 = 8;
