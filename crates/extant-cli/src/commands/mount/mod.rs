@@ -1,7 +1,12 @@
 //! `extant mount` and `extant umount`: an image as a directory, by FUSE.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod calls;
+mod ending;
 mod options;
+mod sandbox;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,8 +16,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use extant_device::{FileDevice, OpenError};
-use extant_fuse::{Backing, Mount, OnError, Server};
+use extant_fuse::{Backing, Mount, Server};
 
+use self::ending::Ending;
 use self::options::Wishes;
 use crate::failure::{OnlyReadable, Told, Usage, say};
 use crate::{interrupt, volume};
@@ -42,13 +48,17 @@ pub struct MountArgs {
 pub struct UmountArgs {
     /// The directory
     directory: PathBuf,
+    /// Detach it when a byte on standard input says so
+    #[arg(long, hide = true)]
+    when_told: bool,
 }
 
 static OPTIONS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "Options by the kernel's names, and some of its own:\n{}\n\
          Data is durable after fsync, and after 5 s of the commit timer for what was written back. For root's mounts sync(2) and \
-         umount(8) wait for the image too; else `extant umount` does.",
+         umount(8) wait for the image too; else `extant umount` does.\n\
+         Once mounted, the serving process is in a sandbox: it opens no file, starts no program, has no network and no right of root's.",
         options::help()
     )
 });
@@ -92,7 +102,7 @@ fn in_background(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::Result<()> {
-    let Wishes { engine, settings, allow_other, words, loop_device } = wishes;
+    let Wishes { engine, settings, allow_other, words, loop_device, sandbox } = wishes;
     let device = match settings.read_only {
         true => volume::open_to_read(image)?,
         false => volume::open_device(image)?,
@@ -122,15 +132,26 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
         words,
         backing: loop_device.then_some(backing),
     };
+    let mut ending = Ending::prepare(image, &mount.point, !tells)?;
+    let nowhere = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     interrupt::watch();
     let channel = mount.attach()?;
-    if tells && let Err(error) = leave_terminal() {
-        let _ = extant_fuse::detach(&mount.point);
+    if sandbox {
+        let left_out = sandbox::enter();
+        if !tells && !left_out.is_empty() {
+            say(&format!(
+                "the sandbox lacks what this system does not allow: {}",
+                left_out.join(", ")
+            ));
+        }
+    }
+    if tells && let Err(error) = leave_terminal(&nowhere) {
+        ending.detach();
         return Err(error);
     }
     let is_over = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| unmount_when_asked(image, &mount.point, &server, &is_over));
+        let waiter = scope.spawn(|| ending.watch(&server, &is_over));
         let outcome = extant_fuse::serve(&server, &channel, extant_fuse::THREADS);
         is_over.store(true, Ordering::Release);
         waiter.thread().unpark();
@@ -143,55 +164,18 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
 }
 
 /// Says that it is mounted, and lets go of the terminal.
-fn leave_terminal() -> anyhow::Result<()> {
+fn leave_terminal(nowhere: &File) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "mounted").and_then(|()| out.flush()).context("standard output")?;
-    let nowhere = std::fs::File::options().read(true).write(true).open("/dev/null");
-    let nowhere = nowhere.context("/dev/null")?;
     let _ = rustix::process::setsid();
-    rustix::stdio::dup2_stdout(&nowhere).context("standard output")?;
-    rustix::stdio::dup2_stderr(&nowhere).context("standard error")
-}
-
-/// Detaches the mount once a signal says so: for good as soon as nobody uses it. Ends the process after an error that says so.
-fn unmount_when_asked(image: &Path, point: &Path, server: &Server, is_over: &AtomicBool) {
-    let mut is_told = false;
-    while !interrupt::is_wanted() {
-        if let Some(consequence) = server.damage().filter(|_| !is_told) {
-            tell_of_damage(image, point, consequence);
-            is_told = true;
-        }
-        if is_over.load(Ordering::Acquire) {
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(200));
-    }
-    if let Err(error) = extant_fuse::unmount(point) {
-        say(&format!("{}: {error}; it ends when nobody uses it any more", point.display()));
-        let _ = server.filesystem().sync_all();
-        let _ = extant_fuse::detach(point);
-    }
-}
-
-/// Says once that the image is damaged; nobody reads the standard error of a process in the background, so the line goes to the
-/// kernel's log too, where ext4's would be. With `errors=panic` ends at once: the kernel ends the connection with the process.
-fn tell_of_damage(image: &Path, point: &Path, consequence: OnError) {
-    let what = match consequence {
-        OnError::Continue => "run e2fsck when it is unmounted",
-        OnError::ReadOnly => "nothing is changed any more (errors=remount-ro)",
-        OnError::Panic => "the mount ends (errors=panic)",
-    };
-    let line =
-        format!("{}, mounted on {}: damage was found: {what}", image.display(), point.display());
-    say(&line);
-    let _ = std::fs::write("/dev/kmsg", format!("<2>extant: {line}\n"));
-    if consequence == OnError::Panic {
-        let _ = extant_fuse::detach(point);
-        std::process::exit(4);
-    }
+    rustix::stdio::dup2_stdout(nowhere).context("standard output")?;
+    rustix::stdio::dup2_stderr(nowhere).context("standard error")
 }
 
 pub fn umount(args: &UmountArgs) -> anyhow::Result<()> {
+    if args.when_told {
+        return ending::unmount_when_told(&args.directory);
+    }
     let name = || args.directory.display().to_string();
     let point = std::fs::canonicalize(&args.directory).with_context(name)?;
     let image = source_of(&point);

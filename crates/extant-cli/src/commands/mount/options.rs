@@ -18,6 +18,8 @@ pub struct Wishes {
     pub words: Vec<&'static str>,
     /// The image gets a loop device, if root mounts it.
     pub loop_device: bool,
+    /// The server gives up what it does not need.
+    pub sandbox: bool,
 }
 
 /// An option as it is shown, an example, and what it does.
@@ -102,6 +104,11 @@ pub const TABLE: &[Row] = &[
         "noloop",
         "root's mounts do without a loop device; `sync(2)` and `umount(8)` do not wait for the server then",
     ),
+    (
+        "nosandbox",
+        "nosandbox",
+        "the serving process keeps the rights that it does not need, for debuggers, profilers and places that allow no sandbox",
+    ),
     ("cache=SIZE", "cache=256M", "memory for file bytes; 64M"),
     (
         "dirty_ratio=N",
@@ -157,6 +164,7 @@ impl Wishes {
             allow_other: false,
             words: vec!["nosuid", "nodev"],
             loop_device: true,
+            sandbox: true,
         };
         let (mut rest, mut cache_bytes) = (Vec::new(), 64 << 20);
         for word in words.split(',').filter(|word| !word.is_empty()) {
@@ -185,6 +193,7 @@ impl Wishes {
             "writeback" => self.settings.writeback_cache = true,
             "allow_other" => self.allow_other = true,
             "noloop" => self.loop_device = false,
+            "nosandbox" => self.sandbox = false,
             "suid" | "dev" if user != 0 => return Err(wrong(word, "only root can mount so")),
             "suid" | "dev" | "exec" | "atime" | "norelatime" | "nolazytime" | "async" => {
                 let opposite = match word {
