@@ -17,6 +17,8 @@ use super::{Server, errno};
 
 /// The longest value of an attribute.
 const MAX_VALUE: usize = 64 << 10;
+/// More lines than that do not fit, however short they are.
+const MAX_LINES: usize = MAX_VALUE >> 4;
 
 impl Server {
     /// The value of an attribute of this kind; `None` for the volume's own.
@@ -86,7 +88,7 @@ impl Server {
     fn map(&self, handle: &InodeHandle, start: u64) -> Result<String, Errno> {
         let block = u64::from(self.block_size);
         let mut text = String::new();
-        for extent in handle.extents_in(start..u64::MAX).map_err(errno)? {
+        for extent in handle.first_extents_in(start..u64::MAX, MAX_LINES).map_err(errno)? {
             let (mut len, mut place) =
                 (u64::from(extent.len) * block, extent.physical.map(|at| at * block));
             let state = match extent.state {

@@ -16,7 +16,7 @@ use crate::report::{FileExtent, FileExtentState};
 use crate::writeback::Purpose;
 
 impl Files {
-    /// The runs of blocks in a range of bytes that are no holes, cut at its ends, neighbours joined.
+    /// The first runs of blocks in a range of bytes that are no holes, at most so many, cut at its ends, neighbours joined.
     ///
     /// # Errors
     /// Of reading the block map.
@@ -29,6 +29,7 @@ impl Files {
         &self,
         inode: &Arc<Inode>,
         bytes: &Range<u64>,
+        most: usize,
     ) -> Result<Vec<FileExtent>, Error> {
         let _content = inode.content.read();
         let mut extents: Vec<FileExtent> = Vec::new();
@@ -39,7 +40,8 @@ impl Files {
             let len = inode.size().min(room);
             let state = FileExtentState::Inline { at, bytes: u32::try_from(len).unwrap_or(0) };
             let extent = FileExtent { logical: 0, physical: None, len: 1, state, last: true };
-            extents.extend(Some(extent).filter(|_| bytes.start < len && rest.is_some()));
+            extents
+                .extend(Some(extent).filter(|_| bytes.start < len && rest.is_some() && most > 0));
             return Ok(extents);
         }
         while let Some(range) = rest {
@@ -54,8 +56,10 @@ impl Files {
             };
             let (logical, len) = (mapped.blocks.start().get(), mapped.blocks.len());
             let extent = FileExtent { logical, physical, len, state, last: false };
+            let is_full = extents.len() >= most;
             match extents.last_mut() {
                 Some(last) if joins(last, &extent) => last.len += extent.len,
+                _ if is_full => return Ok(extents),
                 _ => extents.push(extent),
             }
         }

@@ -217,13 +217,14 @@ impl Volume {
         self.files.seek(inode, offset, data)
     }
 
-    /// Where a file's blocks lie.
+    /// Where a file's blocks lie: the first runs, at most so many.
     pub(crate) fn extents(
         &self,
         inode: &Arc<Inode>,
         bytes: &Range<u64>,
+        most: usize,
     ) -> Result<Vec<FileExtent>, Error> {
-        self.files.extents(inode, bytes)
+        self.files.extents(inode, bytes, most)
     }
 
     /// Where one block of a file is, once it has a place.

@@ -514,7 +514,7 @@ fn nothing_but_zeros_reaches_the_device_behind_the_end_of_a_file() {
     folio.write_bytes(100, &[9; 500]);
     drop(folio);
     volume.sync_all().unwrap();
-    let place = volume.extents(&file, &(0..u64::MAX)).unwrap()[0].physical.unwrap();
+    let place = volume.extents(&file, &(0..u64::MAX), usize::MAX).unwrap()[0].physical.unwrap();
     let block = volume.transactions.geometry().block_len();
     let start = usize::try_from(place).unwrap() * block;
     let bytes = &device.to_vec()[start..start + block];

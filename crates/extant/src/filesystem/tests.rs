@@ -49,7 +49,7 @@ fn a_file_grows_and_is_read_back() {
             );
         }
         volume.sync_file(&inode, &open, false).unwrap();
-        println!("{:?}", volume.extents(&inode, &(0..u64::MAX)).unwrap());
+        println!("{:?}", volume.extents(&inode, &(0..u64::MAX), usize::MAX).unwrap());
         println!("{:?}", volume.counters());
         let mut back = vec![0; 4096];
         volume.read_file(&inode, &open, 4096 * 100, &mut back).unwrap();

@@ -310,7 +310,20 @@ impl InodeHandle {
     /// # Errors
     /// Of reading the block map.
     pub fn extents_in(&self, bytes: Range<u64>) -> Result<Vec<FileExtent>, Error> {
-        self.volume.extents(&self.inode, &bytes)
+        self.first_extents_in(bytes, usize::MAX)
+    }
+
+    /// The first of them, at most so many: for who asks for more once these are used up. None is marked as the last if there are
+    /// more.
+    ///
+    /// # Errors
+    /// Of reading the block map.
+    pub fn first_extents_in(
+        &self,
+        bytes: Range<u64>,
+        most: usize,
+    ) -> Result<Vec<FileExtent>, Error> {
+        self.volume.extents(&self.inode, &bytes, most)
     }
 }
 

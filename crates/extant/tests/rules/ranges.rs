@@ -35,6 +35,24 @@ fn with_file(format: &[&str], test: impl Fn(&World, &Filesystem, &File)) {
 }
 
 #[test]
+fn as_many_runs_are_told_as_are_asked_for() {
+    with_file(&["-b", "4096"], |_, fs, file| {
+        for block in [0, 2, 3, 5] {
+            write(file, &[1; 4096], block * 4096);
+        }
+        let handle = fs.inode("/a").unwrap();
+        let first = |from, most| -> Vec<(u32, u32, bool)> {
+            let found = handle.first_extents_in(from..u64::MAX, most).unwrap();
+            found.iter().map(|run| (run.logical, run.len, run.last)).collect()
+        };
+        assert_eq!(first(0, 2), [(0, 1, false), (2, 2, false)]);
+        assert_eq!(first(4 * 4096, 2), [(5, 1, true)]);
+        assert_eq!(first(0, 3).last(), Some(&(5, 1, true)));
+        assert_eq!(first(0, 0), []);
+    });
+}
+
+#[test]
 fn d22_10_an_allocation_over_delayed_blocks_spends_their_promise() {
     with_file(&["-b", "4096"], |_, fs, file| {
         write(file, &[7; 16384], 8192);

@@ -53,7 +53,7 @@ impl Stage {
             volume.write_file(ROOT, file, Some(0), &vec![7; blocks * block]).unwrap();
         }
         volume.sync_all().unwrap();
-        let start = volume.extents(&a, &(0..1)).unwrap()[0].physical.unwrap();
+        let start = volume.extents(&a, &(0..1), 1).unwrap()[0].physical.unwrap();
         let start = PhysicalBlock::new(start);
         let numbers = [dir.number(), a.number(), b.number()];
         volume.unmount().unwrap();
