@@ -63,7 +63,7 @@ pub const RECIPES: [Recipe; 29] = [
     recipe("csum-seed", 4096, &["-O", "metadata_csum_seed"]),
     recipe("orphan-file", 4096, &["-O", "orphan_file"]),
     read_only(recipe("mmp", 4096, &["-O", "mmp"]), "mmp"),
-    read_only(unmountable(recipe("project", 4096, &["-O", "project"])), "project"),
+    unmountable(recipe("project", 4096, &["-O", "project"])),
     recipe("ea-inode", 1024, &["-O", "ea_inode"]),
     recipe("large-dir", 1024, &["-O", "large_dir"]),
     read_only(unmountable(recipe("quota", 4096, &["-O", "quota"])), "quota"),
