@@ -13,15 +13,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::mounted::{Mounted, prepared, umount};
+use common::mounted::{Mounted, NOBODY, Nobody, prepared, umount};
 use common::tree::{compare, make_tree};
 use common::{check, extant, fails, ok};
-use extant_testkit::oracle::{self, KernelMount};
+use extant_testkit::oracle::KernelMount;
 use extant_testkit::skip;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags};
-
-/// A user without any right.
-const NOBODY: u32 = 65534;
 
 #[test]
 fn a_tree_of_everything_is_the_same_through_the_mount_and_through_the_kernel() {
@@ -266,35 +263,15 @@ fn what_makes_no_sense_is_refused_before_anything_is_mounted() {
 /// An ordinary user mounts with the help of fusermount3, and owns what he makes.
 #[test]
 fn an_ordinary_user_mounts_too() {
-    if !rustix::process::geteuid().is_root() || oracle::run("fusermount3", &["-V"]).is_none() {
-        return skip("an ordinary user's mount: needs root to become one, and fusermount3");
-    }
-    let (scratch, image, point) = prepared("mount-user", "64M");
-    fs::create_dir(&point).unwrap();
-    fs::set_permissions(scratch.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    for path in [&image, &point] {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    // The image's root directory is his too.
-    let at = format!("{}:/", image.display());
-    ok(["chown", &format!("{NOBODY}:{NOBODY}"), &at]);
-    let copy = scratch.path("extant");
-    fs::copy(env!("CARGO_BIN_EXE_extant"), &copy).unwrap();
-    let as_nobody = |program: &Path| {
-        let mut command = Command::new(program);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
-        command
-    };
-    let mut mount = as_nobody(&copy);
-    let status = mount.arg("mount").args([&image, &point]).status().unwrap();
+    let Some(nobody) = Nobody::new("mount-user") else { return };
+    let Nobody { image, point, program, .. } = &nobody;
+    let status = nobody.command(program).arg("mount").args([image, point]).status().unwrap();
     assert!(status.success());
     let script = "echo his > his && ln his also && mkdir d && mv also d/ && cat d/also";
-    let script = format!("cd '{}' && {script}", point.display());
-    let output = as_nobody(Path::new("/bin/sh")).args(["-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "his\n", "{output:?}");
-    let status = as_nobody(&copy).arg("umount").arg(&point).status().unwrap();
+    assert_eq!(nobody.shell(script), "his\n");
+    let status = nobody.command(program).arg("umount").arg(point).status().unwrap();
     assert!(status.success());
-    check(&image);
+    check(image);
     let told = ok(["stat", "-c", "%u %h", &format!("{}:/his", image.display())]);
     assert_eq!(told.trim(), format!("{NOBODY} 2"));
 }

@@ -10,12 +10,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::mounted::{Mounted, prepared, wait_until};
+use common::mounted::{Mounted, NOBODY, prepared, wait_until};
 use common::{check, extant, fails, ok};
 use extant_testkit::oracle::{self, KernelMount};
 use extant_testkit::skip;
-
-const NOBODY: u32 = 65534;
 
 /// What a shell prints in a directory, standard error with it, and without the program's own name for it.
 fn shell(directory: &Path, user: u32, script: &str) -> String {

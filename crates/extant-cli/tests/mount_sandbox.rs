@@ -5,20 +5,15 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::mounted::{Mounted, prepared, wait_until};
+use common::mounted::{Mounted, Nobody, prepared, wait_until};
 use common::{check, ok};
-use extant_testkit::oracle;
 use extant_testkit::skip;
 use rustix::fs::XattrFlags;
 use rustix::process::{Pid, Signal};
-
-/// A user without any right.
-const NOBODY: u32 = 65534;
 
 /// The lines of `status` that a process in the sandbox has, in each of its threads.
 const GIVEN_UP: [(&str, &str); 5] = [
@@ -142,28 +137,13 @@ fn a_mount_without_the_sandbox_keeps_its_rights() {
 /// The helper that unmounts for an ordinary user runs as root, which the server, in its sandbox, could not have it do.
 #[test]
 fn an_ordinary_users_server_ends_by_a_signal_from_the_sandbox() {
-    if !rustix::process::geteuid().is_root() || oracle::run("fusermount3", &["-V"]).is_none() {
-        return skip("an ordinary user's mount: needs root to become one, and fusermount3");
-    }
-    let (scratch, image, point) = prepared("sandbox-user", "64M");
     if !has_sandbox() || !Path::new("/dev/fuse").exists() {
         return;
     }
-    fs::create_dir(&point).unwrap();
-    fs::set_permissions(scratch.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    for path in [&image, &point] {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    ok(["chown", &format!("{NOBODY}:{NOBODY}"), &format!("{}:/", image.display())]);
-    let copy = scratch.path("extant");
-    fs::copy(env!("CARGO_BIN_EXE_extant"), &copy).unwrap();
-    let as_nobody = |program: &Path| {
-        let mut command = Command::new(program);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
-        command
-    };
-    let mut server = as_nobody(&copy);
-    server.args(["mount", "--foreground"]).args([&image, &point]).stdin(Stdio::null());
+    let Some(nobody) = Nobody::new("sandbox-user") else { return };
+    let Nobody { image, point, program, .. } = &nobody;
+    let mut server = nobody.command(program);
+    server.args(["mount", "--foreground"]).args([image, point]).stdin(Stdio::null());
     let server = server.spawn().unwrap();
     let mut mounted = Mounted { point: point.clone(), image: image.clone(), server };
     let is_mounted = || {
@@ -174,12 +154,10 @@ fn an_ordinary_users_server_ends_by_a_signal_from_the_sandbox() {
         assert_eq!(mounted.server.try_wait().unwrap(), None, "it does not mount");
         is_mounted()
     });
-    let script = format!("cd '{}' && echo his > his && mv his hers && cat hers", point.display());
-    let output = as_nobody(Path::new("/bin/sh")).args(["-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "his\n", "{output:?}");
+    assert_eq!(nobody.shell("echo his > his && mv his hers && cat hers"), "his\n");
     expect_sandbox(&mounted.server);
     rustix::process::kill_process(Pid::from_child(&mounted.server), Signal::TERM).unwrap();
     assert!(mounted.server.wait().unwrap().success());
     assert!(!is_mounted());
-    check(&image);
+    check(image);
 }

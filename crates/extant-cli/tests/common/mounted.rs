@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -107,4 +108,51 @@ pub fn prepared(name: &str, size: &str) -> (Scratch, PathBuf, PathBuf) {
     let (image, point) = (scratch.path("disk.img"), scratch.path("mount"));
     ok(["mkfs", "-q", "-b", "4096", image.to_str().unwrap(), size]);
     (scratch, image, point)
+}
+
+/// An ordinary user, without any right.
+pub const NOBODY: u32 = 65534;
+
+/// An image and a folder of an ordinary user's, with the program where he may run it.
+pub struct Nobody {
+    pub image: PathBuf,
+    pub point: PathBuf,
+    pub program: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Nobody {
+    /// Prepares them, the image's root directory his too; `None`, after a skip, for who cannot become another user, or without
+    /// the helper.
+    pub fn new(name: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || oracle::run("fusermount3", &["-V"]).is_none() {
+            skip("an ordinary user's mount: needs root to become one, and fusermount3");
+            return None;
+        }
+        let (scratch, image, point) = prepared(name, "64M");
+        fs::create_dir(&point).unwrap();
+        fs::set_permissions(scratch.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        for path in [&image, &point] {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        ok(["chown", &format!("{NOBODY}:{NOBODY}"), &format!("{}:/", image.display())]);
+        let program = scratch.path("extant");
+        fs::copy(env!("CARGO_BIN_EXE_extant"), &program).unwrap();
+        Some(Self { image, point, program, _scratch: scratch })
+    }
+
+    /// A program that runs as that user.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+    }
+
+    /// What a script says that he runs in the mount.
+    pub fn shell(&self, script: &str) -> String {
+        let script = format!("cd '{}' && {script}", self.point.display());
+        let output = self.command(Path::new("/bin/sh")).args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
 }

@@ -79,6 +79,14 @@ pub(crate) struct FreeSpace {
     pub(crate) pool: ClusterCount,
 }
 
+impl FreeSpace {
+    /// Blocks for ordinary users (`f_bavail`) of a volume that keeps `reserved` blocks for root, which need be no whole clusters.
+    pub(crate) fn available(&self, reserved: u64, cluster_bits: u32) -> u64 {
+        let in_blocks = |clusters: ClusterCount| clusters.get() << cluster_bits;
+        in_blocks(self.free).saturating_sub(reserved.saturating_add(in_blocks(self.pool)))
+    }
+}
+
 /// The counters as they are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct LedgerCounts {

@@ -207,7 +207,11 @@ fn d12_7_a_freed_cluster_with_delayed_blocks_turns_into_a_promise() {
 fn d23_2_statfs_leaves_out_promises_and_reserves() {
     let ledger = ledger(57268, 3276, 1310);
     let held = ledger.reserve(data(2560), Privilege::Ordinary).unwrap();
-    assert_eq!(ledger.free_space(), FreeSpace { free: clusters(54708), pool: clusters(1310) });
+    let space = ledger.free_space();
+    assert_eq!(space, FreeSpace { free: clusters(54708), pool: clusters(1310) });
+    assert_eq!(space.available(3276, 0), 50122);
+    assert_eq!(space.available(3277, 4), (54708 - 1310) * 16 - 3277);
+    assert_eq!(space.available(u64::MAX, 4), 0);
     drop(held);
 }
 

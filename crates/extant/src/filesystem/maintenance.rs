@@ -94,8 +94,8 @@ impl Volume {
         handle.stop()
     }
 
-    /// Lets nothing change the volume any more, because of an error with this number, and notes that in the journal for the next mount and for
-    /// e2fsck: what a mount with `errors=remount-ro` does.
+    /// Lets nothing change the volume any more, because of an error with this number, and notes that in the journal for the next
+    /// mount and for e2fsck: what a mount with `errors=remount-ro` does.
     pub(crate) fn stop(&self, errno: Errno) {
         self.transactions.abort_as(errno, "an error was found (errors=remount-ro)", None);
     }

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
 use extant_format::cast::u64_from;
-use extant_format::{ClusterCount, Incompat, RawSuperblock, RoCompat, Superblock};
+use extant_format::{Incompat, RawSuperblock, RoCompat, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::gate::Gate;
@@ -171,14 +171,12 @@ impl Volume {
         let geometry = self.transactions.geometry();
         let raw = self.superblock.raw();
         let free = self.ledger.free_space();
-        let in_blocks = |clusters: ClusterCount| clusters.get() << geometry.cluster_bits;
-        let kept = raw.reserved_blocks_count().saturating_add(in_blocks(free.pool));
         let overhead = u64::from(raw.overhead_clusters.get()) << geometry.cluster_bits;
         Statfs {
             block_size: geometry.block_size,
             blocks: geometry.blocks_count - overhead.min(geometry.blocks_count),
-            free_blocks: in_blocks(free.free),
-            available_blocks: in_blocks(free.free).saturating_sub(kept),
+            free_blocks: free.free.get() << geometry.cluster_bits,
+            available_blocks: free.available(raw.reserved_blocks_count(), geometry.cluster_bits),
             inodes: geometry.inodes_count.into(),
             free_inodes: self.allocator.free_inodes(),
             name_bytes: 255,

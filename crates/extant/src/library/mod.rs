@@ -453,8 +453,8 @@ impl Filesystem {
         self.volume.note_error();
     }
 
-    /// Lets nothing change the volume any more because of an error with this number, and notes that there was one for the next mount and for
-    /// e2fsck: what `errors=remount-ro` means.
+    /// Lets nothing change the volume any more because of an error with this number, and notes that there was one for the next
+    /// mount and for e2fsck: what `errors=remount-ro` means.
     pub fn stop(&self, errno: Errno) {
         self.volume.stop(errno);
     }

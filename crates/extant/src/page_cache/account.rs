@@ -103,13 +103,16 @@ impl CacheAccount {
         }
     }
 
-    /// Makes room for `spare` bytes of new folios below the limit: drops folios as [`Self::reclaim`] does, whose frames the new
-    /// ones can have, and then frames that are kept beyond the limit. Returns by how many bytes there is too little room.
+    /// Once folios are beyond the limit, drops some as [`Self::reclaim`] does, until there is room for `spare` bytes of new ones,
+    /// which can have their frames; then frames that are kept beyond the limit. Returns by how many bytes there is too little
+    /// room.
     ///
     /// # Locks
     /// As [`Self::reclaim`].
     pub(crate) fn make_room(&self, spare: u64) -> u64 {
-        let lacking = (self.cached_bytes() + spare).saturating_sub(self.limit);
+        let beyond = self.cached_bytes().saturating_sub(self.limit);
+        // Up to the limit nobody looks for folios to drop, or whoever comes when it is reached would, each time.
+        let lacking = if beyond > 0 { beyond + spare } else { 0 };
         let freed = if lacking > 0 { self.reclaim(lacking) } else { 0 };
         let over = self.over_limit();
         if over > 0 {

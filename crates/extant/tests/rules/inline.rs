@@ -630,3 +630,29 @@ fn d8_4_contents_that_move_out_empty_leave_zeros() {
         }
     }
 }
+
+/// D6: while the contents are in the inode, a page behind the first has no blocks to look up, and keeps what was written to it in
+/// part when all of it is read. Kernel `ext4_readpage_inline` zeroes the page.
+#[test]
+fn d6_a_later_page_of_a_file_in_its_inode_keeps_newer_bytes() {
+    let world = World::new("inline-page");
+    let Some(image) = world.mkfs(8, &["-b", "1024", "-I", "512", "-O", "inline_data"]) else {
+        return;
+    };
+    let fs = mount(&Arc::new(image), MountOptions::new()).unwrap();
+    let file = open(&fs, "/a");
+    write(&file, &bytes(100, 1), 0);
+    write(&file, &bytes(1024, 50), 5120);
+    write(&file, &bytes(10, 9), 20_000);
+    assert!(is_inline(&fs, "/a"), "nothing has been written back");
+    let mut expected = vec![0; 20_010];
+    expected[..100].copy_from_slice(&bytes(100, 1));
+    expected[5120..6144].copy_from_slice(&bytes(1024, 50));
+    expected[20_000..].copy_from_slice(&bytes(10, 9));
+    let mut page = vec![7; 4096];
+    assert_eq!(file.read_at(&mut page, 4096).unwrap(), 4096);
+    assert!(page == expected[4096..8192]);
+    assert!(read(&fs, "/a").unwrap() == expected);
+    fs.sync_all().unwrap();
+    assert!(!is_inline(&fs, "/a") && read(&fs, "/a").unwrap() == expected);
+}
