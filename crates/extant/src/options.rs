@@ -1,6 +1,7 @@
 //! How a volume is mounted.
 
 use alloc::sync::Arc;
+use core::task::Waker;
 use core::time::Duration;
 
 use extant_format::superblock::DefaultMountOptions;
@@ -69,6 +70,8 @@ pub struct MountOptions {
     pub(crate) synchronous_names: bool,
     /// What memory knows of blocks is compared with the map on disk, always.
     pub(crate) check_status: bool,
+    /// Whom to wake when a tick would have something to do before its time.
+    pub(crate) waker: Option<Waker>,
 }
 
 impl Default for MountOptions {
@@ -96,6 +99,7 @@ impl Default for MountOptions {
             discard: false,
             synchronous_names: false,
             check_status: cfg!(test),
+            waker: None,
         }
     }
 }
@@ -236,6 +240,14 @@ impl MountOptions {
     #[must_use]
     pub fn kernel_folios(self, on: bool) -> Self {
         Self { kernel_folios: on, ..self }
+    }
+
+    /// Wakes `waker` when there is work that another thread may do by calling `tick` before its time, so that those who write
+    /// need not do it themselves: much is dirty, or the running transaction fills. Once, until that tick begins. It is called
+    /// from within operations and with locks held, and must not call the volume.
+    #[must_use]
+    pub fn waker(self, waker: Waker) -> Self {
+        Self { waker: Some(waker), ..self }
     }
 
     /// Compares what memory knows of a file's blocks with the map on disk each time it is asked, and panics where they differ:

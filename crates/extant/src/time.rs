@@ -1,6 +1,9 @@
 //! Where the engine reads the time and draws random numbers: both come from outside.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Waker;
 use core::time::Duration;
+
 use extant_format::Timestamp;
 
 /// Where the engine reads the time; no other code may look at a clock.
@@ -16,6 +19,35 @@ pub trait Clock: Send + Sync {
 pub trait Entropy: Send + Sync {
     /// Thirty-two bits that nobody can tell in advance.
     fn draw(&self) -> u32;
+}
+
+/// Asks for a tick before its time, where there is somebody to ask: once, until that tick begins.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyTick {
+    waker: Option<Waker>,
+    is_asked_for: AtomicBool,
+}
+
+impl EarlyTick {
+    /// `waker` is asked, if there is one.
+    pub(crate) const fn new(waker: Option<Waker>) -> Self {
+        Self { waker, is_asked_for: AtomicBool::new(false) }
+    }
+
+    /// There is something that a tick would do.
+    pub(crate) fn ask(&self) {
+        if let Some(waker) = &self.waker
+            && !self.is_asked_for.load(Ordering::Relaxed)
+            && !self.is_asked_for.swap(true, Ordering::AcqRel)
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A tick begins; whether it was asked for.
+    pub(crate) fn begin(&self) -> bool {
+        self.is_asked_for.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// The operating system's clock.

@@ -190,6 +190,18 @@ impl<B: Clone + AsRef<[u8]>> Journal<B> {
         (running.commit_wanted || running.locked || expired).then_some(running.tid)
     }
 
+    /// Whether the running transaction has come so near to what it may hold that its commit had better begin, or handles will
+    /// soon have to wait for it.
+    ///
+    /// # Source
+    /// None: in jbd2 a thread commits what is full, and handles go on meanwhile.
+    pub fn fills(&self) -> bool {
+        let limit = (self.parameters.user_maximum() / 4).saturating_mul(3);
+        self.running
+            .as_ref()
+            .is_some_and(|running| !running.locked && running.filed(&self.parameters) > limit)
+    }
+
     /// How long a sync handle may wait for others to join, once: J3.11, without the check who synced last.
     pub fn batch_wait(&self, now: Duration) -> Option<Duration> {
         let age = now.saturating_sub(self.running.as_ref()?.started);

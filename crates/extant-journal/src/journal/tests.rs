@@ -161,6 +161,23 @@ fn a_full_transaction_is_committed_first() {
 }
 
 #[test]
+fn a_transaction_fills_before_it_is_full() {
+    let mut journal = journal();
+    assert!(!journal.fills());
+    let quarter = journal.parameters().user_maximum() / 4;
+    let mut blocks = (1000..).map(|n| (block(n), BlockChange::Dirty));
+    for (count, fills) in [(3 * quarter, false), (1, true)] {
+        let (ticket, _) = begin(&mut journal, request(count));
+        assert!(!journal.fills(), "what a handle may need does not count");
+        let _ = journal.stop(ticket, blocks.by_ref().take(usize::try_from(count).unwrap()));
+        assert_eq!(journal.fills(), fills);
+    }
+    let tid = journal.running().unwrap();
+    assert_eq!(journal.lock(tid), Ok(Lock::Locked));
+    assert!(!journal.fills(), "its commit has begun");
+}
+
+#[test]
 fn too_many_reservations_are_waited_for() {
     let mut journal = journal();
     let half = journal.parameters().reserved_maximum();

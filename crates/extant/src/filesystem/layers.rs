@@ -54,6 +54,7 @@ impl Layers {
         let encrypts = geometry.incompat.contains(Incompat::ENCRYPT);
         let transactions = transactions
             .with_tracer(options.tracer.clone())
+            .with_waker(options.waker.clone())
             .without_revokes(journal_data && !encrypts);
         let transactions = Arc::new(transactions);
         let mut allocator = Allocator::load(

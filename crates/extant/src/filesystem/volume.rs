@@ -266,8 +266,10 @@ impl Volume {
     /// Does what is due by the clock, and says when to call again.
     pub(crate) fn tick(&self) -> Result<Duration, Error> {
         let Some(_gate) = self.gate.try_read() else { return Ok(TICK) };
-        self.writeback.tick();
-        if let Some(tid) = self.transactions.commit_due() {
+        let is_early = self.transactions.early_tick().begin();
+        self.writeback.tick(is_early);
+        let filling = || self.transactions.filling().filter(|_| is_early);
+        if let Some(tid) = self.transactions.commit_due().or_else(filling) {
             self.transactions.commit(tid)?;
         }
         self.transactions.bring_home_for_fast_commits()?;

@@ -78,6 +78,12 @@ impl Transactions {
         self.journal.as_ref()?.state.lock().journal.commit_due(self.clock.monotonic())
     }
 
+    /// The running transaction, if it fills: whoever has a thread for it commits it before handles have to.
+    pub(crate) fn filling(&self) -> Option<TransactionId> {
+        let locked = self.journal.as_ref()?.state.lock();
+        locked.journal.running().filter(|_| locked.journal.fills())
+    }
+
     /// Switches the locked transaction and sees it through, without the lock while it writes.
     fn commit_locked<'s>(
         &'s self,

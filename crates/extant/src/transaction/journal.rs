@@ -186,7 +186,11 @@ impl Transactions {
         loop {
             match locked.journal.begin(request, self.clock.monotonic()) {
                 Begin::Granted { ticket, reservation } => {
+                    let fills = locked.journal.fills();
                     drop(locked);
+                    if fills {
+                        self.early_tick.ask();
+                    }
                     let tid = ticket.tid();
                     Tally::add(&self.io.tally.handles, 1);
                     let reserved = reservation.map(|reservation| ReservedCredits {

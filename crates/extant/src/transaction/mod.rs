@@ -30,6 +30,7 @@ mod seal;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::task::Waker;
 
 use extant_device::{DeviceError, Frame, FrameSlice, Request};
 use extant_format::cast::usize_from;
@@ -51,7 +52,7 @@ pub(crate) use log_map::LogMap;
 
 use crate::block_io::BlockIo;
 use crate::sync::{Mutex, Rank, RwLock};
-use crate::time::Clock;
+use crate::time::{Clock, EarlyTick};
 use crate::trace::Tracer;
 use crate::{Errno, Error};
 
@@ -67,6 +68,7 @@ pub(crate) struct Transactions {
     /// What they will tell, and have; `None` costs one branch a change.
     fast_commits: Option<FastCommits>,
     clock: Arc<dyn Clock>,
+    early_tick: EarlyTick,
     tracer: Tracer,
     /// From how many cached blocks on it is worth looking for unused ones.
     shrink_at: AtomicU64,
@@ -111,6 +113,7 @@ impl Transactions {
             revokes: true,
             journal: journal.map(Arc::new),
             clock,
+            early_tick: EarlyTick::default(),
             tracer: Tracer::default(),
             shrink_at: AtomicU64::new(0),
             listeners: Mutex::new(Rank::Leaf, Vec::new()),
@@ -119,6 +122,16 @@ impl Transactions {
             home: RwLock::new(Rank::Handle, ()),
             room: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// The same, waking `waker` when a tick would have something to do before its time.
+    pub(crate) fn with_waker(self, waker: Option<Waker>) -> Self {
+        Self { early_tick: EarlyTick::new(waker), ..self }
+    }
+
+    /// Whom to ask for a tick.
+    pub(crate) fn early_tick(&self) -> &EarlyTick {
+        &self.early_tick
     }
 
     /// The same, telling what happens.

@@ -121,6 +121,8 @@ pub(crate) struct Writeback {
     /// Room for what comes next: more than is needed, so that not every write has to look for clean folios.
     spare: u64,
     background_bytes: u64,
+    /// From here on another thread is asked to help, if there is one.
+    early_bytes: u64,
     limit_bytes: u64,
     expire: Duration,
     interval: Duration,
@@ -149,6 +151,9 @@ impl Writeback {
             unwritten_until_done: options.delayed_allocation && options.unwritten_until_done,
             spare: (options.cache_bytes / 64).max(SPARE).min(options.cache_bytes / 8),
             background_bytes: background,
+            // Where the kernel's writers stop running free (`dirty_freerun_ceiling`), and late enough that files that grow side
+            // by side have whole windows by then.
+            early_bytes: background.midpoint(share(limit)),
             limit_bytes: share(limit),
             expire: options.dirty_expire,
             interval: options.dirty_interval,
@@ -193,8 +198,11 @@ impl Writeback {
     /// # Source
     /// Kernel `balance_dirty_pages` (D18.2, D18.3).
     pub(crate) fn balance(&self) {
-        if self.account.dirty_bytes() > self.limit_bytes {
+        let dirty = self.account.dirty_bytes();
+        if dirty > self.limit_bytes {
             self.write_oldest_until(self.background_bytes);
+        } else if dirty > self.early_bytes {
+            self.transactions.early_tick().ask();
         }
         let lacking = self.make_room();
         if lacking > self.spare && self.account.dirty_bytes() > 0 {
@@ -213,8 +221,8 @@ impl Writeback {
     }
 
     /// What is due by the clock: data older than its time, for which it looks once an interval (D18.4), or more than the
-    /// background limit.
-    pub(crate) fn tick(&self) {
+    /// background limit. Memory that nobody needed since the last tick goes back, unless this one `is_early`.
+    pub(crate) fn tick(&self, is_early: bool) {
         let now = self.transactions.clock().monotonic();
         if self.queue.lock().is_time_to_look(now, self.interval) {
             let old =
@@ -224,7 +232,9 @@ impl Writeback {
         if self.account.dirty_bytes() > self.background_bytes {
             self.write_oldest_until(self.background_bytes);
         }
-        self.account.release_unneeded();
+        if !is_early {
+            self.account.release_unneeded();
+        }
     }
 
     /// Starts writing everything that is dirty; for a volume that is short of space (D4.1).

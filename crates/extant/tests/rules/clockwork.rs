@@ -1,6 +1,8 @@
 //! What is due by the clock is done by a tick, and not before.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use extant::{Error, Filesystem, MountOptions};
@@ -124,4 +126,84 @@ fn no_interval_is_too_long() {
     }
     assert!(dirty_blocks(&fs) > 0, "nothing is ever old");
     fs.unmount().unwrap();
+}
+
+/// Counts how often it is rung.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Bell {
+    fn rung(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_tick_is_asked_for_once_between_the_background_share_and_the_limit() {
+    let world = World::new("bell");
+    let Some(image) = world.mkfs(32, &["-b", "4096"]) else { return };
+    let (device, clock, bell) =
+        (Arc::new(image), Arc::<StillClock>::default(), Arc::<Bell>::default());
+    let options = MountOptions::new()
+        .cache_bytes(16 << 20)
+        .dirty_background_ratio(25)
+        .dirty_ratio(50)
+        .waker(Waker::from(Arc::clone(&bell)));
+    let fs = mount_at(&device, options, &clock).unwrap();
+    let file = open(&fs, "/f");
+    let blocks = |percent: u64| (16 << 20) / 4096 * percent / 100;
+    let piece = [7; 64 << 10];
+    let mut at = 0;
+    for round in 0..2 {
+        while dirty_blocks(&fs) < blocks(37) {
+            assert_eq!(bell.rung(), round, "{} dirty", dirty_blocks(&fs));
+            write(&file, &piece, at);
+            at += 64 << 10;
+        }
+        while dirty_blocks(&fs) < blocks(45) {
+            write(&file, &piece, at);
+            at += 64 << 10;
+        }
+        assert_eq!(bell.rung(), round + 1);
+        assert!(dirty_blocks(&fs) >= blocks(45), "no writer had to help");
+        fs.tick().unwrap();
+        assert!(dirty_blocks(&fs) <= blocks(25));
+    }
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+}
+
+#[test]
+fn a_tick_that_was_asked_for_commits_a_transaction_that_fills() {
+    let world = World::new("fills");
+    let Some(image) = world.mkfs(64, &["-b", "4096"]) else { return };
+    let (device, clock, bell) =
+        (Arc::new(image), Arc::<StillClock>::default(), Arc::<Bell>::default());
+    let options = MountOptions::new().waker(Waker::from(Arc::clone(&bell)));
+    let fs = mount_at(&device, options, &clock).unwrap();
+    let is_durable = |n: usize| {
+        let image = Arc::new(device.snapshot());
+        let fs = mount(&image, MountOptions::read_only()).unwrap();
+        fs.open(format!("/d{n}")).is_ok()
+    };
+    fs.create_dir("/d0").unwrap();
+    fs.tick().unwrap();
+    assert!(!is_durable(0), "its time had not come");
+    let made = (1..2000).find(|n| {
+        fs.create_dir(format!("/d{n}")).unwrap();
+        bell.rung() > 0
+    });
+    let made = made.unwrap();
+    assert!(!is_durable(made), "nobody had to wait for a commit");
+    fs.tick().unwrap();
+    assert!(is_durable(made));
+    assert_eq!(bell.rung(), 1);
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
 }
