@@ -1,5 +1,6 @@
 //! Who answers requests; the transport knows no more of it.
 
+use std::thread::Thread;
 use std::time::Duration;
 
 use extant::Errno;
@@ -28,6 +29,11 @@ pub trait Backend: Sync {
 
     /// Does what is due by the clock; how long that may wait the next time.
     fn tick(&self) -> Duration;
+
+    /// From now on it is `clock` that calls [`Self::tick`]: it comes at once when it is unparked.
+    fn ticks_in(&self, clock: Thread) {
+        drop(clock);
+    }
 }
 
 /// Whether the kernel waits for an answer.

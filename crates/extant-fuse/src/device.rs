@@ -1,7 +1,9 @@
 //! `/dev/fuse` as the transport: threads that read requests and write answers.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
@@ -18,21 +20,48 @@ pub const THREADS: usize = 16;
 /// Room for the longest request: its bytes, and a page for what comes before.
 const REQUEST_BYTES: usize = 4096 + 4096;
 
+/// Where requests come from, and how the thread is doing that has opened it, which had better be the one that serves.
+#[derive(Debug)]
+pub struct Channel {
+    device: OwnedFd,
+    /// Opened early: once in its sandbox, the server opens nothing more.
+    state: Option<File>,
+}
+
+impl Channel {
+    pub(crate) fn new(device: OwnedFd) -> Self {
+        Self { device, state: File::open("/proc/thread-self/stat").ok() }
+    }
+
+    /// Whether that thread is known to have or to want a processor, and so waits for nothing else.
+    fn runs(&self) -> bool {
+        let mut text = [0; 64];
+        let Some(Ok(len)) = self.state.as_ref().map(|state| state.read_at(&mut text, 0)) else {
+            return false;
+        };
+        // The number, the name in brackets, and a letter.
+        let name_end = text[..len].iter().rposition(|byte| *byte == b')');
+        name_end.is_some_and(|end| text[end..len].get(2) == Some(&b'R'))
+    }
+}
+
 /// Serves requests until the mount is gone, and does meanwhile what is due by the clock: in this thread, and in up to so many
 /// others as long as requests take long.
 ///
 /// # Errors
 /// Of the device; the mount is gone then, or will be when the device is closed.
-pub fn serve(backend: &impl Backend, device: &OwnedFd, threads: usize) -> io::Result<()> {
+pub fn serve(backend: &impl Backend, channel: &Channel, threads: usize) -> io::Result<()> {
+    let device = &channel.device;
     let turns = Turns::new(threads);
     thread::scope(|scope| {
         let clock = scope.spawn(|| keep_time(backend, &turns));
         let watch = scope.spawn(|| {
             let mut others = Vec::new();
-            turns.watch(|seat| {
+            let start = |seat| {
                 others.retain(|other: &thread::ScopedJoinHandle<'_, _>| !other.is_finished());
                 others.push(scope.spawn(|| work(backend, device, &turns, seat)));
-            });
+            };
+            turns.watch(|| channel.runs(), start);
             others.into_iter().map(joined).fold(Ok(()), io::Result::and)
         });
         let first = turns.first(watch.thread().clone());
@@ -48,8 +77,9 @@ fn joined(thread: thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()
     thread.join().unwrap_or_else(panicked)
 }
 
-/// Commits and writes back what is old, until it is over.
+/// Commits and writes back what is old, and what is asked for before its time, until it is over.
 fn keep_time(backend: &impl Backend, turns: &Turns) {
+    backend.ticks_in(thread::current());
     let mut pause = Duration::from_secs(1);
     while !turns.is_over() {
         thread::park_timeout(pause);

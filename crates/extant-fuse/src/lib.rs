@@ -5,6 +5,7 @@
 //! | `abi` | layouts and numbers of the protocol |
 //! | `message` | requests taken apart, answers put together |
 //! | `nodes` | inodes that the kernel knows, and files that it has open |
+//! | `alarm` | wakes who does what is due by the clock |
 //! | `backend` | who answers requests, as the transport sees it |
 //! | `server` | what each request does to the volume; knows of no device |
 //! | `device` | `/dev/fuse` as the transport: threads that read requests and write answers |
@@ -19,6 +20,7 @@
 //! A request is served by one thread from end to end, and holds no lock of this crate while the engine works.
 
 pub mod abi;
+mod alarm;
 mod backend;
 mod device;
 mod loop_device;
@@ -28,8 +30,9 @@ mod nodes;
 mod server;
 mod turns;
 
+pub use alarm::Alarm;
 pub use backend::Backend;
-pub use device::{THREADS, serve};
+pub use device::{Channel, THREADS, serve};
 pub use loop_device::Backing;
 pub use message::{Answer, Arguments};
 pub use mount::{KERNEL_WORDS, Mount, MountError, detach, unmount};

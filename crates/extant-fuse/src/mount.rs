@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use crate::abi::MAX_BYTES;
+use crate::device::Channel;
 use crate::loop_device::{Backing, LoopDevice};
 
 /// How a volume is attached.
@@ -66,15 +67,16 @@ pub enum MountError {
 }
 
 impl Mount {
-    /// Attaches, and returns the device that requests come from. They come at once: who looks at the directory waits.
+    /// Attaches, and returns where requests come from. They come at once: who looks at the directory waits.
     ///
     /// # Errors
     /// [`MountError`]; nothing is attached then.
-    pub fn attach(&self) -> Result<OwnedFd, MountError> {
-        match rustix::process::geteuid().is_root() {
+    pub fn attach(&self) -> Result<Channel, MountError> {
+        let device = match rustix::process::geteuid().is_root() {
             true => self.attach_as_root(),
             false => self.attach_by_helper(),
-        }
+        };
+        device.map(Channel::new)
     }
 
     fn attach_as_root(&self) -> Result<OwnedFd, MountError> {

@@ -2,7 +2,8 @@
 //!
 //! A thread that is woken for every other request pays for cold caches and for a signal between processors, so one thread serves
 //! as long as it can. A watch looks now and then whether all that serve have been at one and the same request for a while:
-//! then another thread comes, and goes again when no request has taken long for some time.
+//! then another thread comes, and goes again when no request has taken long for some time. A thread that only waits for a
+//! processor would not be helped by another, so the first one, which serves nearly all, is asked how it is doing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,6 +14,8 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(4);
 /// After so many looks at which no request took long, one thread is enough; after as many without a request the watch sleeps.
 const CALM: u32 = 25;
+/// After so many looks at which the first thread was at one request another comes, even if it waits for nothing.
+const LONG: u32 = 25;
 
 /// Threads that serve, and what the watch knows of them.
 #[derive(Debug)]
@@ -97,13 +100,19 @@ impl Turns {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Looks after the others, and has `start` start a thread where one is missing, until it is over.
-    pub fn watch(&self, mut start: impl FnMut(Seat)) {
-        let (mut before, mut calm) = (Vec::new(), 0);
+    /// Looks after the others, and has `start` start a thread where one is missing, until it is over. `first_runs` says whether
+    /// the first thread is known to have or to want a processor.
+    pub fn watch(&self, first_runs: impl Fn() -> bool, mut start: impl FnMut(Seat)) {
+        let (mut before, mut calm, mut first_stuck) = (Vec::new(), 0, 0);
         while !self.is_over() {
             thread::park_timeout(LOOK);
             let now = self.steps();
-            let stuck = now.iter().filter(|seat| seat.1 % 2 == 1 && before.contains(*seat)).count();
+            let is_stuck = |seat: &(usize, u64)| seat.1 % 2 == 1 && before.contains(seat);
+            let stuck = now.iter().filter(|seat| is_stuck(seat)).count();
+            // Who came first is first in the list.
+            first_stuck = if now.first().is_some_and(is_stuck) { first_stuck + 1 } else { 0 };
+            let is_busy = (1..LONG).contains(&first_stuck) && first_runs();
+            let stuck = stuck - usize::from(is_busy);
             let serving = self.serving.load(Ordering::Acquire);
             if stuck >= serving && serving < self.most {
                 self.wanted.store(serving + 1, Ordering::Release);
@@ -142,5 +151,37 @@ impl Turns {
         let step =
             |steps: &Arc<AtomicU64>| (Arc::as_ptr(steps).addr(), steps.load(Ordering::SeqCst));
         seats.iter().map(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// How long one request takes before another thread is to come.
+    fn until_help(first_runs: bool) -> Duration {
+        let (turns, helpers) = (Turns::new(2), Mutex::new(Vec::new()));
+        let add = |seat| helpers.lock().expect("nobody panics").push(seat);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| turns.watch(|| first_runs, add));
+            let seat = turns.first(watch.thread().clone());
+            let start = Instant::now();
+            turns.begin(&seat);
+            while helpers.lock().expect("nobody panics").is_empty() {
+                assert!(start.elapsed() < Duration::from_secs(60), "nobody comes");
+                thread::sleep(Duration::from_millis(1));
+            }
+            turns.end();
+            start.elapsed()
+        })
+    }
+
+    #[test]
+    fn who_only_wants_a_processor_gets_no_help_for_long() {
+        assert!(until_help(true) > LOOK * (LONG / 2));
+        let soonest = (0..5).map(|_| until_help(false)).min();
+        assert!(soonest < Some(LOOK * (LONG / 2)), "{soonest:?}");
     }
 }

@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Mutex;
-use std::thread::{self, ThreadId};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use extant::Errno;
@@ -18,6 +19,8 @@ use extant_testkit::skip;
 struct Slow {
     served_by: Mutex<Vec<ThreadId>>,
     is_stopped: Mutex<bool>,
+    alarm: Mutex<Option<Thread>>,
+    ticks: AtomicUsize,
 }
 
 const SLOW: Duration = Duration::from_millis(500);
@@ -56,7 +59,12 @@ impl Backend for Slow {
     }
 
     fn tick(&self) -> Duration {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
         Duration::from_secs(3600)
+    }
+
+    fn ticks_in(&self, clock: Thread) {
+        *self.alarm.lock().unwrap() = Some(clock);
     }
 }
 
@@ -136,4 +144,23 @@ fn a_panic_is_an_error_and_ends_what_is_written() {
         assert!(ended.is_err());
         assert!(*backend.is_stopped.lock().unwrap());
     }
+}
+
+#[test]
+fn who_ticks_comes_at_once_when_woken() {
+    let backend = Slow::default();
+    mounted(&backend, |_| {
+        let ticks = |wanted| {
+            let start = Instant::now();
+            while backend.ticks.load(Ordering::Relaxed) < wanted {
+                assert!(start.elapsed() < Duration::from_secs(60), "no tick {wanted}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        ticks(1); // after a second by itself, and never again
+        for wanted in 2..5 {
+            backend.alarm.lock().unwrap().as_ref().unwrap().unpark();
+            ticks(wanted);
+        }
+    });
 }

@@ -24,12 +24,15 @@ mod private;
 pub use damage::OnError;
 pub use owners::{Owners, Swap};
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::Thread;
 use std::time::Duration;
 
 use extant::{Caller, Errno, Error, Filesystem};
 
 use crate::abi::{self, InHeader, opcode};
+use crate::alarm::Alarm;
 use crate::backend::Backend;
 use crate::message::{Answer, Arguments};
 use crate::nodes::{Nodes, OpenFiles};
@@ -63,6 +66,7 @@ pub struct Server {
     block_size: u32,
     on_error: OnError,
     has_found_damage: AtomicBool,
+    alarm: Arc<Alarm>,
 }
 
 /// What a request comes to: an error number, or the answer as it was put together.
@@ -85,7 +89,14 @@ impl Server {
             block_size,
             on_error,
             has_found_damage: AtomicBool::new(false),
+            alarm: Arc::default(),
         })
+    }
+
+    /// The same with the alarm that wakes what the volume was mounted with ([`extant::MountOptions::waker`]).
+    #[must_use]
+    pub fn with_alarm(self, alarm: Arc<Alarm>) -> Self {
+        Self { alarm, ..self }
     }
 
     /// The volume.
@@ -212,6 +223,10 @@ impl Backend for Server {
 
     fn tick(&self) -> Duration {
         Server::tick(self)
+    }
+
+    fn ticks_in(&self, clock: Thread) {
+        self.alarm.set(clock);
     }
 }
 

@@ -10,13 +10,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use anyhow::Context;
 use extant_device::{FileDevice, OpenError};
-use extant_fuse::{Backing, Mount, Server};
+use extant_fuse::{Alarm, Backing, Mount, Server};
 
 use self::ending::Ending;
 use self::options::Wishes;
@@ -108,7 +109,8 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
         false => volume::open_device(image)?,
     };
     let (start, len) = device.place();
-    let mounted = engine.mount(device);
+    let alarm = Arc::new(Alarm::default());
+    let mounted = engine.waker(Waker::from(Arc::clone(&alarm))).mount(device);
     let filesystem = mounted.map_err(|error| match error {
         // Each word makes sense, but not all of them on this image.
         extant::Error::Invalid(which) => Usage(format!("{}: {which}", image.display())).into(),
@@ -123,6 +125,7 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let block_size = filesystem.statfs().block_size;
     let server =
         Server::new(filesystem, settings).map_err(|error| volume::unusable(image, error.into()))?;
+    let server = server.with_alarm(alarm);
     let backing = Backing { image: image.to_owned(), start, len, block_size };
     let mount = Mount {
         source: image.display().to_string(),
