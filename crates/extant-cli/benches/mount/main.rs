@@ -8,6 +8,7 @@
 mod disk;
 mod null;
 mod plot;
+mod processors;
 mod report;
 mod stage;
 mod works;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use extant_testkit::oracle::Scratch;
+use processors::Processors;
 use report::Results;
 use stage::{Contender, Stage};
 use works::{ROWS, Scale, WORKS};
@@ -41,7 +43,9 @@ fn main() {
         ROWS.iter().for_each(|row| eprintln!("  {:<13} {}", row.name, row.title));
         std::process::exit(2);
     };
+    let processors = Processors::begin();
     let results = asked.run();
+    drop(processors);
     let table = report::tables(&results);
     println!("{table}");
     if asked.is_whole() {

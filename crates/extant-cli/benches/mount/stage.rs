@@ -12,7 +12,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::null;
+use crate::{null, processors};
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -166,8 +166,11 @@ impl Stage {
             }
         };
         command.args([&self.image, &self.point]).stdin(Stdio::null()).stdout(Stdio::null());
-        self.daemon = Some(command.spawn().expect("it is installed"));
+        let daemon = self.daemon.insert(command.spawn().expect("it is installed"));
         wait_for(|| fs::metadata(&self.point).is_ok_and(|found| found.dev() != before));
+        if self.contender != Contender::Fuse2fs {
+            processors::free_all_but_the_first(daemon.id());
+        }
     }
 
     /// Unmounts, and returns when the image is whole: when whoever has served it is gone.
