@@ -166,12 +166,14 @@ impl Files {
         }
         let inside = shape.part_of(&(0..size));
         let (mut reads, mut layout) = (Vec::new(), Layout::Simple);
+        let has_buffers = folio.knows_blocks();
         for mut missing in folio.missing(&inside) {
             while !missing.is_empty() {
                 let (run, is_placed) = folio.same_place(missing.clone());
                 missing.start = run.end;
                 let planned = self.plan_reads(folio, run, &mut reads, |range| match is_placed {
                     true => self.mapper.look_up_again(inode, range),
+                    false if has_buffers => self.mapper.look_up_buffers(inode, range),
                     false => self.mapper.look_up(inode, range),
                 })?;
                 if planned == Layout::Mixed {

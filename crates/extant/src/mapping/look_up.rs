@@ -43,6 +43,27 @@ impl Mapper {
         self.query(inode, range, Noting::Leaf)
     }
 
+    /// As [`Self::look_up`], but where the disk has to be asked it is for the first block alone, as the kernel does it for each
+    /// buffer of a page. What it says of the others is noted, so that it is asked once for a leaf.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    /// # Locks
+    /// As [`Self::look_up`].
+    /// # Source
+    /// Kernel `block_read_full_folio`.
+    pub(crate) fn look_up_buffers(
+        &self,
+        inode: &Inode,
+        range: LogicalRange,
+    ) -> Result<Mapped, Error> {
+        // Of holes in a block map nothing is noted.
+        let notes = inode.flags().contains(InodeFlags::EXTENTS);
+        let is_known = || inode.status.lock().around(range.start()).is_some();
+        let first = LogicalRange::single(range.start());
+        self.look_up(inode, if notes && !is_known() { first } else { range })
+    }
+
     /// As [`Self::look_up`], but of what else the disk says nothing is noted: for whoever passes through.
     ///
     /// # Errors

@@ -204,7 +204,7 @@ impl IndirectMap<'_> {
         array: &Array,
         mut offsets: Range<u32>,
     ) -> Result<(), Error> {
-        while self.run_in(array, offsets.clone()).is_some() {
+        while self.run_in(array, offsets.clone(), 1).is_some() {
             let (runs, end) = self.runs_for(handle, array, offsets.clone())?;
             let flags = self.mapper.free_flags(self.inode);
             let cleared = self
@@ -227,8 +227,7 @@ impl IndirectMap<'_> {
         let revokes_data = self.mapper.data_kind(self.inode) != DataKind::Plain;
         let limit = if revokes_data { REVOKES_PER_PIECE } else { u32::MAX };
         let (mut revokes, mut groups, mut runs) = (3, TouchedGroups::default(), SmallVec::new());
-        while let Some((first, start, len)) = self.run_in(array, offsets.clone()) {
-            let len = len.min(limit);
+        while let Some((start, len, end)) = self.run_in(array, offsets.clone(), limit) {
             let run = PhysicalRange::new(start, len.into()).expect("the start of a run");
             self.mapper.check_place(self.inode, run)?;
             revokes += if revokes_data { len } else { 0 };
@@ -241,21 +240,33 @@ impl IndirectMap<'_> {
                 room => room?,
             }
             runs.push(run);
-            offsets.start = first + len;
+            offsets.start = end;
         }
         Ok((runs, offsets.start))
     }
 
-    /// The first run of blocks that follow each other in the pointers at `offsets`: where its pointers and its blocks begin,
-    /// and how many they are.
-    fn run_in(&self, array: &Array, offsets: Range<u32>) -> Option<(u32, PhysicalBlock, u32)> {
+    /// The first run of at most `limit` blocks that follow each other on the device, whatever holes of the file lie between
+    /// them: where it begins, how many they are, and where their pointers end.
+    ///
+    /// Source: kernel `ext4_free_data`.
+    fn run_in(
+        &self,
+        array: &Array,
+        offsets: Range<u32>,
+        limit: u32,
+    ) -> Option<(PhysicalBlock, u32, u32)> {
         self.view(array, |bytes| {
-            let (first, start) = offsets
-                .clone()
-                .find_map(|offset| pointer(bytes, offset).map(|block| (offset, block)))?;
-            let follows = |&i: &u32| pointer(bytes, i) == start.checked_add((i - first).into());
-            let more = (first + 1..offsets.end).take_while(follows).count();
-            Some((first, start, u32::try_from(more).ok()? + 1))
+            let mut placed =
+                offsets.filter_map(|offset| pointer(bytes, offset).map(|block| (offset, block)));
+            let (first, start) = placed.next()?;
+            let (mut len, mut end) = (1, first + 1);
+            for (offset, block) in placed {
+                if len == limit || start.checked_add(len.into()) != Some(block) {
+                    break;
+                }
+                (len, end) = (len + 1, offset + 1);
+            }
+            Some((start, len, end))
         })
     }
 
