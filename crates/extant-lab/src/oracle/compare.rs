@@ -84,7 +84,8 @@ impl Comparison {
             parted: None,
             excused: vec![0; exceptions.list.len()],
         };
-        let (mut kernel, mut ours) = (normal(kernel.events), normal(ours.events));
+        let is_sync = |step| this.script.get(step).is_some_and(|operation| operation == "sync");
+        let (mut kernel, mut ours) = (normal(kernel.events, is_sync), normal(ours.events, is_sync));
         if let Some(parting) = parting {
             let whole = kernel.len();
             for events in [&mut kernel, &mut ours] {

@@ -60,7 +60,7 @@ pub enum Other {
 
 /// Runs a script on both sides and compares; `None`, after a skip, where the kernel's side cannot run.
 ///
-/// The kernel's threads race: whether a `sync` takes one commit or two is decided by who is first. So if its run differs
+/// The kernel's threads race: when the flusher comes by once more is decided by who is first. So if its run differs
 /// from ours in more than `enough` ways it has another try, on the same image; the comparison that differs least is the
 /// answer.
 ///

@@ -4,6 +4,7 @@
 //! - Numbers that are only names: inodes and transactions are numbered by first appearance.
 //! - Folios: how large they are is up to the page cache; the pieces of a write are joined, and how many pages went is
 //!   dropped.
+//! - How many commits one `sync` takes.
 //! - Journal credits, and handles inside handles; the handle for a write's time, which depends on the clock's tick; how
 //!   often an inode is stored within one operation.
 //! - Runs: where the kernel walks block by block and the engine's events carry a run, the kernel's are folded. Only groups
@@ -14,8 +15,9 @@ use std::collections::HashMap;
 use super::Seen;
 use super::event::{Event, Stream};
 
-/// The events as they are compared.
-pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
+/// The events as they are compared; `is_sync` tells whether a step is one.
+pub fn normal(mut events: Vec<Seen>, is_sync: impl Fn(usize) -> bool) -> Vec<Seen> {
+    join_commits(&mut events, is_sync);
     let mut inodes = Numbering::default();
     let mut transactions = Numbering::default();
     let mut kept: Vec<Seen> = events
@@ -24,7 +26,7 @@ pub fn normal(events: Vec<Seen>) -> Vec<Seen> {
         .map(|mut seen| {
             drop_fields(&mut seen.event);
             inodes.rename(&mut seen.event, &["ino", "dir", "orig_ino", "i_ino"], &["2"]);
-            transactions.rename(&mut seen.event, &["transaction", "tid"], &[]);
+            transactions.rename(&mut seen.event, &TRANSACTION_FIELDS, &["0"]);
             seen
         })
         .collect();
@@ -68,6 +70,54 @@ fn join_dropped(events: Vec<Seen>) -> Vec<Seen> {
         }
     }
     joined
+}
+
+/// Fields that name a transaction.
+const TRANSACTION_FIELDS: [&str; 4] = ["transaction", "tid", "t_tid", "i_sync_tid"];
+
+/// What tells of a commit before the data that it waits for, and after.
+const COMMIT_BEGINS: [&str; 3] =
+    ["jbd2_start_commit", "jbd2_commit_locking", "jbd2_commit_flushing"];
+const COMMIT_ENDS: [&str; 2] = ["jbd2_commit_logging", "jbd2_end_commit"];
+
+/// Makes one commit of those that begin in one `sync`: which of the kernel's flusher, its workers and its commit thread is
+/// first there is chance, so that what was written is one transaction or two.
+fn join_commits(events: &mut Vec<Seen>, is_sync: impl Fn(usize) -> bool) {
+    let of_journal = |seen: &Seen| seen.stream == Stream::Journal && is_sync(seen.step);
+    let transaction = |seen: &Seen| seen.event.get("transaction").map(str::to_owned);
+    let mut first: HashMap<usize, String> = HashMap::new(); // of each step
+    let mut joined: HashMap<String, String> = HashMap::new();
+    let starts = |seen: &&Seen| of_journal(seen) && seen.event.name == COMMIT_BEGINS[0];
+    for seen in events.iter().filter(starts) {
+        let Some(number) = transaction(seen) else { continue };
+        let first = first.entry(seen.step).or_insert_with(|| number.clone());
+        if *first != number {
+            joined.insert(number, first.clone());
+        }
+    }
+    if joined.is_empty() {
+        return;
+    }
+    // Of each kind the first beginning and the last end stay.
+    let mut last: HashMap<(usize, &str), usize> = HashMap::new();
+    for (at, seen) in events.iter().enumerate().filter(|(_, seen)| of_journal(seen)) {
+        last.insert((seen.step, seen.event.name), at);
+    }
+    let mut place = 0..;
+    events.retain_mut(|seen| {
+        let at = place.next();
+        let is_later = transaction(seen).is_some_and(|number| joined.contains_key(&number));
+        let number = &mut seen.event.fields;
+        for (_, value) in number.iter_mut().filter(|(name, _)| TRANSACTION_FIELDS.contains(name)) {
+            joined.get(value).into_iter().for_each(|first| value.clone_from(first));
+        }
+        if !of_journal(seen) {
+            return true;
+        }
+        let name = seen.event.name;
+        let is_last = || last.get(&(seen.step, name)).copied() == at;
+        !(COMMIT_BEGINS.contains(&name) && is_later || COMMIT_ENDS.contains(&name) && !is_last())
+    });
 }
 
 /// Folios are counted in these.
@@ -354,6 +404,13 @@ fn fold_gaps(events: Vec<Seen>) -> Vec<Seen> {
     let mut events = events.as_slice();
     while let Some((question, rest)) = events.split_first_chunk::<4>() {
         let found = Gap::of(question);
+        if let Some(told) = &mut before
+            && found.is_none()
+            && told.takes_in_known(question)
+        {
+            events = &events[2..];
+            continue;
+        }
         let (Some(told), Some(asked)) = (&mut before, &found) else {
             let len = if found.is_some() { question.len() } else { 1 };
             folded.extend_from_slice(&events[..len]);
@@ -405,6 +462,25 @@ impl Gap {
         let asked = block + ask.number("len")?;
         let blocks = block..block + len;
         is_gap.then(|| Self { place: place(&question[0]), first: block, blocks, asked })
+    }
+
+    /// Goes on with blocks that memory knows to be of the gap, if that is what the next two events tell.
+    fn takes_in_known(&mut self, next: &[Seen]) -> bool {
+        let [look, known, ..] = next else { return false };
+        let place =
+            |seen: &Seen| (seen.stream, seen.step, seen.event.get("ino").map(str::to_owned));
+        let is_hole = known.event.name == "ext4_es_lookup_extent_exit"
+            && known.event.get("status").is_some_and(|status| status.starts_with('H'));
+        let Some((blocks, ..)) = run(&known.event) else { return false };
+        let goes_on = is_hole
+            && [look, known].iter().all(|seen| place(seen) == self.place)
+            && look.event.number("lblk") == Some(self.blocks.start + 1)
+            && blocks.start == self.blocks.start + 1
+            && blocks.end <= self.blocks.end;
+        if goes_on {
+            self.blocks.start = blocks.end - 1;
+        }
+        goes_on
     }
 
     /// Goes on with the next block, if that is what the `next` question is about.

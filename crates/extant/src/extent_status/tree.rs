@@ -183,10 +183,17 @@ impl ExtentStatusTree {
         Some(entry)
     }
 
-    /// Marks the run around `block` referenced: it was found for one block, and used for others.
-    pub(crate) fn mark_used(&mut self, block: LogicalBlock) {
-        if let Some(entry) = self.around(block) {
-            self.mark(entry);
+    /// Marks what has any of `blocks` referenced: something was found for the first, and used for the others.
+    pub(crate) fn mark_used(&mut self, blocks: LogicalRange) {
+        let mut next = Some(blocks.start());
+        while let Some(block) = next.filter(|&block| blocks.contains(block)) {
+            next = match self.around(block) {
+                Some(entry) => {
+                    self.mark(entry);
+                    LogicalBlock::new(entry.blocks.end())
+                }
+                None => self.next_start(block),
+            };
         }
     }
 

@@ -87,11 +87,7 @@ impl ExtentTree<'_> {
         let pieces = window::pieces(extent, part, state);
         // Zeros have made it a start or an end of the extent: the kernel splits that off before it looks at what is beside.
         let is_new_end = !zeroed.is_empty() && pieces.len() == 2;
-        let of_inode = || {
-            let core = self.inode.core.lock();
-            (core.block, core.blocks)
-        };
-        let before = of_inode();
+        let before = self.in_inode();
         if joining == Joining::Later && pieces.as_slice() == [extent] {
             // As the kernel, which sets the extent's state once more.
             if path.depth() == 0 && self.ensure(handle, 1, 0, 0).is_ok() {
@@ -118,7 +114,7 @@ impl ExtentTree<'_> {
             }
             outcome => outcome?,
         }
-        if joining == Joining::AfterSplit || of_inode() != before {
+        if joining == Joining::AfterSplit || self.in_inode() != before {
             self.all_or_abort(self.store(handle))?;
         }
         Ok(Converted { start, state: converted_to, zeroed })

@@ -20,12 +20,12 @@ pub(crate) enum Joining {
 }
 
 impl ExtentTree<'_> {
-    /// Inserts `extent`, to whose first block `path` leads, and stores the inode.
+    /// Inserts `extent`, to whose first block `path` leads, and stores the inode if its root or its count of blocks changes.
     ///
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::TransactionFull`] with the tree as it was; [`Error::Corrupt`] if there is an extent.
     /// # Source
-    /// Kernel `ext4_ext_insert_extent` (D20.10, D20.11).
+    /// Kernel `ext4_ext_insert_extent`, `ext4_ext_dirty` (D20.10, D20.11).
     pub(crate) fn insert(
         &self,
         handle: &mut Handle<'_>,
@@ -40,6 +40,7 @@ impl ExtentTree<'_> {
                 .nearest(path)
                 .is_none_or(|before| before.blocks.end() <= extent.blocks.start().get());
         Place::Inode(self.inode.number()).require(is_free, Rule::ExtentOrder)?;
+        let before = self.in_inode();
         match joining {
             Joining::Later => self.splice(handle, path, at..at, &[extent], space)?,
             Joining::Now if self.joins_once_inside(path, extent) => {
@@ -55,6 +56,9 @@ impl ExtentTree<'_> {
                 let (old, mut new) = self.with_neighbours(path, at..at, &[extent]);
                 self.splice_joined(handle, path, old, &mut new, space)?;
             }
+        }
+        if self.in_inode() == before {
+            return Ok(());
         }
         self.all_or_abort(self.store(handle))
     }

@@ -49,6 +49,7 @@ pub(crate) use search::Located;
 pub(crate) use shift::Shift;
 
 use extant_format::Geometry;
+use extant_format::inode::BLOCK_AREA_BYTES;
 
 use crate::Error;
 use crate::allocator::Allocator;
@@ -78,6 +79,12 @@ impl<'a> ExtentTree<'a> {
 
     fn geometry(&self) -> &'a Geometry {
         self.transactions.geometry()
+    }
+
+    /// What of the inode changes with the tree: the root, and the count of blocks.
+    fn in_inode(&self) -> ([u8; BLOCK_AREA_BYTES], u64) {
+        let core = self.inode.core.lock();
+        (core.block, core.blocks)
     }
 
     /// Stores the inode, whose root or count of blocks has changed.

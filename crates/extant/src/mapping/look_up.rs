@@ -107,7 +107,7 @@ impl Mapper {
     /// Notes that what was found for the first block of a run was used for the others: the kernel looks at each.
     pub(crate) fn note_used(&self, inode: &Inode, found: &Mapped) {
         if found.blocks.len() > 1 {
-            inode.status.lock().mark_used(found.blocks.start());
+            inode.status.lock().mark_used(found.blocks);
         }
     }
 

@@ -319,6 +319,9 @@ impl Mapper {
             }
             return Err(error);
         }
+        if owed == ClusterCount::ZERO && clusters > ClusterCount::ZERO {
+            self.inodes.store_nested(handle, inode)?;
+        }
         let mapped =
             Mapped { blocks: extent.blocks, state: state_at(state, extent.start), new: true };
         Ok(Created { mapped, owed, undone: false })

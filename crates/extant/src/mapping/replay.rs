@@ -98,6 +98,7 @@ impl Mapper {
         let tree = self.tree(inode);
         let path = tree.find(extent.blocks.start())?;
         tree.insert(handle, &path, extent, Joining::Now, NodeSpace::Reserved)?;
+        self.inodes.store(handle, inode)?;
         Ok(new)
     }
 
