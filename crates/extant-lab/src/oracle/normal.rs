@@ -4,7 +4,7 @@
 //! - Numbers that are only names: inodes and transactions are numbered by first appearance.
 //! - Folios: how large they are is up to the page cache; the pieces of a write are joined, and how many pages went is
 //!   dropped.
-//! - How many commits one `sync` takes.
+//! - How many commits one `sync` takes, and which of two files' I/O ends first.
 //! - Journal credits, and handles inside handles; the handle for a write's time, which depends on the clock's tick; how
 //!   often an inode is stored within one operation.
 //! - Runs: where the kernel walks block by block and the engine's events carry a run, the kernel's are folded. Only groups
@@ -31,6 +31,9 @@ pub fn normal(mut events: Vec<Seen>, is_sync: impl Fn(usize) -> bool) -> Vec<See
         })
         .collect();
     drop_aborted_commits(&mut kept);
+    // Each stream has an order of its own.
+    kept.sort_by_key(|seen| seen.stream);
+    sort_ends_of_io(&mut kept);
     drop_nested_handles(&mut kept);
     drop_timestamps(&mut kept);
     fold_runs(fold_gaps(fold_looks(join_folios(join_dropped(gather_stores(kept))))))
@@ -129,6 +132,24 @@ fn drop_aborted_commits(events: &mut Vec<Seen>) {
         let mut place = 0..;
         events.retain(|seen| place.next() < Some(at) || seen.stream != Stream::Journal);
     }
+}
+
+/// Puts the ends of I/O in the order of their files: each file has its own queue of them, and which is worked on first is chance.
+///
+/// Source: kernel `ext4_add_complete_io`, `ext4_do_flush_completed_IO`.
+fn sort_ends_of_io(events: &mut [Seen]) {
+    let Some(ends) = events
+        .chunk_by_mut(|one, next| one.stream == next.stream)
+        .find(|events| events[0].stream == Stream::EndOfIo)
+    else {
+        return;
+    };
+    let starts = |seen: &Seen| seen.event.name == "ext4_journal_start_reserved";
+    let inode = |end: &[Seen]| end.iter().find_map(|seen| seen.event.get("ino").map(str::to_owned));
+    let mut of_files: Vec<&[Seen]> = ends.chunk_by(|_, next| !starts(next)).collect();
+    of_files.sort_by_cached_key(|end| inode(end));
+    let sorted = of_files.concat();
+    ends.clone_from_slice(&sorted);
 }
 
 /// Folds looks at blocks of which memory said already what they are, with nothing changed since: the kernel looks at each
@@ -332,29 +353,25 @@ fn drop_timestamps(events: &mut Vec<Seen>) {
     events.retain(|_| keep.next() == Some(true));
 }
 
-/// How often an inode is stored on the way is up to the engine, as only the last time counts: once for each operation,
-/// at its end.
+/// How often an inode is stored on the way is up to the engine, as only the last time counts: once for each operation, or end
+/// of I/O, at its end.
 fn gather_stores(events: Vec<Seen>) -> Vec<Seen> {
     let mut gathered: Vec<Seen> = Vec::with_capacity(events.len());
-    let mut stores: Vec<Seen> = Vec::new();
-    let flush = |stores: &mut Vec<Seen>, gathered: &mut Vec<Seen>| {
-        stores.sort_by_key(|seen| (seen.stream, seen.event.get("ino").map(str::to_owned)));
-        stores.dedup();
-        gathered.append(stores);
+    let goes_on = |one: &Seen, next: &Seen| {
+        one.stream == next.stream
+            && match one.stream {
+                Stream::EndOfIo => next.event.name != "ext4_journal_start_reserved",
+                _ => one.step == next.step,
+            }
     };
-    let mut step = None;
-    for seen in events {
-        if step != Some(seen.step) {
-            flush(&mut stores, &mut gathered);
-            step = Some(seen.step);
-        }
-        if seen.event.name == "ext4_mark_inode_dirty" {
-            stores.push(seen);
-        } else {
-            gathered.push(seen);
-        }
+    for operation in events.chunk_by(goes_on) {
+        let is_store = |seen: &&Seen| seen.event.name == "ext4_mark_inode_dirty";
+        gathered.extend(operation.iter().filter(|seen| !is_store(seen)).cloned());
+        let mut stores: Vec<Seen> = operation.iter().filter(is_store).cloned().collect();
+        stores.sort_by_cached_key(|seen| seen.event.get("ino").map(str::to_owned));
+        stores.dedup_by(|one, next| one.event == next.event);
+        gathered.append(&mut stores);
     }
-    flush(&mut stores, &mut gathered);
     gathered
 }
 

@@ -62,6 +62,27 @@ fn the_commits_of_one_sync_are_one() {
 }
 
 #[test]
+fn ends_of_io_come_file_by_file() {
+    let end = |inode: u32, at: u32| {
+        format!(
+            "ext4_journal_start_reserved: dev 7,0 blocks, 18
+            ext4_es_insert_extent: dev 7,0 ino {inode} es [{at}/1) mapped 5 status W\n"
+        )
+    };
+    let shown = |lines: &str| {
+        let named = "ext4_truncate_enter: dev 7,0 ino 12 blocks 8
+            ext4_truncate_enter: dev 7,0 ino 13 blocks 8\n";
+        let mut events = seen(&(named.to_owned() + lines));
+        events[2..].iter_mut().for_each(|seen| seen.stream = Stream::EndOfIo);
+        shown(of_no_sync(events))
+    };
+    let sorted = shown(&(end(12, 1) + &end(12, 2) + &end(13, 1)));
+    assert_eq!(shown(&(end(12, 1) + &end(13, 1) + &end(12, 2))), sorted);
+    assert_eq!(shown(&(end(13, 1) + &end(12, 1) + &end(12, 2))), sorted);
+    assert_ne!(shown(&(end(12, 2) + &end(12, 1) + &end(13, 1))), sorted, "one file has one queue");
+}
+
+#[test]
 fn an_inode_stored_often_in_one_operation_is_stored_once() {
     let lines = "ext4_mark_inode_dirty: dev 7,0 ino 31
         ext4_sync_fs: dev 7,0 wait 1
