@@ -273,7 +273,7 @@ pub fn wait_for_others(how_long: Duration) {
 
 static PATIENCE: OnceLock<Duration> = OnceLock::new();
 
-/// Waits for somebody else's lock, if that is wanted.
+/// Waits for somebody else's lock, if that is wanted, and for a loop device that is about to go.
 struct Waiting {
     start: Instant,
     told: Cell<bool>,
@@ -284,11 +284,16 @@ impl Waiting {
         Self { start: Instant::now(), told: Cell::new(false) }
     }
 
-    /// Sleeps a little if `error` may be over soon, and returns true; `for_readers` is waited for them in any case.
+    /// Sleeps a little if `error` may be over soon, and returns true; `for_readers` is waited for them in any case, and for a
+    /// mount's loop device, which the kernel may take away a moment after the mount.
     fn is_worth_it(&self, error: &OpenError, for_readers: Duration) -> bool {
-        let OpenError::Locked { reads, .. } = error else { return false };
         let wanted = PATIENCE.get().copied().unwrap_or(Duration::ZERO);
-        let patience = if *reads { wanted.max(for_readers) } else { wanted };
+        let patience = match error {
+            OpenError::Locked { reads: true, .. }
+            | OpenError::Attached { goes_by_itself: true, .. } => wanted.max(for_readers),
+            OpenError::Locked { .. } => wanted,
+            _ => return false,
+        };
         let waited = self.start.elapsed();
         if waited >= patience {
             return false;

@@ -110,6 +110,26 @@ fn a_writer_waits_a_moment_for_readers() {
     check(&image);
 }
 
+/// The kernel may take a mount's loop device away a moment after the mount: whoever comes next waits for that.
+#[test]
+fn who_comes_right_after_a_mount_waits_for_its_loop_device() {
+    let (_scratch, image) = image("loop-goes");
+    let losetup =
+        |words: &[&str]| oracle::run("losetup", words).filter(|told| told.status.success());
+    let attached = losetup(&["--find", "--show", image.to_str().unwrap()]);
+    let Some(attached) = attached else { return skip("cannot attach a loop device (not root?)") };
+    let device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
+    fails(["touch", &at(&image, "/a")], 3, "is attached to ");
+    let user = fs::File::open(&device).unwrap();
+    losetup(&["--detach", &device]).unwrap();
+    let waits = start(&["touch", &at(&image, "/a")]);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(user);
+    let (status, words) = end(waits);
+    assert!(status.success(), "{words}");
+    check(&image);
+}
+
 #[test]
 fn a_mount_that_is_written_is_told_to_readers() {
     let (scratch, image) = image("mounted");

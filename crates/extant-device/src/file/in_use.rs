@@ -82,8 +82,8 @@ pub(super) fn check(metadata: &Metadata, path: &Path) -> Result<(), OpenError> {
         return Err(mounted);
     }
     match loop_devices().into_iter().find(|attached| attached.has(identity)) {
-        Some(attached) => {
-            Err(OpenError::Attached { path: path.into(), loop_device: attached.path })
+        Some(LoopDevice { path: loop_device, goes_by_itself, .. }) => {
+            Err(OpenError::Attached { path: path.into(), loop_device, goes_by_itself })
         }
         None => Ok(()),
     }
@@ -245,6 +245,7 @@ struct LoopDevice {
     path: PathBuf,
     number: Option<u64>,
     backing: PathBuf, // as the kernel shows it: follows renames, ends in " (deleted)" after an unlink
+    goes_by_itself: bool,
 }
 
 impl LoopDevice {
@@ -278,7 +279,10 @@ fn loop_devices() -> Vec<LoopDevice> {
         let number = fs::read_to_string(directory.join("dev"))
             .ok()
             .and_then(|text| parse_device(text.trim()));
-        Some(LoopDevice { path: Path::new("/dev").join(directory.file_name()?), number, backing })
+        let autoclear = fs::read(directory.join("loop/autoclear"));
+        let goes_by_itself = autoclear.is_ok_and(|text| text.starts_with(b"1"));
+        let path = Path::new("/dev").join(directory.file_name()?);
+        Some(LoopDevice { path, number, backing, goes_by_itself })
     };
     entries(Path::new("/sys/block")).into_iter().filter_map(attached).collect()
 }

@@ -64,6 +64,8 @@ pub enum OpenError {
         path: PathBuf,
         /// The loop device.
         loop_device: PathBuf,
+        /// The kernel takes it away when its last user goes (`LO_FLAGS_AUTOCLEAR`); a mount that was just undone is one such.
+        goes_by_itself: bool,
     },
     /// The kernel has an exclusive claim on this block device, by something other than a mount that can be seen.
     #[error(

@@ -287,6 +287,24 @@ fn an_image_attached_to_a_loop_device_is_refused() {
     FileDevice::open(&second_name).unwrap();
 }
 
+/// What a mount leaves behind for a moment.
+#[test]
+fn a_loop_device_that_goes_with_its_last_user_says_so() {
+    let (_directory, path) = scratch();
+    drop(FileDevice::create(&path, MIB).unwrap());
+    let Some(attached) = Loop::attach(&path) else { return };
+    let goes_by_itself = || match FileDevice::open(&path) {
+        Err(OpenError::Attached { goes_by_itself, .. }) => Some(goes_by_itself),
+        _ => None,
+    };
+    assert_eq!(goes_by_itself(), Some(false));
+    let user = File::open(&attached.0).unwrap();
+    drop(attached);
+    assert_eq!(goes_by_itself(), Some(true));
+    drop(user);
+    FileDevice::open(&path).unwrap();
+}
+
 /// A mount that is undone when dropped.
 struct Mounted(PathBuf);
 
