@@ -64,6 +64,21 @@ fn chattr_and_lsattr_say_what_they_say_on_the_kernels_mount() {
 }
 
 /// What is immutable or append-only refuses what it refuses on a kernel mount, to root too.
+/// Whoever sets no flag at all asks for another map too, which is refused; what could be taken away is, as in the kernel.
+#[test]
+fn flags_are_set_although_the_map_stays_as_it_is() {
+    let (_scratch, image, point) = prepared("mount-map-flag", "16M");
+    let Some(mounted) = Mounted::new(&image, &point, "") else { return };
+    let script = "echo > f && chattr +ia f; lsattr f; chattr =d f; lsattr f; rm f";
+    let told = shell(&mounted.point, 0, script);
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].starts_with("----ia---"), "{told}");
+    assert!(lines[1].contains("Operation not supported"), "{told}");
+    assert!(lines[2].starts_with("------d--") && lines[2].contains('e'), "{told}");
+    assert_eq!(lines.len(), 3, "{told}");
+    mounted.unmount();
+}
+
 #[test]
 fn immutable_and_append_only_refuse_what_the_kernel_refuses() {
     let script = "
@@ -455,6 +470,9 @@ fn errors_does_what_it_says_when_damage_is_found() {
     let mut words = String::new();
     mounted.server.stderr.take().unwrap().read_to_string(&mut words).unwrap();
     assert!(words.contains("errors=panic") && words.lines().count() == 1, "{words}");
+    // Which structure, and what is wrong with it.
+    assert!(words.contains("damage was found: corrupt file system: P"), "{words}");
+    assert!(words.contains("checksum does not match"), "{words}");
     wait_until(|| fs::read_dir(&point).is_ok_and(|mut names| names.next().is_none()));
 }
 

@@ -97,8 +97,8 @@ impl Answer {
         &mut self,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, extant::Error>,
-    ) -> Result<(), Errno> {
-        let filled = fill(self.room(len)).map_err(|error| error.errno())?;
+    ) -> Result<(), extant::Error> {
+        let filled = fill(self.room(len))?;
         self.used += filled.min(len);
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use extant::report::{Metadata, SetAttributes};
 use extant::{Errno, InodeFlags, InodeHandle, OpenOptions, SetHow, Timestamp};
 
-use super::{Outcome, Owners, Server, errno};
+use super::failure::Failure;
+use super::{Outcome, Owners, Server};
 use crate::abi::{self, InHeader, Set};
 use crate::message::{Answer, Arguments};
 
@@ -33,7 +34,7 @@ impl Server {
     }
 
     fn put_attributes(&self, handle: &InodeHandle, answer: &mut Answer) -> Outcome {
-        let attr = self.attr(&handle.metadata().map_err(errno)?);
+        let attr = self.attr(&handle.metadata()?);
         let attr_valid = self.settings.valid_seconds;
         answer.put(&abi::AttrOut { attr_valid, attr_valid_nsec: 0, dummy: 0, attr });
         Ok(())
@@ -61,7 +62,7 @@ impl Server {
     }
 
     pub(super) fn statx(&self, id: u64, answer: &mut Answer) -> Outcome {
-        let found = self.nodes.get(id)?.metadata().map_err(errno)?;
+        let found = self.nodes.get(id)?.metadata()?;
         let time = |time: Timestamp| abi::SxTime {
             tv_sec: time.seconds,
             tv_nsec: time.nanoseconds,
@@ -115,10 +116,10 @@ impl Server {
         let handle = self.hands(header, 0)?;
         if valid.contains(Set::SIZE) {
             if valid.contains(Set::FH) {
-                self.files.get(asked.fh)?.set_len(asked.size).map_err(errno)?;
+                self.files.get(asked.fh)?.set_len(asked.size)?;
             } else {
-                let file = handle.open(OpenOptions::new().write(true)).map_err(errno)?;
-                file.set_len(asked.size).map_err(errno)?;
+                let file = handle.open(OpenOptions::new().write(true))?;
+                file.set_len(asked.size)?;
             }
         }
         let pick = |flag, value| valid.contains(flag).then_some(value);
@@ -132,7 +133,7 @@ impl Server {
         let mut mode =
             pick(Set::MODE, asked.mode).and_then(|mode| u16::try_from(mode & 0o7777).ok());
         if mode.is_none() && valid.contains(Set::KILL_SUIDGID) {
-            mode = without_privilege(handle.metadata().map_err(errno)?.mode);
+            mode = without_privilege(handle.metadata()?.mode);
         }
         let change = SetAttributes {
             mode,
@@ -149,18 +150,18 @@ impl Server {
             || change.accessed.is_some()
             || change.modified.is_some()
         {
-            handle.set_attributes(&change).map_err(errno)?;
+            handle.set_attributes(&change)?;
         }
         self.put_attributes(&handle, answer)
     }
 
     /// Takes the set-user bit from a file, and the set-group bit if the group may execute it.
     pub(super) fn drop_privilege(&self, handle: &InodeHandle) -> Outcome {
-        match without_privilege(handle.metadata().map_err(errno)?.mode) {
+        match without_privilege(handle.metadata()?.mode) {
             None => Ok(()),
             mode => {
                 let change = SetAttributes { mode, ..SetAttributes::default() };
-                handle.set_attributes(&change).map_err(errno)
+                handle.set_attributes(&change).map_err(Failure::from)
             }
         }
     }
@@ -176,7 +177,7 @@ impl Server {
         if let Some(value) = self.private_attribute(&handle, name)? {
             return put_sized(asked.size, value.as_bytes(), answer);
         }
-        let mut value = handle.xattr(name).map_err(errno)?;
+        let mut value = handle.xattr(name)?;
         self.settings.owners.apply_to_list(name, &mut value);
         put_sized(asked.size, &value, answer)
     }
@@ -189,7 +190,7 @@ impl Server {
     ) -> Outcome {
         let asked: abi::GetxattrIn = args.take()?;
         let mut names = Vec::new();
-        for name in self.nodes.get(id)?.list_xattrs().map_err(errno)? {
+        for name in self.nodes.get(id)?.list_xattrs()? {
             names.extend_from_slice(&name);
             names.push(0);
         }
@@ -203,18 +204,18 @@ impl Server {
             0 => SetHow::Any,
             1 => SetHow::Create,
             2 => SetHow::Replace,
-            _ => return Err(Errno::INVAL),
+            _ => return Err(Errno::INVAL.into()),
         };
         let handle = self.hands(header, 0)?;
         let mut value = Cow::Borrowed(value);
         if self.settings.owners != Owners::default() {
             self.settings.owners.apply_to_list(name, value.to_mut());
         }
-        handle.set_xattr_if(how, name, value).map_err(errno)?;
+        handle.set_xattr_if(how, name, value)?;
         if asked.setxattr_flags & abi::SETXATTR_ACL_KILL_SGID != 0 {
-            let mode = handle.metadata().map_err(errno)?.mode & 0o5777;
+            let mode = handle.metadata()?.mode & 0o5777;
             let change = SetAttributes { mode: Some(mode), ..SetAttributes::default() };
-            handle.set_attributes(&change).map_err(errno)?;
+            handle.set_attributes(&change)?;
         }
         Ok(())
     }
@@ -225,7 +226,7 @@ fn put_sized(room: u32, value: &[u8], answer: &mut Answer) -> Outcome {
     let len = u32::try_from(value.len()).map_err(|_| Errno::RANGE)?;
     match room {
         0 => answer.put(&abi::GetxattrIn { size: len, padding: 0 }),
-        room if room < len => return Err(Errno::RANGE),
+        room if room < len => return Err(Errno::RANGE.into()),
         _ => answer.put_bytes(value),
     }
     Ok(())

@@ -9,7 +9,7 @@
 use extant::{Errno, File, RangeChange};
 
 use super::files::read_all;
-use super::{Outcome, Server, errno};
+use super::{Outcome, Server};
 use crate::abi;
 use crate::message::{Answer, Arguments};
 
@@ -28,12 +28,12 @@ impl Server {
     ) -> Outcome {
         let asked: abi::CopyFileRangeIn = args.take()?;
         let (from, to) = (self.files.get(asked.fh_in)?, self.files.get(asked.fh_out)?);
-        let size = from.metadata().map_err(errno)?.size;
+        let size = from.metadata()?.size;
         let len = asked.len.min(REQUEST_BYTES).min(size.saturating_sub(asked.off_in));
         asked.off_out.checked_add(len).ok_or(Errno::FBIG)?;
         let is_one = from.inode().number() == to.inode().number();
         if is_one && asked.off_in.abs_diff(asked.off_out) < len {
-            return Err(Errno::INVAL);
+            return Err(Errno::INVAL.into());
         }
         let mut copy = Copy { from: &from, to: &to, buffer: Vec::new() };
         let mut done = 0;
@@ -42,7 +42,7 @@ impl Server {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(_) if done > 0 => break,
-                Err(error) => return Err(error.errno()),
+                Err(error) => return Err(error.into()),
             }
         }
         match is_long {

@@ -2,10 +2,9 @@
 //!
 //! Source: kernel `fs/ext4/super.c`, `ext4_handle_error`.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use extant::{Errno, Error, Filesystem};
+use extant::{Error, Filesystem};
 
 use super::Server;
 
@@ -36,30 +35,30 @@ impl Server {
     /// Does what is due by the clock; when to call again. A failure is told to whoever syncs.
     pub fn tick(&self) -> Duration {
         let pause = self.filesystem.tick();
-        if let Err(Error::Corrupt(_)) = &pause {
-            self.found_damage(Errno::UCLEAN);
+        if let Err(error @ Error::Corrupt(_)) = &pause {
+            self.found_damage(error);
         }
         if self.on_error == OnError::Panic
             && let Err(error @ Error::Aborted { .. }) = self.filesystem.check_writable()
         {
-            self.found_damage(error.errno());
+            self.found_damage(&error);
         }
         pause.unwrap_or(Duration::from_secs(1))
     }
 
     /// An operation came upon damage.
-    pub(super) fn found_damage(&self, errno: Errno) {
+    pub(super) fn found_damage(&self, error: &Error) {
         self.filesystem.note_error();
-        self.has_found_damage.store(true, Ordering::Release);
+        self.found.get_or_init(|| error.to_string());
         match self.on_error {
             OnError::Continue => {}
-            OnError::ReadOnly => self.filesystem.stop(errno),
+            OnError::ReadOnly => self.filesystem.stop(error.errno()),
             OnError::Panic => self.filesystem.shut_down(),
         }
     }
 
-    /// What an error that was found meanwhile has done to the mount, if there was one.
-    pub fn damage(&self) -> Option<OnError> {
-        self.has_found_damage.load(Ordering::Acquire).then_some(self.on_error)
+    /// The first error that was found, in words, and what errors do to the mount; `None` if there was none.
+    pub fn damage(&self) -> Option<(&str, OnError)> {
+        Some((self.found.get()?, self.on_error))
     }
 }

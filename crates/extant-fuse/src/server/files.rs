@@ -2,7 +2,8 @@
 
 use extant::{Errno, File, InodeHandle, OpenOptions, RangeChange};
 
-use super::{Outcome, Server, errno};
+use super::failure::Failure;
+use super::{Outcome, Server};
 use crate::abi::{self, ACCESS_MODE, DIRECT, InHeader, MAX_BYTES};
 use crate::message::{Answer, Arguments};
 
@@ -30,7 +31,7 @@ impl Server {
             .tells_the_end(flags & APPEND != 0)
             .truncate(writes && flags & TRUNCATE != 0)
             .direct(is_direct);
-        let file = handle.open(options).map_err(errno)?;
+        let file = handle.open(options)?;
         let writes_through = !self.settings.writeback_cache && !self.settings.synchronous;
         let open_flags = abi::open_flags(flags, writes_through);
         answer.put(&abi::OpenOut { fh: self.files.add(file), open_flags, backing_id: 0 });
@@ -51,7 +52,7 @@ impl Server {
             true => dir.create_file(args.name()?, mode),
             false => dir.create_unnamed(mode),
         };
-        let made = made.map_err(errno)?;
+        let made = made?;
         let entry = self.entry(&made)?;
         answer.put(&entry);
         // There is nothing to be cut off a new file.
@@ -68,7 +69,8 @@ impl Server {
             let end = asked.offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
             file.drop_cached(asked.offset..end);
             Ok(count)
-        })
+        })?;
+        Ok(())
     }
 
     pub(super) fn write(
@@ -88,13 +90,13 @@ impl Server {
             true => file.write_back_at(bytes, asked.offset),
             false => file.write_at(bytes, asked.offset),
         };
-        let count = count.map_err(errno)?;
+        let count = count?;
         // Past its cache the kernel leaves this to the server.
         if asked.flags & DIRECT != 0 {
             match asked.flags & SYNC {
-                SYNC => file.sync_all().map_err(errno)?,
+                SYNC => file.sync_all()?,
                 0 if !self.settings.synchronous => {}
-                _ => file.sync_data().map_err(errno)?,
+                _ => file.sync_data()?,
             }
         }
         answer.put(&abi::WriteOut { size: u32::try_from(count).unwrap_or(u32::MAX), padding: 0 });
@@ -105,17 +107,17 @@ impl Server {
         let asked: abi::FsyncIn = args.take()?;
         let file = self.files.get(asked.fh)?;
         match asked.fsync_flags & abi::FSYNC_DATA != 0 {
-            true => file.sync_data().map_err(errno),
-            false => file.sync_all().map_err(errno),
+            true => file.sync_data().map_err(Failure::from),
+            false => file.sync_all().map_err(Failure::from),
         }
     }
 
     pub(super) fn fsyncdir(&self, id: u64, args: &mut Arguments<'_>) -> Outcome {
         let asked: abi::FsyncIn = args.take()?;
-        let dir = self.nodes.get(id)?.open(OpenOptions::new().read(true)).map_err(errno)?;
+        let dir = self.nodes.get(id)?.open(OpenOptions::new().read(true))?;
         match asked.fsync_flags & abi::FSYNC_DATA != 0 {
-            true => dir.sync_data().map_err(errno),
-            false => dir.sync_all().map_err(errno),
+            true => dir.sync_data().map_err(Failure::from),
+            false => dir.sync_all().map_err(Failure::from),
         }
     }
 
@@ -128,10 +130,10 @@ impl Server {
             COLLAPSE if !keep_size => RangeChange::Collapse,
             ZERO => RangeChange::Zero { keep_size },
             INSERT if !keep_size => RangeChange::Insert,
-            _ => return Err(Errno::OPNOTSUPP),
+            _ => return Err(Errno::OPNOTSUPP.into()),
         };
         let file = self.files.get(asked.fh)?;
-        file.change_range(change, asked.offset, asked.length).map_err(errno)
+        file.change_range(change, asked.offset, asked.length).map_err(Failure::from)
     }
 
     pub(super) fn lseek(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
@@ -140,9 +142,9 @@ impl Server {
         let found = match asked.whence {
             SEEK_DATA => file.seek_data(asked.offset),
             SEEK_HOLE => file.seek_hole(asked.offset),
-            _ => return Err(Errno::INVAL),
+            _ => return Err(Errno::INVAL.into()),
         };
-        let offset = found.map_err(errno)?.ok_or(NO_SUCH_PLACE)?;
+        let offset = found?.ok_or(NO_SUCH_PLACE)?;
         answer.put(&abi::LseekOut { offset });
         Ok(())
     }
@@ -150,11 +152,11 @@ impl Server {
     pub(super) fn bmap(&self, id: u64, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::BmapIn = args.take()?;
         if asked.blocksize != self.block_size {
-            return Err(Errno::INVAL);
+            return Err(Errno::INVAL.into());
         }
-        let file = self.nodes.get(id)?.open(OpenOptions::new().read(true)).map_err(errno)?;
+        let file = self.nodes.get(id)?.open(OpenOptions::new().read(true))?;
         let block = u32::try_from(asked.block).map_err(|_| Errno::INVAL)?;
-        let block = file.block_at(block).map_err(errno)?.unwrap_or(0);
+        let block = file.block_at(block)?.unwrap_or(0);
         answer.put(&abi::BmapOut { block });
         Ok(())
     }

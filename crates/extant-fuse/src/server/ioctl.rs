@@ -9,7 +9,8 @@
 use extant::{Errno, InodeFlags, SetAttributes};
 use zerocopy::FromBytes;
 
-use super::{Outcome, Server, errno};
+use super::failure::Failure;
+use super::{Outcome, Server};
 use crate::abi::{self, FsTrimRange, FsXattr, InHeader};
 use crate::message::{Answer, Arguments};
 
@@ -29,29 +30,29 @@ impl Server {
             GET_XATTR => answer.put(&self.extended_flags_of(header.nodeid)?),
             SET_XATTR => self.set_extended_flags(header, input, answer)?,
             GET_VERSION | GET_VERSION_EXT4 => {
-                answer.put(&self.nodes.get(header.nodeid)?.metadata().map_err(errno)?.generation);
+                answer.put(&self.nodes.get(header.nodeid)?.metadata()?.generation);
             }
             GET_LABEL => {
                 let mut bytes = [0; LABEL_ROOM];
-                let label = self.filesystem.label().map_err(errno)?;
+                let label = self.filesystem.label()?;
                 bytes[..label.len()].copy_from_slice(&label);
                 answer.put_bytes(&bytes);
             }
             SET_LABEL => {
                 self.require_master(header)?;
                 let label = input.split(|byte| *byte == 0).next().unwrap_or_default();
-                self.filesystem.set_label(label).map_err(errno)?;
+                self.filesystem.set_label(label)?;
             }
             TRIM => {
                 self.require_master(header)?;
                 let range = FsTrimRange::read_from_bytes(input).map_err(|_| Errno::INVAL)?;
                 let bytes = range.start..range.start.saturating_add(range.len);
-                let len = self.filesystem.trim(bytes, range.minlen).map_err(errno)?;
+                let len = self.filesystem.trim(bytes, range.minlen)?;
                 answer.put(&FsTrimRange { len, ..range });
             }
             // Among them the setting of generations: the kernel tells inodes apart by them while it knows them. ext4 refuses it
             // on volumes with checksums.
-            _ => return Err(NO_SUCH_IOCTL),
+            _ => return Err(NO_SUCH_IOCTL.into()),
         }
         Ok(())
     }
@@ -59,12 +60,12 @@ impl Server {
     /// Whether whoever asks is root, or has mounted the volume.
     fn require_master(&self, header: &InHeader) -> Outcome {
         let is_master = header.uid == 0 || header.uid == self.settings.master;
-        if is_master { Ok(()) } else { Err(Errno::PERM) }
+        if is_master { Ok(()) } else { Err(Errno::PERM.into()) }
     }
 
     /// Source: kernel `ext4_fileattr_get`.
-    fn flags_of(&self, id: u64) -> Result<u32, Errno> {
-        let found = self.nodes.get(id)?.metadata().map_err(errno)?;
+    fn flags_of(&self, id: u64) -> Result<u32, Failure> {
+        let found = self.nodes.get(id)?.metadata()?;
         let mut flags = found.flags.bits() & VISIBLE;
         if found.is_file() {
             flags &= !InodeFlags::PROJINHERIT.bits();
@@ -74,15 +75,15 @@ impl Server {
 
     fn set_flags(&self, header: &InHeader, flags: u32, answer: &mut Answer) -> Outcome {
         if flags & !VISIBLE != 0 {
-            return Err(Errno::OPNOTSUPP);
+            return Err(Errno::OPNOTSUPP.into());
         }
         let flags = Some(InodeFlags::from_bits_truncate(flags));
         self.change_flags(header, SetAttributes { flags, ..SetAttributes::default() }, answer)
     }
 
-    fn extended_flags_of(&self, id: u64) -> Result<FsXattr, Errno> {
+    fn extended_flags_of(&self, id: u64) -> Result<FsXattr, Failure> {
         let flags = InodeFlags::from_bits_truncate(self.flags_of(id)?);
-        let projid = self.nodes.get(id)?.metadata().map_err(errno)?.project;
+        let projid = self.nodes.get(id)?.metadata()?.project;
         let set = EXTENDED.iter().filter(|(flag, _)| flags.contains(*flag));
         let xflags = set.fold(0, |sum, (_, xflag)| sum | xflag);
         Ok(FsXattr { xflags, projid, ..FsXattr::default() })
@@ -98,7 +99,7 @@ impl Server {
             unknown &= !xflag;
         }
         if unknown != 0 {
-            return Err(Errno::OPNOTSUPP);
+            return Err(Errno::OPNOTSUPP.into());
         }
         let (flags, project) = (Some(flags), Some(asked.projid));
         self.change_flags(
@@ -115,13 +116,13 @@ impl Server {
         change: SetAttributes,
         answer: &mut Answer,
     ) -> Outcome {
-        self.hands(header, 0)?.set_attributes(&change).map_err(errno)?;
+        self.hands(header, 0)?.set_attributes(&change)?;
         answer.notify(header.nodeid);
         Ok(())
     }
 }
 
-fn word(input: &[u8]) -> Result<u32, Errno> {
+fn word(input: &[u8]) -> Result<u32, Failure> {
     let (word, _) = u32::read_from_prefix(input).map_err(|_| Errno::INVAL)?;
     Ok(word)
 }

@@ -9,12 +9,14 @@
 //! | `names.rs` | names in directories, and listings |
 //! | `ioctl.rs` | flags, projects, the label, discarding |
 //! | `private.rs` | attributes by which a mount tells of itself |
+//! | `failure.rs` | why a request is refused |
 //! | `damage.rs` | what an error does to the mount |
 //! | `owners.rs` | users that change places |
 
 mod attributes;
 mod copy;
 mod damage;
+mod failure;
 mod files;
 mod ioctl;
 mod names;
@@ -24,13 +26,13 @@ mod private;
 pub use damage::OnError;
 pub use owners::{Owners, Swap};
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
 use extant::{Caller, Errno, Error, Filesystem};
 
+use self::failure::Failure;
 use crate::abi::{self, InHeader, opcode};
 use crate::alarm::Alarm;
 use crate::backend::Backend;
@@ -65,12 +67,13 @@ pub struct Server {
     settings: Settings,
     block_size: u32,
     on_error: OnError,
-    has_found_damage: AtomicBool,
     alarm: Arc<Alarm>,
+    /// The first error that was found, in words.
+    found: OnceLock<String>,
 }
 
-/// What a request comes to: an error number, or the answer as it was put together.
-type Outcome = Result<(), Errno>;
+/// What a request comes to: why not, or the answer as it was put together.
+type Outcome = Result<(), Failure>;
 
 impl Server {
     /// Serves a volume.
@@ -88,8 +91,8 @@ impl Server {
             settings,
             block_size,
             on_error,
-            has_found_damage: AtomicBool::new(false),
             alarm: Arc::default(),
+            found: OnceLock::new(),
         })
     }
 
@@ -110,15 +113,17 @@ impl Server {
             opcode::INIT => self.init(args, answer),
             opcode::DESTROY => self.destroy(),
             opcode::STATFS => self.statfs(answer),
-            opcode::SYNCFS => self.filesystem.sync_all().map_err(errno),
+            opcode::SYNCFS => self.filesystem.sync_all().map_err(Failure::from),
 
             opcode::LOOKUP => self.lookup(id, args, answer),
             opcode::MKNOD => self.mknod(header, args, answer),
             opcode::MKDIR => self.mkdir(header, args, answer),
             opcode::SYMLINK => self.symlink(header, args, answer),
             opcode::LINK => self.link(header, args, answer),
-            opcode::UNLINK => self.hands(header, 0)?.remove_file(args.name()?).map_err(errno),
-            opcode::RMDIR => self.hands(header, 0)?.remove_dir(args.name()?).map_err(errno),
+            opcode::UNLINK => {
+                self.hands(header, 0)?.remove_file(args.name()?).map_err(Failure::from)
+            }
+            opcode::RMDIR => self.hands(header, 0)?.remove_dir(args.name()?).map_err(Failure::from),
             opcode::RENAME => {
                 let target = args.take::<abi::RenameIn>()?.newdir;
                 self.rename(header, target, 0, args)
@@ -137,7 +142,9 @@ impl Server {
             opcode::GETXATTR => self.getxattr(id, args, answer),
             opcode::LISTXATTR => self.listxattr(id, args, answer),
             opcode::SETXATTR => self.setxattr(header, args),
-            opcode::REMOVEXATTR => self.hands(header, 0)?.remove_xattr(args.name()?).map_err(errno),
+            opcode::REMOVEXATTR => {
+                self.hands(header, 0)?.remove_xattr(args.name()?).map_err(Failure::from)
+            }
 
             opcode::OPEN => self.open(header, args, answer),
             opcode::CREATE => self.create(header, args, answer, true),
@@ -157,12 +164,12 @@ impl Server {
             opcode::IOCTL => self.ioctl(header, args, answer),
             opcode::BMAP => self.bmap(id, args, answer),
             // Among them FLUSH and OPENDIR: once refused, the kernel does not ask again.
-            _ => Err(NOT_IMPLEMENTED),
+            _ => Err(NOT_IMPLEMENTED.into()),
         }
     }
 
     /// The inode that a request is about, in the hands of whoever made it.
-    fn hands(&self, header: &InHeader, umask: u32) -> Result<extant::InodeHandle, Errno> {
+    fn hands(&self, header: &InHeader, umask: u32) -> Result<extant::InodeHandle, Failure> {
         let mut caller = caller(header, umask);
         caller.uid = self.settings.owners.users.apply(caller.uid);
         caller.gid = self.settings.owners.groups.apply(caller.gid);
@@ -189,7 +196,7 @@ impl Server {
     /// The kernel's last word, for which whoever unmounts waits: the image is whole when it is answered.
     fn destroy(&self) -> Outcome {
         let closed = self.close();
-        self.filesystem.clone().unmount().and(closed).map_err(errno)
+        self.filesystem.clone().unmount().and(closed).map_err(Failure::from)
     }
 
     /// Unmounts the volume, when nothing is asked any more.
@@ -205,12 +212,18 @@ impl Server {
 }
 
 impl Backend for Server {
-    fn answer(&self, header: &InHeader, args: Arguments<'_>, answer: &mut Answer) -> Outcome {
-        let outcome = self.dispatch(header, args, answer);
-        if let Err(errno @ (Errno::UCLEAN | Errno::BADMSG)) = outcome {
-            self.found_damage(errno);
-        }
-        outcome
+    fn answer(
+        &self,
+        header: &InHeader,
+        args: Arguments<'_>,
+        answer: &mut Answer,
+    ) -> Result<(), Errno> {
+        self.dispatch(header, args, answer).map_err(|failure| {
+            if let Failure::Volume(error @ Error::Corrupt(_)) = &failure {
+                self.found_damage(error);
+            }
+            failure.errno()
+        })
     }
 
     fn forget(&self, id: u64, times: u64) {
@@ -240,10 +253,6 @@ fn caller(header: &InHeader, umask: u32) -> Caller {
         privileged: header.uid == 0,
         checked: true,
     }
-}
-
-fn errno(error: Error) -> Errno {
-    error.errno()
 }
 
 const NOT_IMPLEMENTED: Errno = Errno(38);

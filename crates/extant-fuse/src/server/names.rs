@@ -5,15 +5,16 @@ use std::ops::ControlFlow;
 use extant::namespace::{DirCursor, NodeKind, RenameFlags};
 use extant::{Errno, FileType, InodeHandle};
 
+use super::failure::Failure;
 use super::files::mode_of;
-use super::{Outcome, Server, errno};
+use super::{Outcome, Server};
 use crate::abi::{self, InHeader};
 use crate::message::{Answer, Arguments};
 
 impl Server {
     /// Tells the kernel of an inode once more.
-    pub(super) fn entry(&self, handle: &InodeHandle) -> Result<abi::EntryOut, Errno> {
-        let found = handle.metadata().map_err(errno)?;
+    pub(super) fn entry(&self, handle: &InodeHandle) -> Result<abi::EntryOut, Failure> {
+        let found = handle.metadata()?;
         let valid = self.settings.valid_seconds;
         Ok(abi::EntryOut {
             nodeid: self.nodes.tell(handle),
@@ -40,7 +41,7 @@ impl Server {
                 answer.put(&abi::EntryOut { entry_valid, ..Default::default() });
                 Ok(())
             }
-            Err(error) => Err(error.errno()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -59,10 +60,10 @@ impl Server {
             0o140_000 => NodeKind::Socket,
             0o020_000 => NodeKind::CharacterDevice(device.0, device.1),
             0o060_000 => NodeKind::BlockDevice(device.0, device.1),
-            _ => return Err(Errno::INVAL),
+            _ => return Err(Errno::INVAL.into()),
         };
         let dir = self.hands(header, asked.umask)?;
-        let made = dir.mknod(args.name()?, kind, mode_of(asked.mode)).map_err(errno)?;
+        let made = dir.mknod(args.name()?, kind, mode_of(asked.mode))?;
         self.put_entry(&made, answer)
     }
 
@@ -74,7 +75,7 @@ impl Server {
     ) -> Outcome {
         let asked: abi::MkdirIn = args.take()?;
         let dir = self.hands(header, asked.umask)?;
-        let made = dir.create_dir(args.name()?, mode_of(asked.mode)).map_err(errno)?;
+        let made = dir.create_dir(args.name()?, mode_of(asked.mode))?;
         self.put_entry(&made, answer)
     }
 
@@ -85,7 +86,7 @@ impl Server {
         answer: &mut Answer,
     ) -> Outcome {
         let (name, target) = (args.name()?, args.name()?);
-        let made = self.hands(header, 0)?.symlink(target, name).map_err(errno)?;
+        let made = self.hands(header, 0)?.symlink(target, name)?;
         self.put_entry(&made, answer)
     }
 
@@ -96,7 +97,7 @@ impl Server {
         answer: &mut Answer,
     ) -> Outcome {
         let original = self.nodes.get(args.take::<abi::LinkIn>()?.oldnodeid)?;
-        self.hands(header, 0)?.hard_link(&original, args.name()?).map_err(errno)?;
+        self.hands(header, 0)?.hard_link(&original, args.name()?)?;
         self.put_entry(&original, answer)
     }
 
@@ -110,11 +111,11 @@ impl Server {
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let (name, new_name) = (args.name()?, args.name()?);
         let target = self.nodes.get(target)?;
-        self.hands(header, 0)?.rename(name, &target, new_name, flags).map_err(errno)
+        self.hands(header, 0)?.rename(name, &target, new_name, flags).map_err(Failure::from)
     }
 
     pub(super) fn read_link(&self, id: u64, answer: &mut Answer) -> Outcome {
-        answer.put_bytes(&self.nodes.get(id)?.read_link().map_err(errno)?);
+        answer.put_bytes(&self.nodes.get(id)?.read_link()?);
         Ok(())
     }
 
@@ -153,7 +154,7 @@ impl Server {
         position: u64,
         room: usize,
         with_inodes: bool,
-    ) -> Result<Vec<Name>, Errno> {
+    ) -> Result<Vec<Name>, Failure> {
         let head = if with_inodes { size_of::<abi::EntryOut>() } else { 0 };
         let (mut names, mut used, mut cut) = (Vec::<Name>::new(), 0, None);
         dir.list(DirCursor::at(position), &mut |listed| {
@@ -174,8 +175,7 @@ impl Server {
                 bytes: listed.name.to_vec(),
             });
             ControlFlow::Continue(())
-        })
-        .map_err(errno)?;
+        })?;
         let whole = names.iter().position(|name| Some(name.head.off) == cut);
         if let Some(whole) = whole.filter(|whole| *whole > 0) {
             names.truncate(whole);

@@ -13,7 +13,8 @@ use std::fmt::Write;
 
 use extant::{Errno, FileExtentState, InodeHandle};
 
-use super::{Server, errno};
+use super::Server;
+use super::failure::Failure;
 
 /// The longest value of an attribute.
 const MAX_VALUE: usize = 64 << 10;
@@ -26,7 +27,7 @@ impl Server {
         &self,
         handle: &InodeHandle,
         name: &[u8],
-    ) -> Result<Option<String>, Errno> {
+    ) -> Result<Option<String>, Failure> {
         let Some(name) = name.strip_prefix(b"extant.") else { return Ok(None) };
         Ok(Some(match name {
             b"uuid" => self.uuid(),
@@ -85,10 +86,10 @@ impl Server {
     }
 
     /// As many lines as an attribute holds; who wants more asks again from the end of the last one on.
-    fn map(&self, handle: &InodeHandle, start: u64) -> Result<String, Errno> {
+    fn map(&self, handle: &InodeHandle, start: u64) -> Result<String, Failure> {
         let block = u64::from(self.block_size);
         let mut text = String::new();
-        for extent in handle.first_extents_in(start..u64::MAX, MAX_LINES).map_err(errno)? {
+        for extent in handle.first_extents_in(start..u64::MAX, MAX_LINES)? {
             let (mut len, mut place) =
                 (u64::from(extent.len) * block, extent.physical.map(|at| at * block));
             let state = match extent.state {

@@ -20,7 +20,8 @@ impl Volume {
     ///
     /// # Errors
     /// [`Error::NotPermitted`] if the caller does not own the file or the file is immutable; [`Error::ReadOnly`];
-    /// [`Error::NotSupported`] for flags and projects that the file cannot have.
+    /// [`Error::NotSupported`] for flags and projects that the file cannot have; for a map of the other kind, after all else
+    /// has changed.
     /// # Locks
     /// Takes the inode's `content` for writing.
     pub(crate) fn set_attributes(
@@ -41,6 +42,8 @@ impl Volume {
         if journal_data.is_some() && !caller.privileged {
             return Err(Error::NotPermitted);
         }
+        let converts_map =
+            change.flags.is_some_and(|flags| flags::converts_map(&inode.core.lock(), flags));
         let changes_owner = change.uid.is_some() || change.gid.is_some();
         if changes_owner && inode.file_type() != FileType::Directory {
             self.xattrs.drop_capability(inode)?;
@@ -60,10 +63,13 @@ impl Volume {
         }
         self.inodes.store(&mut transaction, inode)?;
         transaction.stop()?;
-        match journal_data {
-            Some(on) => self.files.set_journal_data(inode, on),
-            None => Ok(()),
+        if let Some(on) = journal_data {
+            self.files.set_journal_data(inode, on)?;
         }
+        if converts_map {
+            return Err(Error::NotSupported("converting a file's map"));
+        }
+        Ok(())
     }
 
     fn apply(&self, caller: &Caller, inode: &Inode, change: &SetAttributes) {

@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::report::SetAttributes;
 
 /// The flags that change as they are asked for. Of those that users may change, `JOURNAL_DATA` has a way of its own, and
-/// whoever asks for another `EXTENTS` or `CASEFOLD` is refused: maps are not converted, and no hashes of names.
+/// whoever asks for another `CASEFOLD` is refused: names get no other hashes. [`converts_map`] is about `EXTENTS`.
 ///
 /// Source: kernel `EXT4_FL_USER_MODIFIABLE`.
 pub(super) const CHANGED: InodeFlags = InodeFlags::SECRM
@@ -83,14 +83,22 @@ fn check_flags(record: &InodeRecord, caller: &Caller, flags: InodeFlags) -> Resu
         return Err(Error::NotSupported("a flag for this kind of file"));
     }
     let changes = flags ^ (record.flags & MODIFIABLE);
-    if changes.intersects(CONVERTED) {
-        return Err(Error::NotSupported("converting a file's map or a directory's names"));
+    if changes.intersects(InodeFlags::CASEFOLD) {
+        return Err(Error::NotSupported("converting a directory's names"));
     }
     let for_the_privileged = InodeFlags::IMMUTABLE | InodeFlags::APPEND | InodeFlags::JOURNAL_DATA;
     if changes.intersects(for_the_privileged) && !caller.privileged {
         return Err(Error::NotPermitted);
     }
     Ok(())
+}
+
+/// Whether `flags` ask for a map of the other kind. The kernel converts it once all other flags have changed, and so they have
+/// if it cannot.
+///
+/// Source: kernel `fs/ext4/ioctl.c`, `ext4_ioctl_setflags` (`migrate`).
+pub(super) fn converts_map(record: &InodeRecord, flags: InodeFlags) -> bool {
+    (record.flags ^ flags).contains(InodeFlags::EXTENTS)
 }
 
 #[cfg(test)]
@@ -136,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_not_converted() {
-        assert_eq!(ask(FILE, InodeFlags::EXTENTS, InodeFlags::empty(), &Caller::ROOT), Err(95));
-        let kept = InodeFlags::EXTENTS;
-        assert_eq!(ask(FILE, kept, kept | InodeFlags::SYNC, &Caller::ROOT), Ok(()));
+    fn names_are_not_converted() {
+        let none = InodeFlags::empty();
+        assert_eq!(ask(DIRECTORY, none, InodeFlags::CASEFOLD, &Caller::ROOT), Err(95));
+        assert_eq!(ask(DIRECTORY, InodeFlags::CASEFOLD, none, &Caller::ROOT), Err(95));
     }
 
     #[test]

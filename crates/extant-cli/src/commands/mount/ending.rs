@@ -55,8 +55,8 @@ impl<'a> Ending<'a> {
     pub fn watch(&mut self, server: &Server, is_over: &AtomicBool) {
         let mut is_told = false;
         while !interrupt::is_wanted() {
-            if let Some(consequence) = server.damage().filter(|_| !is_told) {
-                self.tell_of_damage(consequence);
+            if let Some((error, consequence)) = server.damage().filter(|_| !is_told) {
+                self.tell_of_damage(error, consequence);
                 is_told = true;
             }
             if is_over.load(Ordering::Acquire) {
@@ -80,14 +80,14 @@ impl<'a> Ending<'a> {
     /// Says once that the image is damaged; nobody reads the standard error of a process in the background, so the line goes to
     /// the kernel's log too, where ext4's would be. With `errors=panic` ends at once: the kernel ends the connection with the
     /// process.
-    fn tell_of_damage(&mut self, consequence: OnError) {
+    fn tell_of_damage(&mut self, error: &str, consequence: OnError) {
         let what = match consequence {
             OnError::Continue => "run e2fsck when it is unmounted",
             OnError::ReadOnly => "nothing is changed any more (errors=remount-ro)",
             OnError::Panic => "the mount ends (errors=panic)",
         };
         let (image, point) = (self.image.display(), self.point.display());
-        let line = format!("{image}, mounted on {point}: damage was found: {what}");
+        let line = format!("{image}, mounted on {point}: damage was found: {error}: {what}");
         say(&line);
         if let Some(log) = &mut self.log {
             let _ = log.write_all(format!("<2>extant: {line}\n").as_bytes());

@@ -35,7 +35,7 @@ pub const TABLE: &[Row] = &[
     (
         "errors=continue, errors=remount-ro, errors=panic",
         "errors=panic",
-        "when damage is found: only whoever came upon it is told; nothing is changed any more; the mount ends at once and the image is as after a power cut. Default: what the image says (`tune2fs -e`)",
+        "when damage is found: only whoever came upon it is told; nothing is changed any more; the mount ends at once and the image is as after a power cut. A line on standard error and in the kernel's log says what is damaged. Default: what the image says (`tune2fs -e`)",
     ),
     (
         "data=ordered, data=journal, data=writeback",
