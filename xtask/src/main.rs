@@ -28,6 +28,9 @@ const USAGE: &str = "usage: cargo xtask <command>
           random operations against a plain model of files: --seeds N --first SEED --operations N each
   fill    small images filled to the last block, by every way of writing: --seeds N --first SEED, --tell to print one
   stress  threads at once on the same few files, every check on: --seconds S --threads 16 --seed N --turn K
+  mounts [NAME]..
+          what must not hurt `extant mount`: damage, kill, fsx, programs, stress-ng, fio, load; --count N, --seconds S for less
+          than hours, --seed N, --first N, --only N for one damaged image; needs root
   schedules [COUNT]
           threads under a scheduler that decides at every lock who goes on; so many schedules a scenario (2000), and short
           ones in every order
@@ -45,6 +48,9 @@ const BENCHMARKS: [(&str, &str); 4] =
 const CHECKED_LAB: [&str; 5] = ["run", "--quiet", "-p", "extant-lab", "--"];
 /// Its comparison of events.
 const TRACE: [&str; 6] = ["run", "--quiet", "-p", "extant-lab", "--", "trace"];
+
+/// The suites of the mount.
+const MOUNTS: [&str; 7] = ["damage", "kill", "fsx", "programs", "stress-ng", "fio", "load"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,6 +73,7 @@ fn main() -> ExitCode {
         ["schedules", ref rest @ ..] => {
             schedules(rest.first().and_then(|count| count.parse().ok()).unwrap_or(2000))
         }
+        ["mounts", ref rest @ ..] => mounts(rest),
         // Asserts, ranks of locks and the status tree are watched in debug builds alone.
         ["fill" | "stress", ..] => cargo(&CHECKED_LAB, &arguments),
         ["bench", name, ref rest @ ..] => {
@@ -117,6 +124,11 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             check_options(options, &["--count", "--size"], &[])
         }
         ["kill", ref options @ ..] => check_options(options, &["--count", "--size"], &[]),
+        ["mounts", ref rest @ ..] => {
+            let is_name = |word: &&str| MOUNTS.contains(word);
+            let options: Vec<&str> = rest.iter().copied().skip_while(is_name).collect();
+            check_options(&options, &["--count", "--seconds", "--seed", "--first", "--only"], &[])
+        }
         ["schedules"] => Ok(()),
         ["schedules", count] if count.parse::<u32>().is_ok() => Ok(()),
         ["bench", name, ..] if benchmark(name).is_some() => Ok(()),
@@ -151,16 +163,31 @@ fn cargo(command: &[&str], arguments: &[&str]) -> anyhow::Result<bool> {
     Ok(status.context("cargo does not run")?.success())
 }
 
+/// Runs suites of the lab on the mount of a program as it is released.
+fn mounts(arguments: &[&str]) -> anyhow::Result<bool> {
+    if !cargo(&["build", "--quiet", "--release", "-p", "extant-cli"], &[])? {
+        return Ok(false);
+    }
+    let program = target().join("release/extant");
+    let program = program.to_str().context("the target folder's path is no text")?;
+    let lab =
+        ["run", "--quiet", "--release", "-p", "extant-lab", "--", "mounts", "--program", program];
+    cargo(&lab, arguments)
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Runs the threads of the lab in `count` schedules a scenario and scheduler; in a target folder of its own, since all is
 /// built with other locks.
 fn schedules(count: u32) -> anyhow::Result<bool> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let status = Command::new(program)
         .args(["test", "--quiet", "--package", "extant-lab", "--test", "schedules"])
         .env("RUSTFLAGS", "--cfg extant_shuttle")
-        .env("CARGO_TARGET_DIR", target.join("shuttle"))
+        .env("CARGO_TARGET_DIR", target().join("shuttle"))
         .env("EXTANT_SCHEDULES", count.to_string())
         .current_dir(root())
         .status();
@@ -191,6 +218,8 @@ mod tests {
             "stress --seconds 5 --threads 4",
             "kill",
             "kill --count 3 /",
+            "mounts",
+            "mounts kill fsx --count 3 --seed 7",
             "bench latency --quick",
             "bench mount --row stat",
         ] {
@@ -214,6 +243,8 @@ mod tests {
             "stress --tell",
             "kill /nowhere",
             "kill --count /",
+            "mounts speed",
+            "mounts --only",
             "bench",
             "bench speed",
         ] {

@@ -14,6 +14,7 @@ use extant_lab::damage::{self, Case, Run, Watch};
 use extant_lab::fast_commit;
 use extant_lab::fill;
 use extant_lab::kill;
+use extant_lab::mounts;
 use extant_lab::oracle;
 use extant_lab::stress;
 use extant_testkit::{Effect, Fault};
@@ -53,6 +54,8 @@ enum Suite {
     /// Copies a tree for `kill`, and names what it synced
     #[command(hide = true)]
     KillCopier { image: PathBuf, tree: PathBuf },
+    /// Does to `extant mount` what must not hurt it
+    Mounts(MountsArgs),
     /// Compares events with the kernel's
     Trace(TraceArgs),
 }
@@ -151,6 +154,31 @@ struct KillArgs {
 }
 
 #[derive(Debug, Args)]
+struct MountsArgs {
+    /// The program
+    #[arg(long)]
+    program: PathBuf,
+    /// Which suites; all, if none is named
+    #[arg(value_parser = mounts::SUITES.map(|suite| suite.name))]
+    suites: Vec<String>,
+    /// How many images, kills, or operations of each seed
+    #[arg(long)]
+    count: Option<u64>,
+    /// How long the suites by the clock run, or each part of them
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Decides what they do
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first damaged image
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Only this damaged image, step by step
+    #[arg(long)]
+    only: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 struct CrashArgs {
     /// How many seeds; each is a script on a kind of volume
     #[arg(long, default_value_t = 100)]
@@ -203,6 +231,7 @@ fn main() -> ExitCode {
         Suite::Fill(arguments) => run_fill(&arguments),
         Suite::Stress(arguments) => run_stress(&arguments),
         Suite::Kill(arguments) => run_kills(&arguments),
+        Suite::Mounts(arguments) => run_mounts(&arguments),
         Suite::KillCopier { image, tree } => match kill::copy(&image, &tree) {
             Ok(()) => true,
             Err(error) => {
@@ -340,6 +369,28 @@ fn run_kills(arguments: &KillArgs) -> bool {
         start.elapsed().as_secs()
     );
     report.failures.is_empty()
+}
+
+fn run_mounts(arguments: &MountsArgs) -> bool {
+    if !mounts::Served::can() {
+        return true;
+    }
+    let wishes = mounts::Wishes {
+        program: arguments.program.clone(),
+        seed: arguments.seed,
+        count: arguments.count,
+        seconds: arguments.seconds,
+        first: arguments.first,
+        only: arguments.only,
+    };
+    let is_meant = |suite: &&mounts::Suite| {
+        arguments.suites.is_empty() || arguments.suites.iter().any(|name| name == suite.name)
+    };
+    let mut passed = true;
+    for suite in mounts::SUITES.iter().filter(is_meant) {
+        passed &= suite.tell(&wishes); // each, even if one before it failed
+    }
+    passed
 }
 
 /// Runs one case here, and tells each step.

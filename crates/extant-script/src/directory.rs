@@ -36,8 +36,10 @@ impl DirectoryTarget {
         Self { waits: true, ..self }
     }
 
+    /// Below the root, also if it begins as an absolute path.
     fn at(&self, path: &[u8]) -> PathBuf {
-        self.root.join(OsStr::from_bytes(path))
+        let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+        self.root.join(OsStr::from_bytes(&path[start..]))
     }
 
     /// The open file of this path, or one that is opened in this way now.

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::skip;
 
-/// A program of e2fsprogs or util-linux, looked for also where root's programs are.
-fn tool(name: &str) -> Option<PathBuf> {
+/// Where a program is, looked for also where root's programs are.
+pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let extra = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(extra).map(|dir| dir.join(name)).find(|path| path.is_file())

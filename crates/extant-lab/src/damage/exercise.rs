@@ -55,10 +55,13 @@ fn mount<D: extant_device::BlockDevice + 'static>(
 
 /// Paths by what they lead to.
 #[derive(Debug, Default)]
-struct Found {
-    files: Vec<Vec<u8>>,
-    directories: Vec<Vec<u8>>,
-    others: Vec<Vec<u8>>,
+pub struct Found {
+    /// Regular files.
+    pub files: Vec<Vec<u8>>,
+    /// Directories, the root among them as an empty path.
+    pub directories: Vec<Vec<u8>>,
+    /// All else.
+    pub others: Vec<Vec<u8>>,
 }
 
 /// Looks at everything, as far as a sane image of this size would go.
@@ -129,16 +132,7 @@ fn read_file(fs: &Filesystem, path: &[u8], watch: &Watch) {
 /// Every kind of change, in an order that `random` chooses, on what was found and on new files.
 fn change(volume: &Volume, found: &Found, random: &mut Random, watch: &Watch) {
     for number in 0..CHANGES {
-        let name = format!("new {}", random.below(20)).into_bytes();
-        let directory = pick(&found.directories, random);
-        let new = [&directory, b"/".as_slice(), &name].concat();
-        let file = if random.below(3) == 0 { new.clone() } else { pick(&found.files, random) };
-        let any = match random.below(8) {
-            0 => directory.clone(),
-            1 => pick(&found.others, random),
-            _ => file.clone(),
-        };
-        if let Some(operation) = operation(file, any, new, number, random) {
+        if let Some(operation) = random_change(found, number, random) {
             watch.step(&operation, || volume.try_apply(&operation)).ok();
         } else {
             let path = pick(&found.files, random);
@@ -178,6 +172,20 @@ fn change_small(fs: &Filesystem, found: &Found, watch: &Watch) {
             watch.step("create in a directory", || fs.create(&name)).ok();
         }
     }
+}
+
+/// The next change: on something that was found, or on a new file. `None` in one of 24: something else is to be done.
+pub fn random_change(found: &Found, number: u32, random: &mut Random) -> Option<Operation> {
+    let name = format!("new {}", random.below(20)).into_bytes();
+    let directory = pick(&found.directories, random);
+    let new = [&directory, b"/".as_slice(), &name].concat();
+    let file = if random.below(3) == 0 { new.clone() } else { pick(&found.files, random) };
+    let any = match random.below(8) {
+        0 => directory.clone(),
+        1 => pick(&found.others, random),
+        _ => file.clone(),
+    };
+    operation(file, any, new, number, random)
 }
 
 fn operation(

@@ -25,7 +25,7 @@ use std::fmt;
 use extant_device::MemoryDevice;
 use extant_testkit::Random;
 
-pub use exercise::exercise;
+pub use exercise::{Found, exercise, random_change};
 pub use runner::{Failure, Run, run, try_case, work};
 pub use seal::seal;
 pub use survey::{Kind, Piece, Survey};
