@@ -113,14 +113,19 @@ impl LockedFolio {
         self.folio.inner().knows_blocks = false;
     }
 
-    /// Forgets where its blocks are, none of which is dirty: who changes them looks again.
+    /// Forgets where its blocks are, none of which is dirty: who changes them looks again. Which of them are valid goes as well,
+    /// unless all are.
     ///
-    /// Source: kernel `try_to_free_buffers`.
+    /// Source: kernel `try_to_free_buffers`, which takes along what was known of each block but not of the folio.
     pub(super) fn forget_places(&self) {
         let blocks = 0..self.shape().blocks();
         let mut inner = self.folio.inner();
-        inner.states.clear(PLACEMENT_FLAGS, blocks);
+        inner.states.clear(PLACEMENT_FLAGS, blocks.clone());
         inner.knows_blocks = false;
+        // What waits in the log is not where a reader would look.
+        if inner.journaled.is_none() && !inner.states.all(BlockFlags::UPTODATE, blocks.clone()) {
+            inner.states.clear(BlockFlags::UPTODATE, blocks);
+        }
     }
 
     /// Notes what mapping `blocks` gave.
