@@ -479,11 +479,14 @@ impl Index {
 
     /// Whether no folio overlaps `shape`, given that none holds the page it was made around.
     fn is_free(&self, shape: &FolioShape) -> bool {
-        self.folios
-            .from(shape.index())
-            .next()
-            .is_none_or(|next| next.shape().index() >= shape.end_index())
-            && self.around(shape.index()).is_none()
+        let is_free = || {
+            self.folios
+                .from(shape.index())
+                .next()
+                .is_none_or(|next| next.shape().index() >= shape.end_index())
+                && self.around(shape.index()).is_none()
+        };
+        shape.bytes() == PAGE_BYTES || is_free() // one page is the one that was looked at
     }
 }
 
