@@ -2,7 +2,6 @@
 //! what had been synced is whole.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -194,14 +193,17 @@ impl<'a> Series<'a> {
         let life = Duration::from_micros(self.random.below(LONGEST_LIFE_MS * 1000));
         let (is_killed, steps) = (AtomicBool::new(false), &self.steps);
         std::thread::scope(|scope| {
-            let work = |load: &mut Box<dyn Load>| -> io::Result<()> {
+            let work = |load: &mut Box<dyn Load>| -> Result<(), String> {
                 loop {
                     match load.step(&root) {
                         Ok(()) => drop(steps.fetch_add(1, Ordering::Relaxed)),
                         Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
                         }
                         Err(_) if is_killed.load(Ordering::Acquire) => return Ok(()),
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            let load: String = format!("{load:?}").chars().take(60).collect();
+                            return Err(format!("{error}, told to {load}"));
+                        }
                     }
                 }
             };

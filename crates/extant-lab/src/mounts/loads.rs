@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use crate::script::pattern;
 
 /// A program that works on a mount until it is refused, and looks for its work afterwards.
-pub trait Load: Send {
+pub trait Load: std::fmt::Debug + Send {
     /// Makes what it needs below `root`.
     ///
     /// # Errors
@@ -424,7 +424,9 @@ impl Bulk {
 
 impl Load for Bulk {
     fn prepare(&mut self, root: &Path) -> io::Result<()> {
-        fs::create_dir(root.join(&self.directory))
+        let directory = root.join(&self.directory);
+        fs::create_dir(&directory)?;
+        File::open(directory)?.sync_all() // or it may be gone in its next life
     }
 
     fn step(&mut self, root: &Path) -> io::Result<()> {

@@ -10,9 +10,10 @@ use super::suites::{Ground, Outcome, Wishes, find, lacking, run, succeed};
 const FSX_OPTIONS: [&str; 5] = ["", "writeback", "cache=1M", "nodelalloc", "data=journal"];
 const FSX_SEEDS: u64 = 10;
 const FSX_OPERATIONS: u64 = 200_000;
-/// As in the crate's own example, with everything that FUSE lets through.
+/// Everything that FUSE lets through; an empty range is nothing that a file system would allocate.
 const FSX_CONFIGURATION: &str = "flen = 1048576
 [opsize]
+min = 1
 max = 65536
 [weights]
 close_open = 1
