@@ -98,6 +98,7 @@ impl Comparison {
                 all.iter().filter(|seen| seen.stream == stream).cloned().collect::<Vec<_>>()
             };
             let mut rows = rows(&of(&kernel), &of(&ours), stream == Stream::Caller);
+            prefer_visits_that_write(&mut rows);
             for row in &mut rows {
                 let (side, seen) = match (&row.kernel, &row.ours) {
                     (Some(seen), None) => (Side::Kernel, seen),
@@ -196,6 +197,28 @@ fn rows(kernel: &[Seen], ours: &[Seen], by_step: bool) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Pairs what we have with the kernel's event that is not of an idle visit, where one of each says the same and nothing of ours lies
+/// between them.
+fn prefer_visits_that_write(rows: &mut [Row]) {
+    for at in 0..rows.len() {
+        let (before, [row, behind @ ..]) = rows.split_at_mut(at) else { return };
+        if row.ours.is_some() || row.kernel.as_ref().is_none_or(|seen| seen.is_idle) {
+            continue;
+        }
+        let stands_in = |other: &Row| {
+            let same = |(idle, seen): (&Seen, &Seen)| idle.is_idle && idle.event == seen.event;
+            other.kernel.as_ref().zip(row.kernel.as_ref()).is_some_and(same)
+        };
+        let nearest = [
+            before.iter_mut().rev().find(|other| other.ours.is_some()),
+            behind.iter_mut().find(|other| other.ours.is_some()),
+        ];
+        if let Some(other) = nearest.into_iter().flatten().find(|other| stands_in(other)) {
+            row.ours = other.ours.take();
+        }
+    }
 }
 
 /// How long pairing may search for the best one.

@@ -67,3 +67,41 @@ fn runs_part_where_the_commit_takes_contents_out_of_an_inode() {
     assert_eq!(same.left_out(), Some(2));
     assert!(!run(true).passes());
 }
+
+/// A file's visits: `w` begins one, `r` ends it; of the kernel's, those in capitals are idle.
+fn visits(told: &str) -> Run {
+    let event = |letter: char| match letter.to_ascii_lowercase() {
+        'w' => {
+            "ext4_writepages: dev 7,0 ino 12 nr_to_write 1 pages_skipped 0 range_start 0 range_end 1 sync_mode 0 for_kupdate 0 range_cyclic 1 writeback_index 0"
+        }
+        'r' => {
+            "ext4_writepages_result: dev 7,0 ino 12 ret 0 pages_written 0 pages_skipped 0 sync_mode 0 writeback_index 0"
+        }
+        _ => "ext4_sync_fs: dev 7,0 wait 1",
+    };
+    let events = told.chars().map(|letter| Seen {
+        is_idle: letter.is_ascii_uppercase(),
+        ..seen(2, Stream::Flusher, event(letter))
+    });
+    Run { events: events.collect(), answers: Vec::new() }
+}
+
+#[test]
+fn visits_that_write_are_paired_before_idle_ones() {
+    let exceptions =
+        "[[exception]]\nevent = 'ext4_writepages'\nside = 'kernel'\nidle = true\nreason = 'r'\n";
+    let both = exceptions.to_owned() + &exceptions.replace("writepages", "writepages_result");
+    let exceptions = Exceptions::parse(&both).unwrap();
+    let script = Script::parse(SCRIPT).unwrap();
+    for (kernel, ours, passes) in [
+        ("WRwxr", "wxr", true),
+        ("wxrWR", "wxr", true),
+        ("WRWRwxrWR", "wxr", true),
+        ("WRwr", "wrwr", true),
+        ("wrwxr", "wxr", false),
+        ("WRwxr", "wrwrwxr", false),
+    ] {
+        let compared = Comparison::new(&script, visits(kernel), visits(ours), &exceptions);
+        assert_eq!(compared.passes(), passes, "{kernel} {ours}\n{compared}");
+    }
+}
