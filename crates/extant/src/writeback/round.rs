@@ -250,11 +250,13 @@ impl Writeback {
         let outcome = self.place_extents(inode, handle, walk, round);
         // Also of a run that got a place in part: the transaction may commit before the rest comes.
         let reached = round.start.max(round.placed);
+        // A folio that reaches past the end of file stores the inode too, though the size stays.
+        let passed = round.start > inode.core.lock().size;
         let grown = self.raise_disk_size(inode, reached.min(inode.size()));
         if grown || !round.submission.is_empty() {
             inode.note_transaction(handle.transaction_id(), true);
         }
-        if grown {
+        if grown || passed {
             self.inodes.store(handle, inode)?;
         }
         outcome

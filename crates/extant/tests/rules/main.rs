@@ -6,6 +6,7 @@ mod clockwork;
 mod counts;
 mod crash;
 mod durability;
+mod events;
 mod fast_commits;
 mod faults;
 mod inline;

@@ -1,0 +1,85 @@
+//! What Linux 6.18 tells of small courses of action, where only events show that it is done the same way. Found by random scripts;
+//! `crates/extant-lab/oracle/scripts` has them, from 54 on.
+
+use std::sync::{Arc, Mutex};
+
+use extant::trace::{Event, TraceSink};
+use extant::{File, Filesystem, MountOptions, RangeChange};
+
+use crate::world::{World, mount, open, read, write};
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl TraceSink for Log {
+    fn event(&self, event: &Event) {
+        let text = event.to_string();
+        let fields = text.split_once(" ino ").map_or(text.as_str(), |(_, fields)| fields);
+        let fields = fields.split_once(' ').map_or("", |(_, fields)| fields);
+        let name = event.name();
+        let line = format!("{} {fields}", name.strip_prefix("ext4_").unwrap_or(name));
+        self.0.lock().unwrap().push(line.trim().to_owned());
+    }
+}
+
+impl Log {
+    /// The events from the last call on whose names begin so, without those names and the number of the inode.
+    fn take(&self, name: &str) -> Vec<String> {
+        let all = std::mem::take(&mut *self.0.lock().unwrap());
+        let of_name = |line: &String| line.strip_prefix(name).map(|rest| rest.trim().to_owned());
+        all.iter().filter_map(of_name).collect()
+    }
+}
+
+/// An empty volume of this format whose events are kept; its files end as they are expected to, which e2fsck judges.
+fn told(format: &[&str], options: MountOptions, act: impl FnOnce(&Filesystem, &Log)) {
+    let world = World::new("events");
+    let Some(image) = world.mkfs(16, format) else { return };
+    let (device, log) = (Arc::new(image), Arc::new(Log::default()));
+    let fs = mount(&device, options.kernel_folios(true).trace(log.clone())).unwrap();
+    act(&fs, &log);
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|n| u8::try_from(n % 251).unwrap() | 1).collect()
+}
+
+fn append(file: &File, len: usize) {
+    write(file, &bytes(len), file.metadata().unwrap().size);
+}
+
+/// Has a file whose extents fill more than its inode: one block each at multiples of `step`.
+fn in_a_leaf(file: &File, step: u64) {
+    for n in 0..5 {
+        write(file, &bytes(1024), n * step);
+    }
+    file.sync_all().unwrap();
+}
+
+#[test]
+fn d15_15_a_folio_past_the_end_of_file_stores_the_inode_though_its_size_stays() {
+    told(&["-b", "1024"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        in_a_leaf(&file, 4096);
+        file.change_range(RangeChange::Allocate { keep_size: false }, 18_432, 1024).unwrap();
+        write(&file, &bytes(1024), 18_432);
+        log.take("");
+        file.sync_all().unwrap();
+        let stores = log.take("mark_inode_dirty");
+        assert_eq!(stores.len(), 2, "in the round, and at the end of its I/O");
+    });
+}
+
+#[test]
+fn d12_9_blocks_of_a_shared_cluster_in_a_leaf_are_none_of_the_inodes() {
+    told(&["-b", "4096", "-O", "bigalloc", "-C", "65536"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        in_a_leaf(&file, 131_072);
+        write(&file, &bytes(4096), 8192);
+        log.take("");
+        file.sync_all().unwrap();
+        assert_eq!(log.take("mark_inode_dirty").len(), 1, "at the end of I/O alone");
+    });
+}
