@@ -34,7 +34,10 @@ impl Files {
         let count = end.div_ceil(PAGE).saturating_sub(page.get());
         let Some(folio) = inode.pages.find(page) else {
             let window = open.with_readahead(|readahead| {
-                readahead.missed(page.get(), count, |most| inode.pages.cached_before(page, most))
+                readahead.missed(page.get(), count, |most| match self.kernel_folios {
+                    true => inode.pages.counted_before(page, most),
+                    false => inode.pages.cached_before(page, most),
+                })
             });
             self.read_ahead(inode, &window);
             return inode.pages.find(page);

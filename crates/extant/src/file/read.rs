@@ -39,7 +39,9 @@ impl Files {
                 // Somebody who asks for bytes behind the end of file wants valid ones there, too.
                 let behind = part.end..folio.shape().part_of(&(at..wanted)).end;
                 let into = &mut buffer[index(at)..index(next)];
-                let is_whole = part.start == 0 && behind.end == folio.shape().bytes();
+                // From the first block to the last, they want it as a whole.
+                let block = folio.shape().block_bytes();
+                let is_whole = part.start < block && behind.end > folio.shape().bytes() - block;
                 let is_valid =
                     (behind.is_empty() || folio.is_valid(behind)) && (!is_whole || folio.is_read());
                 (is_valid && folio.copy_to(part.start, into)).then_some(next)

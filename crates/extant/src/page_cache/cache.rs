@@ -193,6 +193,11 @@ impl PageCache {
         (page.get() - start).min(most)
     }
 
+    /// The same as the kernel counts them, which looks past much of large folios.
+    pub(crate) fn counted_before(&self, page: PageIndex, most: u64) -> u64 {
+        self.index.lock().folios.counted_before(page, most)
+    }
+
     /// The first page from `page` on that is not in memory, or the one behind the `most` that were looked at.
     pub(crate) fn next_missing(&self, page: u64, most: u64) -> u64 {
         let index = self.index.lock();

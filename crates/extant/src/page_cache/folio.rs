@@ -167,7 +167,7 @@ impl Folio {
 
     /// Whether all of it can be copied without a look at it, as far as its blocks are up to date.
     ///
-    /// Source: kernel `filemap_range_uptodate`, for a range of the whole folio.
+    /// Source: kernel `filemap_range_uptodate`, `block_is_partially_uptodate`, for a range from the first block to the last.
     pub(crate) fn is_read(&self) -> bool {
         !self.inner.lock().unread
     }

@@ -41,6 +41,7 @@ mod cache;
 mod errors;
 mod folio;
 mod folios;
+mod history;
 mod locked;
 #[cfg(test)]
 mod model_tests;

@@ -83,3 +83,49 @@ fn d12_9_blocks_of_a_shared_cluster_in_a_leaf_are_none_of_the_inodes() {
         assert_eq!(log.take("mark_inode_dirty").len(), 1, "at the end of I/O alone");
     });
 }
+
+#[test]
+fn d23_6_a_read_from_the_first_block_of_a_folio_to_the_last_takes_it_as_a_whole() {
+    told(&["-b", "1024"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(5120), 4096);
+        file.sync_all().unwrap();
+        log.take("");
+        let mut page = vec![0; 3073];
+        assert_eq!(file.read_at(&mut page[..2000], 8192).unwrap(), 1024);
+        assert_eq!(log.take("read_folio"), [""; 0], "three blocks of four");
+        assert_eq!(file.read_at(&mut page, 8192).unwrap(), 1024);
+        assert_eq!(log.take("read_folio"), ["folio_index 2"], "all but a part of the last");
+        assert_eq!(file.read_at(&mut page, 8192).unwrap(), 1024);
+        assert_eq!(log.take("read_folio"), [""; 0], "once");
+    });
+}
+
+#[test]
+fn d9_5_a_folio_whose_blocks_were_looked_at_asks_for_one_at_a_time() {
+    told(&["-b", "1024"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        file.set_len(9316).unwrap();
+        // This zeroes the rest of the last block, and so makes a folio that knows of its blocks.
+        write(&file, &bytes(1024), 32_768);
+        log.take("");
+        file.read_at(&mut [0; 1000], 10_240).unwrap();
+        let asked = log.take("ext_map_blocks_enter");
+        assert!(asked.iter().all(|asked| asked.starts_with("lblk 10 len 1 ")), "{asked:?}");
+    });
+}
+
+#[test]
+fn d22_4_blocks_that_follow_each_other_are_freed_at_once_whatever_lies_between_their_pointers() {
+    told(&["-b", "1024", "-O", "^extent,^64bit"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(2049), 0);
+        write(&file, &bytes(1), 7168);
+        file.sync_all().unwrap();
+        log.take("");
+        file.set_len(1).unwrap();
+        let freed = log.take("free_blocks");
+        assert_eq!(freed.len(), 1, "{freed:?}");
+        assert!(freed[0].contains(" count 3 "), "{freed:?}");
+    });
+}
