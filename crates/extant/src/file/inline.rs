@@ -131,11 +131,12 @@ impl Files {
         }
         while !self.inodes.forbid_inline(inode) {
             if inode.may_inline() || inode.pages.dirty_blocks() == 0 {
+                let knew_blocks = first_folio(inode).knows_blocks();
                 self.move_out(caller, inode)?;
                 if !self.mapper.journals_data(inode) {
                     self.writeback.write_moved(inode)?;
                 }
-                first_folio(inode).forget_look();
+                first_folio(inode).forget_first(knew_blocks);
             } else {
                 // They are on their way.
                 ending = Some(self.writeback.start_inode(inode)?);
@@ -253,12 +254,14 @@ impl Files {
     /// The caller holds `content` and `invalidate` for writing, and has cut the folios.
     /// # Source
     /// Kernel `ext4_inline_data_truncate`, which gives back the promise for the first block too, if the contents are moving
-    /// out; should there be no space for that block then, the inode keeps them.
+    /// out and some of the old are cut; should there be no space for that block then, the inode keeps them. Differs: if none are cut,
+    /// the kernel leaves blocks behind the new end promised, too.
     pub(super) fn cut_in_inode(&self, inode: &Arc<Inode>) -> Result<bool, Error> {
         let credits = Credits::blocks(self.mapper.credits(inode, 1), self.geometry());
         let mut handle = self.transactions.begin(credits.of(HandleType::Inode, inode.number()))?;
         let size = inode.size();
         let len = usize::try_from(size).unwrap_or(usize::MAX);
+        let room = self.inodes.find_inline(inode)?.map_or(0, |bytes| bytes.len());
         if !self.inodes.cut_inline(&mut handle, inode, len)? {
             return handle.stop().map(|()| false);
         }
@@ -266,8 +269,15 @@ impl Files {
             inode.allocate_on_close.store(true, Ordering::Release);
         }
         if !inode.may_inline() {
-            let all = LogicalRange::from_block_on(LogicalBlock::ZERO);
-            self.mapper.forget_delayed(inode, all);
+            // What is cut of the copy in the inode must not come back from blocks that are newer.
+            let cuts = len < room;
+            let kept = if cuts { 0 } else { size.div_ceil(self.geometry().block_size.into()) };
+            let first = u32::try_from(kept).ok().and_then(LogicalBlock::new);
+            let gone = first.map(LogicalRange::from_block_on);
+            let is_promised = |gone: &LogicalRange| inode.status.lock().has_delayed(*gone);
+            if let Some(gone) = gone.filter(|gone| cuts || is_promised(gone)) {
+                self.mapper.forget_delayed(inode, gone);
+            }
         }
         if inode.core.lock().links > 0 {
             self.orphans.remove(&mut handle, inode)?;

@@ -71,12 +71,17 @@ impl Files {
         if let RangeChange::Zero { keep_size } = change {
             return self.zero_range(caller, inode, bytes, keep_size, ending);
         }
+        if change == RangeChange::PunchHole {
+            return self.punch(inode, bytes, ending);
+        }
         drop(ending);
         match change {
-            RangeChange::PunchHole => self.punch(inode, bytes),
             RangeChange::Collapse => self.collapse(inode, &bytes),
             RangeChange::Insert => self.insert(inode, &bytes),
-            RangeChange::Allocate { .. } | RangeChange::Zero { .. } => Ok(()), // done above
+            // Done above.
+            RangeChange::Allocate { .. } | RangeChange::Zero { .. } | RangeChange::PunchHole => {
+                Ok(())
+            }
         }
     }
 
@@ -171,7 +176,12 @@ impl Files {
     }
 
     /// Makes a range a hole, which ends with the file's last page at the latest (D22.7).
-    fn punch(&self, inode: &Arc<Inode>, mut bytes: Range<u64>) -> Result<(), Error> {
+    fn punch(
+        &self,
+        inode: &Arc<Inode>,
+        mut bytes: Range<u64>,
+        mut ending: Option<Ending<'_>>,
+    ) -> Result<(), Error> {
         let size = inode.size();
         if bytes.start >= size {
             return Ok(());
@@ -184,10 +194,15 @@ impl Files {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.drop_pages(inode, &bytes)?;
-        let mut handle = self.begin_truncate(inode)?;
+        self.drop_pages(inode, &bytes, &mut ending)?;
+        let credits = self.mapper.removal_credits(inode);
+        let mut handle = self.begin_beside(credits, &mut ending)?;
         self.zero_gap(&mut handle, inode, bytes.clone())?;
         if let Some(blocks) = self.within(&bytes)? {
+            if ending.is_some() {
+                // A removal may have to wait for a commit.
+                handle.restart_after(credits, || ending = None)?;
+            }
             self.mapper.remove(&mut handle, inode, blocks)?;
         }
         self.store_changed(handle, inode)
@@ -210,17 +225,16 @@ impl Files {
             let outer = self.touching(&bytes)?;
             self.place_range(caller, inode, outer, new_size, MapFlags::empty(), &mut ending)?;
         }
-        drop(ending);
-        self.drop_pages(inode, &bytes)?;
+        self.drop_pages(inode, &bytes, &mut ending)?;
         if let Some(blocks) = self.within(&bytes)? {
             let more = MapFlags::CONVERT_UNWRITTEN | MapFlags::NO_CACHE;
-            self.place_range(caller, inode, blocks, new_size, more, &mut None)?;
+            self.place_range(caller, inode, blocks, new_size, more, &mut ending)?;
         }
         if is_aligned {
             return Ok(());
         }
         let credits = Credits::blocks(3, self.geometry()).of(HandleType::Misc, inode.number());
-        let mut handle = self.transactions.begin(credits)?;
+        let mut handle = self.begin_beside(credits, &mut ending)?;
         self.zero_gap(&mut handle, inode, bytes)?;
         if let Some(size) = new_size {
             self.extend_to(inode, size);
@@ -289,11 +303,16 @@ impl Files {
     /// The stored size catches up first as far as the range reaches: the page that was to bring it may be dropped.
     ///
     /// Source: kernel `ext4_update_disksize_before_punch`, `ext4_truncate_page_cache_block_range`.
-    fn drop_pages(&self, inode: &Arc<Inode>, bytes: &Range<u64>) -> Result<(), Error> {
+    fn drop_pages(
+        &self,
+        inode: &Arc<Inode>,
+        bytes: &Range<u64>,
+        ending: &mut Option<Ending<'_>>,
+    ) -> Result<(), Error> {
         let reached = inode.size().min(bytes.end);
         if bytes.start <= inode.size() && inode.core.lock().size < reached {
             let credits = Credits::blocks(1, self.geometry());
-            let handle = self.transactions.begin(credits.of(HandleType::Misc, inode.number()))?;
+            let handle = self.begin_beside(credits.of(HandleType::Misc, inode.number()), ending)?;
             {
                 // Data that was under way may have brought it further while this waited for the handle.
                 let mut core = inode.core.lock();
@@ -302,10 +321,11 @@ impl Files {
             self.store_changed(handle, inode)?;
         }
         if self.mapper.journals_data(inode) {
+            *ending = None;
             // What is dropped here must not be missing from a transaction that commits before the blocks are gone.
             self.writeback.write_inode(inode, bytes.clone(), Purpose::Integrity)?;
         }
-        self.drop_bytes(inode, bytes.clone());
+        self.drop_bytes_beside(inode, bytes.clone(), ending);
         Ok(())
     }
 

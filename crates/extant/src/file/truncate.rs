@@ -15,6 +15,7 @@ use crate::caller::Caller;
 use crate::inode::Inode;
 use crate::trace::Event;
 use crate::transaction::{Change, Handle, credits};
+use crate::writeback::Ending;
 
 impl Files {
     /// Cuts or grows the file to `size` bytes.
@@ -77,8 +78,19 @@ impl Files {
 
     /// Drops what memory has of `bytes`; the caller holds `invalidate` for writing.
     pub(super) fn drop_bytes(&self, inode: &Inode, bytes: Range<u64>) {
+        self.drop_bytes_beside(inode, bytes, &mut None);
+    }
+
+    /// The same for one who has something under way, which ends if there is anything to wait for.
+    pub(super) fn drop_bytes_beside(
+        &self,
+        inode: &Inode,
+        bytes: Range<u64>,
+        ending: &mut Option<Ending<'_>>,
+    ) {
         let journals = self.mapper.journals_data(inode);
-        inode.pages.invalidate(bytes, |folio, part| {
+        let ends = || *ending = None;
+        inode.pages.invalidate_beside(bytes, inode.size(), ends, |folio, part| {
             self.transactions.tracer().emit(|| {
                 let (ino, index) = (inode.number(), folio.index().get());
                 let (offset, length) = (u64_from(part.start), u64_from(part.len()));

@@ -106,11 +106,14 @@ impl LockedFolio {
         self.folio.inner().knows_blocks = true;
     }
 
-    /// Forgets that its blocks were looked up: they are where contents of the inode were put without a look at the folio.
+    /// Forgets where the first block is: contents of the inode were put there without a look at the folio. What was known of its blocks
+    /// before is known still.
     ///
     /// Source: kernel `ext4_convert_inline_data_nolock`, which writes the block by a buffer of its own.
-    pub(crate) fn forget_look(&self) {
-        self.folio.inner().knows_blocks = false;
+    pub(crate) fn forget_first(&self, knew_blocks: bool) {
+        let mut inner = self.folio.inner();
+        inner.states.clear(PLACEMENT_FLAGS, 0..1);
+        inner.knows_blocks = knew_blocks;
     }
 
     /// Forgets where its blocks are, none of which is dirty: who changes them looks again. Which of them are valid goes as well,

@@ -209,7 +209,7 @@ impl Model {
             self.complete(0);
         }
         let whole = bytes.start.div_ceil(self.block_bytes)..(bytes.end / self.block_bytes);
-        self.cache.invalidate(u64_from(bytes.start)..u64_from(bytes.end), |_, _| {});
+        self.cache.invalidate(u64_from(bytes.start)..u64_from(bytes.end), u64::MAX, |_, _| {});
         self.expected[bytes.clone()].fill(0);
         if whole.start > whole.end {
             return self.write(bytes.start, &vec![0; bytes.len()]);

@@ -380,7 +380,7 @@ fn d22_5_invalidation_drops_whole_folios_and_zeroes_parts() {
     dirty_page(&cache, 0, 1);
     dirty_page(&cache, 1, 1);
     dirty_page(&cache, 2, 1);
-    cache.invalidate(3000..8192, |_, _| {});
+    cache.invalidate(3000..8192, u64::MAX, |_, _| {});
     assert!(cache.find(page(1)).is_none() && cache.find(page(2)).is_some());
     let edge = cache.find(page(0)).unwrap();
     let mut expected = vec![1; 3000];
@@ -389,7 +389,7 @@ fn d22_5_invalidation_drops_whole_folios_and_zeroes_parts() {
     assert!(edge.any(BlockFlags::DIRTY, 2..3), "the edge block is still dirty");
     assert_eq!(edge.flags(3), BlockFlags::UPTODATE);
     assert_eq!(cache.dirty_blocks(), 3 + 4);
-    cache.invalidate(0..u64::MAX, |_, _| {});
+    cache.invalidate(0..u64::MAX, u64::MAX, |_, _| {});
     assert_eq!((cache.dirty_blocks(), cache.account().dirty_bytes()), (0, 0));
     cache.check_invariants();
 }
@@ -402,7 +402,7 @@ fn a_clean_folio_that_loses_a_part_splits_and_forgets_its_places() {
     let folio = Arc::clone(locked.folio());
     drop(locked);
     clean(&cache, &folio);
-    cache.invalidate((60 << 10)..(72 << 10), |_, _| {});
+    cache.invalidate((60 << 10)..(72 << 10), u64::MAX, |_, _| {});
     let left = |n| cache.find(page(n)).map(|left| (left.shape().index(), left.shape().pages()));
     assert_eq!((left(0), left(14)), (Some((page(0), 8)), Some((page(14), 1))));
     assert_eq!((left(15), left(17), left(18)), (None, None, Some((page(18), 1))));
@@ -421,7 +421,7 @@ fn a_dirty_folio_that_loses_a_part_stays_whole() {
     let folio = cache.find_or_create(page(0), 256 << 10, MAX_ORDER);
     write(&folio, 0, &vec![1; 256 << 10]);
     let folio = Arc::clone(&{ folio }.folio().clone());
-    cache.invalidate((60 << 10)..1 << 40, |_, _| {});
+    cache.invalidate((60 << 10)..1 << 40, u64::MAX, |_, _| {});
     assert_eq!(bytes_of(&folio, 0..60 << 10), Some(vec![1; 60 << 10]));
     assert_eq!(bytes_of(&folio, 60 << 10..62 << 10), Some(vec![0; 2 << 10]));
     assert_eq!(folio.flags(15), BlockFlags::UPTODATE);
@@ -435,7 +435,7 @@ fn invalidation_waits_for_writeback() {
     dirty_page(&cache, 0, 1);
     let (guard, _) = cache.get_locked(page(0)).unwrap().begin_writeback(0..1);
     std::thread::scope(|scope| {
-        let dropper = scope.spawn(|| cache.invalidate(0..4096, |_, _| {}));
+        let dropper = scope.spawn(|| cache.invalidate(0..4096, u64::MAX, |_, _| {}));
         std::thread::sleep(core::time::Duration::from_millis(10));
         assert!(!dropper.is_finished() && cache.find(page(0)).is_some());
         guard.complete(Ok(()));
@@ -561,17 +561,17 @@ fn frames_are_kept_for_the_next_folios_within_the_limit() {
     };
     fill(4);
     assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 0));
-    cache.invalidate(0..1 << 20, |_, _| {});
+    cache.invalidate(0..1 << 20, u64::MAX, |_, _| {});
     // What the next folios take is nothing new.
     fill(4);
     assert_eq!(account.over_limit(), 0);
-    cache.invalidate(0..1 << 20, |_, _| {});
+    cache.invalidate(0..1 << 20, u64::MAX, |_, _| {});
     // For folios of another size there is nothing in what is kept, which goes.
     fill(1);
     assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 1 << 20));
     assert_eq!(account.make_room(0), 0);
     assert_eq!((account.cached_bytes(), account.over_limit()), (1 << 20, 0));
-    cache.invalidate(0..1 << 20, |_, _| {});
+    cache.invalidate(0..1 << 20, u64::MAX, |_, _| {});
     (0..20).for_each(|_| account.release_unneeded());
     cache.check_invariants();
 }
@@ -595,7 +595,7 @@ fn d15_16_blocks_behind_the_end_of_file_are_clean_zeros() {
 fn a_folio_that_lost_what_was_dirty_is_looked_at_once_more() {
     let cache = cache(1 << 10);
     write(&small_folio(&cache), 1024, &[7; 1024]);
-    cache.invalidate(1000..4096, |_, _| {});
+    cache.invalidate(1000..4096, u64::MAX, |_, _| {});
     assert!(cache.is_tagged() && cache.dirty_blocks() == 0);
     let folio = cache.next_dirty(page(0), page(1), Tag::Dirty).expect("it is to be looked at");
     cache.lock(folio).unwrap().end_file(1);
@@ -603,9 +603,9 @@ fn a_folio_that_lost_what_was_dirty_is_looked_at_once_more() {
     let large = cache.create(page(4), 100, FolioSizes::Exactly(2)).unwrap();
     write(&large, 8192, &[7; 1024]);
     drop(large);
-    cache.invalidate(6 * 4096..8 * 4096, |_, _| {});
+    cache.invalidate(6 * 4096..8 * 4096, u64::MAX, |_, _| {});
     assert!(cache.is_tagged() && cache.next_dirty(page(0), page(9), Tag::Dirty).is_none());
     cache.check_invariants();
-    cache.invalidate(0..u64::MAX, |_, _| {});
+    cache.invalidate(0..u64::MAX, u64::MAX, |_, _| {});
     assert!(!cache.is_tagged());
 }

@@ -7,6 +7,7 @@ use core::ops::Range;
 use extant_format::cast::u64_from;
 
 use super::cache::{PageCache, pages_of};
+use super::folio::Folio;
 use super::locked::LockedFolio;
 use super::shape::{FolioShape, PageIndex};
 use super::states::BlockFlags;
@@ -18,7 +19,7 @@ impl PageCache {
     ///
     /// A folio of several pages that loses a part and has nothing dirty forgets where its blocks are, and splits: so what
     /// was dropped takes no memory. Where the last dirty blocks of a folio go, the pieces stay tagged, and a folio that is not
-    /// split is looked at once more by the next pass, as in the kernel.
+    /// split is looked at once more by the next pass, as in the kernel. Pieces behind `size`, the end of the file, go too.
     ///
     /// # Locks
     /// The caller holds `Inode::invalidate` for writing, so that nobody fills the range again meanwhile.
@@ -27,39 +28,92 @@ impl PageCache {
     pub(crate) fn invalidate(
         self: &Arc<Self>,
         bytes: Range<u64>,
+        size: u64,
+        told: impl FnMut(&FolioShape, Range<usize>),
+    ) {
+        self.invalidate_beside(bytes, size, || {}, told);
+    }
+
+    /// The same for one who has something under way, which has to end `before_waiting` for writeback. Whole folios that need not be
+    /// waited for go first, then the parts of those at the ends.
+    pub(crate) fn invalidate_beside(
+        self: &Arc<Self>,
+        bytes: Range<u64>,
+        size: u64,
+        mut before_waiting: impl FnMut(),
         mut told: impl FnMut(&FolioShape, Range<usize>),
     ) {
-        let (mut at, to) = pages_of(&bytes);
-        while let Some(folio) = self.find_from(at, to) {
-            let Some(locked) = self.lock(Arc::clone(&folio)) else { continue };
-            let blocks = 0..folio.shape().blocks();
-            if locked.is_under_writeback(blocks.clone()) {
-                drop(locked);
-                folio.wait_writeback(blocks);
-                continue;
+        let Some(last) = bytes.end.checked_sub(1).filter(|last| *last >= bytes.start) else {
+            return;
+        };
+        let (from, to) = pages_of(&bytes);
+        for waits in [false, true] {
+            if waits {
+                let last = PageIndex::holding(last);
+                let is_one = self.find(from).is_some_and(|folio| folio.shape().holds(last));
+                for page in [from, last].into_iter().take(if is_one { 1 } else { 2 }) {
+                    while let Some(folio) = self.find(page)
+                        && !self.drop_from(
+                            folio,
+                            (&bytes, size),
+                            Some(&mut before_waiting),
+                            &mut told,
+                        )
+                    {}
+                }
             }
-            let shape = *folio.shape();
-            let part = shape.part_of(&bytes);
-            at = shape.end_index();
-            if locked.knows_blocks() {
-                told(&shape, part.clone());
-            }
-            if part.len() == shape.bytes() {
-                locked.remove();
-                continue;
-            }
-            let was_dirty = locked.any(BlockFlags::DIRTY, blocks.clone());
-            locked.drop_part(&part);
-            if locked.any(BlockFlags::DIRTY, blocks) {
-                continue;
-            }
-            if shape.order() > shape.min_order() {
-                locked.forget_places();
-                self.split(locked, &part, was_dirty);
-            } else if was_dirty {
-                locked.note_emptied();
+            let mut at = from;
+            while let Some(folio) = self.find_from(at, to) {
+                let shape = *folio.shape();
+                let is_whole = shape.part_of(&bytes).len() == shape.bytes();
+                let wait: Option<&mut dyn FnMut()> =
+                    if waits { Some(&mut before_waiting) } else { None };
+                if !is_whole || self.drop_from(folio, (&bytes, size), wait, &mut told) {
+                    at = shape.end_index();
+                }
             }
         }
+    }
+
+    /// Drops what `folio` has of `bytes`, unless it is being written: then with `before_waiting` it waits for that, else it leaves
+    /// the folio. `false` if the folio has to be looked for again.
+    fn drop_from(
+        self: &Arc<Self>,
+        folio: Arc<Folio>,
+        (bytes, size): (&Range<u64>, u64),
+        before_waiting: Option<&mut dyn FnMut()>,
+        told: &mut impl FnMut(&FolioShape, Range<usize>),
+    ) -> bool {
+        let Some(locked) = self.lock(Arc::clone(&folio)) else { return false };
+        let shape = *folio.shape();
+        let blocks = 0..shape.blocks();
+        if locked.is_under_writeback(blocks.clone()) {
+            drop(locked);
+            let Some(before_waiting) = before_waiting else { return true };
+            before_waiting();
+            folio.wait_writeback(blocks);
+            return false;
+        }
+        let part = shape.part_of(bytes);
+        if locked.knows_blocks() {
+            told(&shape, part.clone());
+        }
+        if part.len() == shape.bytes() {
+            locked.remove();
+            return true;
+        }
+        let was_dirty = locked.any(BlockFlags::DIRTY, blocks.clone());
+        locked.drop_part(&part);
+        if locked.any(BlockFlags::DIRTY, blocks) {
+            return true;
+        }
+        if shape.order() > shape.min_order() {
+            locked.forget_places();
+            self.split(locked, &part, size, was_dirty);
+        } else if was_dirty {
+            locked.note_emptied();
+        }
+        true
     }
 
     /// Drops the folios that touch `bytes` and are clean: the device has newer ones. Of others the clean blocks within are
@@ -81,12 +135,18 @@ impl PageCache {
         }
     }
 
-    /// Puts smaller folios in the place of a clean one, without those that lie in `dropped` as a whole: cut at the page where
+    /// Puts smaller folios in the place of a clean one, without those that lie in `dropped` or behind `size` as a whole: cut at the page where
     /// that starts, and at the one where it ends, each in as few pieces as alignment allows. They are tagged
     /// if the whole is, or is to be.
     ///
     /// Source: kernel `mm/huge_memory.c`, `folio_split`.
-    fn split(self: &Arc<Self>, locked: LockedFolio, dropped: &Range<usize>, tagged: bool) {
+    fn split(
+        self: &Arc<Self>,
+        locked: LockedFolio,
+        dropped: &Range<usize>,
+        size: u64,
+        tagged: bool,
+    ) {
         let shape = *locked.shape();
         let page = |offset: usize| PageIndex::holding(shape.start() + u64_from(offset));
         let mut pieces = Vec::new();
@@ -99,7 +159,8 @@ impl PageCache {
         }
         let dropped =
             shape.start() + u64_from(dropped.start)..shape.start() + u64_from(dropped.end);
-        pieces.retain(|piece| piece.part_of(&dropped).len() < piece.bytes());
+        pieces
+            .retain(|piece| piece.part_of(&dropped).len() < piece.bytes() && piece.start() < size);
         self.replace(locked, &pieces, tagged);
     }
 

@@ -386,7 +386,20 @@ impl<'t> Handle<'t> {
     /// # Errors
     /// As [`Transactions::begin`]; the handle is stopped then, and may only be dropped.
     pub(crate) fn restart(&mut self, credits: Credits) -> Result<(), Error> {
+        self.restart_after(credits, || {})
+    }
+
+    /// The same, and between the two transactions, when no handle is held, `between` is done.
+    ///
+    /// # Errors
+    /// As [`Self::restart`].
+    pub(crate) fn restart_after(
+        &mut self,
+        credits: Credits,
+        between: impl FnOnce(),
+    ) -> Result<(), Error> {
         self.finish();
+        between();
         let (kind, requested_blocks) = (self.kind, credits.blocks);
         let mut fresh = self.transactions.begin_again(Credits { kind, ..credits })?;
         let tid = fresh.tid.get();

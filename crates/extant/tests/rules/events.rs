@@ -129,3 +129,69 @@ fn d22_4_blocks_that_follow_each_other_are_freed_at_once_whatever_lies_between_t
         assert!(freed[0].contains(" count 3 "), "{freed:?}");
     });
 }
+
+#[test]
+fn d6_6_a_cut_behind_the_contents_of_an_inode_leaves_the_promise_for_the_first_block() {
+    told(&["-b", "4096", "-O", "inline_data"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(61), 30);
+        append(&file, 141);
+        log.take("");
+        file.set_len(91).unwrap();
+        assert_eq!(log.take("da_release_space"), [""; 0]);
+        file.set_len(90).unwrap();
+        assert_eq!(log.take("da_release_space").len(), 1);
+        let expected = [&[0; 30][..], &bytes(60)].concat();
+        assert!(read(fs, "/a").unwrap() == expected);
+        fs.sync_all().unwrap();
+        assert!(read(fs, "/a").unwrap() == expected);
+    });
+}
+
+#[test]
+fn d22_8_what_is_being_written_is_dropped_after_the_parts_of_folios_at_the_ends() {
+    told(&["-b", "1024", "-I", "512", "-O", "inline_data"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(94), 47);
+        write(&file, &bytes(1025), 21_504);
+        log.take("");
+        file.change_range(RangeChange::Zero { keep_size: false }, 4097, 152_576).unwrap();
+        let dropped = log.take("invalidate_folio");
+        assert_eq!(
+            dropped,
+            ["folio_index 38 offset 0 length 1025", "folio_index 5 offset 0 length 4096"]
+        );
+    });
+}
+
+#[test]
+fn d22_7_a_punch_beside_what_is_being_written_finds_it_unwritten() {
+    told(&["-b", "1024", "-I", "512", "-O", "inline_data"], MountOptions::new(), |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(45), 148);
+        write(&file, &bytes(8192), 34_817);
+        log.take("");
+        file.change_range(RangeChange::PunchHole, 30_720, 700).unwrap();
+        let noted = log.take("es_cache_extent");
+        assert!(noted[0].contains("[0/1) ") && noted[0].ends_with(" U"), "{noted:?}");
+        file.change_range(RangeChange::PunchHole, 100, 40_000).unwrap();
+        let expected = [&[0; 40_100][..], &bytes(8192)[5283..]].concat();
+        assert!(read(fs, "/a").unwrap() == expected);
+    });
+}
+
+#[test]
+fn d22_8_a_folio_that_splits_loses_what_lies_behind_the_end_of_file() {
+    let options = MountOptions::new().delayed_allocation(false);
+    told(&["-b", "4096"], options, |fs, log| {
+        let file = open(fs, "/a");
+        write(&file, &bytes(921_601), 0);
+        file.set_len(102_399).unwrap();
+        fs.sync_all().unwrap();
+        file.change_range(RangeChange::Zero { keep_size: true }, 40_959, 1).unwrap();
+        log.take("");
+        write(&file, &bytes(20_480), 135_169);
+        let begun = log.take("write_begin");
+        assert_eq!(begun[1], "pos 139264 len 16385", "page 33 is a folio of its own: {begun:?}");
+    });
+}
