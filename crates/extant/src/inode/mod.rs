@@ -20,6 +20,7 @@ pub(crate) use new_record::*;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
 use extant_format::inode::{FileType, InodeFlags, InodeRecord};
 use extant_format::{InodeNumber, TransactionId};
@@ -76,8 +77,17 @@ pub(crate) struct Inode {
     pub(crate) is_bare: AtomicBool,
     /// In the queue of those that the flusher visits.
     pub(crate) queued: AtomicBool,
+    /// The place in that queue which it gets next time, if the last visit left pages tagged; a leaf.
+    pub(crate) kept_place: Mutex<Option<QueuePlace>>,
     /// Who uses it from outside; a leaf.
     life: Mutex<Life>,
+}
+
+/// A place in the queue of inodes that the flusher visits: since when dirty, and the how many-th to come.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct QueuePlace {
+    pub(crate) since: Duration,
+    pub(crate) turn: u64,
 }
 
 /// Who uses an inode from outside, and whether it is gone.
@@ -122,6 +132,7 @@ impl Inode {
             written_out: AtomicBool::new(false),
             is_bare: AtomicBool::new(false),
             queued: AtomicBool::new(false),
+            kept_place: Mutex::new(Rank::Leaf, None),
             life: Mutex::new(Rank::Leaf, Life::default()),
         }
     }

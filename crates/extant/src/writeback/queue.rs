@@ -4,22 +4,33 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use crate::inode::Inode;
+use crate::inode::{Inode, QueuePlace};
 
 /// Inodes by the time since which they are dirty; each at most once, which `Inode::queued` sees to.
 #[derive(Default)]
 pub(super) struct Queue {
-    inodes: BTreeMap<(Duration, u64), Arc<Inode>>,
+    inodes: BTreeMap<QueuePlace, Arc<Inode>>,
     next: u64,
     /// When somebody is to look for old data again.
     look_at: Duration,
 }
 
 impl Queue {
+    /// The place of an inode that became dirty `now`, which no other gets.
+    pub(super) fn place(&mut self, now: Duration) -> QueuePlace {
+        self.next += 1;
+        QueuePlace { since: now, turn: self.next }
+    }
+
     /// Adds an inode that became dirty `now`.
     pub(super) fn push(&mut self, now: Duration, inode: Arc<Inode>) {
-        self.inodes.insert((now, self.next), inode);
-        self.next += 1;
+        let place = self.place(now);
+        self.push_at(place, inode);
+    }
+
+    /// Adds an inode at a place that was given to it.
+    pub(super) fn push_at(&mut self, place: QueuePlace, inode: Arc<Inode>) {
+        self.inodes.insert(place, inode);
     }
 
     /// Takes the oldest and since when it is dirty, if `due` says so of that time.
@@ -28,7 +39,7 @@ impl Queue {
         due: impl FnOnce(Duration) -> bool,
     ) -> Option<(Duration, Arc<Inode>)> {
         let oldest = self.inodes.first_entry()?;
-        let since = oldest.key().0;
+        let since = oldest.key().since;
         due(since).then(|| (since, oldest.remove()))
     }
 
