@@ -200,9 +200,9 @@ fn rows(kernel: &[Seen], ours: &[Seen], by_step: bool) -> Vec<Row> {
 }
 
 /// Pairs what we have with the kernel's event that is not of an idle visit, where one of each says the same and nothing of ours lies
-/// between them.
+/// between them. A visit is of several events: what stands in from before is taken from its end on, from behind from its start.
 fn prefer_visits_that_write(rows: &mut [Row]) {
-    for at in 0..rows.len() {
+    for at in (0..rows.len()).chain((0..rows.len()).rev()) {
         let (before, [row, behind @ ..]) = rows.split_at_mut(at) else { return };
         if row.ours.is_some() || row.kernel.as_ref().is_none_or(|seen| seen.is_idle) {
             continue;

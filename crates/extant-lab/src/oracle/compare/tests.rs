@@ -97,6 +97,8 @@ fn visits_that_write_are_paired_before_idle_ones() {
         ("WRwxr", "wxr", true),
         ("wxrWR", "wxr", true),
         ("WRWRwxrWR", "wxr", true),
+        ("WRwr", "wr", true),
+        ("wrWR", "wr", true),
         ("WRwr", "wrwr", true),
         ("wrwxr", "wxr", false),
         ("WRwxr", "wrwrwxr", false),
