@@ -167,7 +167,14 @@ struct MountsArgs {
     /// How long the suites by the clock run, or each part of them
     #[arg(long)]
     seconds: Option<u64>,
-    /// Decides what they do
+    #[command(flatten)]
+    images: DamagedImages,
+}
+
+/// Which damaged images; the seed decides what other suites do as well.
+#[derive(Clone, Copy, Debug, Args)]
+struct DamagedImages {
+    /// Decides all damage, and what else is done
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The number of the first damaged image
@@ -202,15 +209,8 @@ struct DamageArgs {
     /// How many images
     #[arg(long, default_value_t = 1000)]
     count: u64,
-    /// Decides all damage
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// The number of the first image
-    #[arg(long, default_value_t = 0)]
-    first: u64,
-    /// Only this image, step by step
-    #[arg(long)]
-    only: Option<u64>,
+    #[command(flatten)]
+    images: DamagedImages,
     /// How many processes
     #[arg(long)]
     workers: Option<u64>,
@@ -218,7 +218,10 @@ struct DamageArgs {
 
 fn main() -> ExitCode {
     let passed = match Cli::parse().command {
-        Suite::Damage(DamageArgs { only: Some(number), seed, .. }) => replay(Case { seed, number }),
+        Suite::Damage(DamageArgs {
+            images: DamagedImages { only: Some(number), seed, .. },
+            ..
+        }) => replay(Case { seed, number }),
         Suite::Damage(arguments) => run_damage(&arguments),
         Suite::Crash(arguments) => run_crash(&arguments),
         Suite::Trace(arguments) => run_trace(&arguments),
@@ -254,7 +257,8 @@ fn run_damage(arguments: &DamageArgs) -> bool {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u64::try_from(n.get()).unwrap_or(1));
     let workers = arguments.workers.unwrap_or(cores).max(1);
-    let run = Run { seed: arguments.seed, first: arguments.first, count: arguments.count, workers };
+    let DamagedImages { seed, first, .. } = arguments.images;
+    let run = Run { seed, first, count: arguments.count, workers };
     let program = std::env::current_exe().expect("this program has a file");
     let worker = || {
         let mut command = Command::new(&program);
@@ -377,11 +381,11 @@ fn run_mounts(arguments: &MountsArgs) -> bool {
     }
     let wishes = mounts::Wishes {
         program: arguments.program.clone(),
-        seed: arguments.seed,
+        seed: arguments.images.seed,
         count: arguments.count,
         seconds: arguments.seconds,
-        first: arguments.first,
-        only: arguments.only,
+        first: arguments.images.first,
+        only: arguments.images.only,
     };
     let is_meant = |suite: &&mounts::Suite| {
         arguments.suites.is_empty() || arguments.suites.iter().any(|name| name == suite.name)
