@@ -223,6 +223,11 @@ impl PageCache {
         !index.dirty.is_empty() || !index.tagged.is_empty()
     }
 
+    /// Whether a folio that begins in `pages` is clean, but tagged as if it were dirty.
+    pub(crate) fn is_tagged_in(&self, pages: Range<PageIndex>) -> bool {
+        pages.start < pages.end && self.index.lock().tagged.range(pages).next().is_some()
+    }
+
     /// The first dirty folio that holds `from` or lies behind it, and begins before `to`. To be checked again under its lock.
     pub(crate) fn next_dirty(
         &self,

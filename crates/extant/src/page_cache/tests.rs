@@ -605,6 +605,7 @@ fn a_folio_that_lost_what_was_dirty_is_looked_at_once_more() {
     drop(large);
     cache.invalidate(6 * 4096..8 * 4096, u64::MAX, |_, _| {});
     assert!(cache.is_tagged() && cache.next_dirty(page(0), page(9), Tag::Dirty).is_none());
+    assert!(cache.is_tagged_in(page(4)..page(5)) && !cache.is_tagged_in(page(6)..page(9)));
     cache.check_invariants();
     cache.invalidate(0..u64::MAX, u64::MAX, |_, _| {});
     assert!(!cache.is_tagged());

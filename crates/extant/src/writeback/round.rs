@@ -169,7 +169,9 @@ impl Writeback {
                 return Ok(());
             }
         }
-        round.done = true;
+        // One that is only tagged as dirty ends a round too, unless it goes on with the extent: it is locked, and found clean.
+        let behind = PageIndex::new(PageIndex::holding(round.next).get() + 1);
+        round.done = round.extent.is_none() || !inode.pages.is_tagged_in(behind..walk.pages.end);
         Ok(())
     }
 
