@@ -195,9 +195,7 @@ impl Known {
         let Seen { stream, step, event, .. } = seen;
         let place = event.get("ino").map(|ino| (*stream, *step, ino.to_owned()));
         let asks = match event.name {
-            "ext4_ext_map_blocks_enter" | "ext4_ext_map_blocks_exit" => {
-                event.get("flags") == Some("")
-            }
+            name if name.contains("_map_blocks_") => event.get("flags") == Some(""),
             name => ASKS.contains(&name),
         };
         if !asks || self.place != place {
@@ -414,13 +412,18 @@ fn continues(end: Option<&Seen>, begin: &Seen) -> bool {
 
 /// Folds questions about the later blocks of a gap in a block map, of which memory keeps nothing: the kernel asks again for
 /// each block that a read touches, either up to the end of the read, which the answer for the first block told already, or
-/// for one block at a time.
+/// for one block at a time; and again for all of a folio whose blocks lie in pieces.
 fn fold_gaps(events: Vec<Seen>) -> Vec<Seen> {
     let mut folded: Vec<Seen> = Vec::with_capacity(events.len());
     let mut before: Option<Gap> = None; // what the question before this one told
+    let mut answered = Answered::default();
     let mut events = events.as_slice();
     while let Some((question, rest)) = events.split_first_chunk::<4>() {
         let found = Gap::of(question);
+        if answered.again(&question[0], found.as_ref()) {
+            events = rest;
+            continue;
+        }
         if let Some(told) = &mut before
             && found.is_none()
             && told.takes_in_known(question)
@@ -449,7 +452,46 @@ fn fold_gaps(events: Vec<Seen>) -> Vec<Seen> {
     folded
 }
 
+/// The gaps that were told of one after the other, with nothing changed since.
+#[derive(Default)]
+struct Answered {
+    gaps: Vec<Gap>,
+    /// The block that was looked at last.
+    last: Option<i64>,
+}
+
+impl Answered {
+    /// Learns what the events from `first` on are, a question about a gap or not; whether it is one that was answered before,
+    /// with a look at another block since: a second question about a block follows the first one before a promise.
+    fn again(&mut self, first: &Seen, question: Option<&Gap>) -> bool {
+        let Some(gap) = question else {
+            let keeps = ASKS.contains(&first.event.name)
+                || first.event.name.starts_with("ext4_ind_map_blocks_")
+                    && first.event.get("flags") == Some("");
+            if !keeps {
+                *self = Self::default();
+            } else if first.event.name == "ext4_es_lookup_extent_enter" {
+                self.last = first.event.number("lblk");
+            }
+            return false;
+        };
+        let before = self.last.replace(gap.first);
+        let is_told = self.gaps.iter().any(|told| {
+            told.place == gap.place
+                && told.first <= gap.blocks.start
+                && gap.blocks.end <= told.blocks.end
+        });
+        let is_single = gap.asked == gap.first + 1;
+        let again = is_told && is_single && before != Some(gap.first);
+        if !again {
+            self.gaps.push(gap.clone());
+        }
+        again
+    }
+}
+
 /// Blocks of a block map that have no place, as one question was answered.
+#[derive(Clone)]
 struct Gap {
     place: (Stream, usize, Option<String>),
     /// The first block that was asked about.

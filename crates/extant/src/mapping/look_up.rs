@@ -57,11 +57,18 @@ impl Mapper {
         inode: &Inode,
         range: LogicalRange,
     ) -> Result<Mapped, Error> {
-        // Of holes in a block map nothing is noted.
-        let notes = inode.flags().contains(InodeFlags::EXTENTS);
-        let is_known = || inode.status.lock().around(range.start()).is_some();
-        let first = LogicalRange::single(range.start());
-        self.look_up(inode, if notes && !is_known() { first } else { range })
+        let status = inode.status.lock();
+        let is_known = status.around(range.start()).is_some();
+        let known_from = status.next_start(range.start());
+        drop(status);
+        let unknown = if inode.flags().contains(InodeFlags::EXTENTS) {
+            Some(LogicalRange::single(range.start()))
+        } else {
+            // Of holes in a block map nothing is noted, but for what memory knows already.
+            known_from
+                .and_then(|end| LogicalRange::between(range.start(), end.get().min(range.end())))
+        };
+        self.look_up(inode, unknown.filter(|_| !is_known).unwrap_or(range))
     }
 
     /// As [`Self::look_up`], but of what else the disk says nothing is noted: for whoever passes through.

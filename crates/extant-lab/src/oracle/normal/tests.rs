@@ -204,6 +204,12 @@ fn questions_about_one_gap_of_a_block_map_fold() {
     let partly = ask(5, 9) + &ask(6, 8) + known + &ask(11, 3);
     assert_eq!(shown(of_no_sync(seen(&partly))), shown(of_no_sync(seen(&ask(5, 9)))));
     assert_eq!(of_no_sync(seen(&(ask(5, 3) + &ask(6, 2) + known))).len(), 6, "beyond the gap");
+    let placed = "ext4_es_lookup_extent_enter: dev 7,0 ino 12 lblk 8
+        ext4_es_lookup_extent_exit: dev 7,0 ino 12 found 1 [8/4) 99 W\n";
+    let pieces = ask(5, 3) + placed + &ask(5, 1) + &ask(6, 1) + &ask(7, 1) + placed;
+    assert_eq!(shown(of_no_sync(seen(&pieces))), shown(of_no_sync(seen(&(ask(5, 3) + placed)))));
+    assert_eq!(of_no_sync(seen(&(ask(5, 3) + &ask(5, 3)))).len(), 8, "before a promise");
+    assert_eq!(of_no_sync(seen(&(ask(5, 3) + placed + &ask(4, 1)))).len(), 10, "another block");
     let single = shown(of_no_sync(seen(&(ask(5, 1) + &ask(6, 1) + &ask(7, 1)))));
     assert_eq!(single, shown(of_no_sync(seen(&ask(5, 3)))));
 }
