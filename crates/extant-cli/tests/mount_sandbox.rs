@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::mounted::{Mounted, Nobody, prepared, wait_until};
 use common::{check, ok};
-use extant_testkit::skip;
+use extant_testkit::{FuseQueues, skip};
 use rustix::fs::XattrFlags;
 use rustix::process::{Pid, Signal};
 
@@ -91,10 +91,14 @@ fn a_root_mount_works_without_what_its_server_has_given_up() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root, for its mounts");
     }
-    for options in ["", "noloop"] {
+    for options in ["", "noloop", "io_uring"] {
         let (_scratch, image, point) = prepared("sandbox-root", "64M");
         if !has_sandbox() {
             return;
+        }
+        let queues = if options == "io_uring" { FuseQueues::switch_on() } else { None };
+        if options == "io_uring" && queues.is_none() {
+            continue;
         }
         let mut program = Command::new(env!("CARGO_BIN_EXE_extant"));
         program.stderr(Stdio::piped());

@@ -242,6 +242,9 @@ pub fn agree(asked: &InitIn, writeback_cache: bool) -> InitOut {
     out
 }
 
+/// The bit of `flags2` by which kernel and server agree on queues over io_uring: the transport's own affair.
+pub const OVER_IO_URING: u32 = 1 << (41 - 32);
+
 /// The answer to OPEN with these flags. Who writes only, and through to the server, needs no copy of it in the kernel: that
 /// takes memory twice, and a question for capabilities for each file. What others have in the kernel's cache it drops. It would
 /// not sync what has to be.

@@ -1,5 +1,7 @@
 //! Who answers requests; the transport knows no more of it.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -43,7 +45,7 @@ pub fn has_answer(opcode: u32) -> bool {
 }
 
 /// Serves one request; whether there is something to send back.
-pub fn serve_one(backend: &impl Backend, message: &[u8], answer: &mut Answer) -> bool {
+fn serve_one(backend: &impl Backend, message: &[u8], answer: &mut Answer) -> bool {
     let Some((header, arguments)) = Arguments::split(message) else { return false };
     if !has_answer(header.opcode) {
         forget(backend, &header, arguments);
@@ -53,6 +55,25 @@ pub fn serve_one(backend: &impl Backend, message: &[u8], answer: &mut Answer) ->
     let outcome = backend.answer(&header, arguments, answer);
     answer.close(header.unique, outcome);
     true
+}
+
+/// The same where a panic stops the volume, rather than have it go on with what is left then; the request failed. `outcome` says
+/// so to whoever serves.
+pub fn serve_safely(
+    backend: &impl Backend,
+    message: &[u8],
+    answer: &mut Answer,
+    outcome: &mut io::Result<()>,
+) -> bool {
+    catch_unwind(AssertUnwindSafe(|| serve_one(backend, message, answer))).unwrap_or_else(|_| {
+        *outcome = Err(io::Error::other("a request has panicked"));
+        let _ = catch_unwind(AssertUnwindSafe(|| backend.stop()));
+        answer.clear();
+        Arguments::split(message).is_some_and(|(header, _)| {
+            answer.close(header.unique, Err(Errno::IO));
+            has_answer(header.opcode)
+        })
+    })
 }
 
 fn forget(backend: &impl Backend, header: &InHeader, mut arguments: Arguments<'_>) {

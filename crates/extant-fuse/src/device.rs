@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::abi::MAX_BYTES;
-use crate::backend::{Backend, has_answer, serve_one};
-use crate::message::{Answer, Arguments};
+use crate::backend::{Backend, serve_safely};
+use crate::message::Answer;
+use crate::rings::{self, Agreement, NoRings, Rings};
 use crate::turns::{Seat, Turns};
 
 /// Threads that serve requests at the most. A request waits for the device at times; the others are served meanwhile.
@@ -26,11 +28,27 @@ pub struct Channel {
     device: OwnedFd,
     /// Opened early: once in its sandbox, the server opens nothing more.
     state: Option<File>,
+    /// The kernel's queues, if it is to use them.
+    rings: Mutex<Option<Rings>>,
 }
 
 impl Channel {
     pub(crate) fn new(device: OwnedFd) -> Self {
-        Self { device, state: File::open("/proc/thread-self/stat").ok() }
+        let state = File::open("/proc/thread-self/stat").ok();
+        Self { device, state, rings: Mutex::default() }
+    }
+
+    /// Has requests come by the kernel's queues over io_uring, up to so many of each processor at a time; `None`: as many as do not cost
+    /// too much memory. To be called before anything is served. Returns the lowest and the highest descriptor of the rings, between
+    /// which there are no rings of others.
+    ///
+    /// # Errors
+    /// [`NoRings`]; all comes through the device then.
+    pub fn use_rings(&mut self, depth: Option<u16>) -> Result<RangeInclusive<RawFd>, NoRings> {
+        let rings = Rings::new(self.device.as_fd(), depth)?;
+        let descriptors = rings.descriptors();
+        *self.rings.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(rings);
+        Ok(descriptors)
     }
 
     /// Whether that thread is known to have or to want a processor, and so waits for nothing else.
@@ -53,7 +71,19 @@ impl Channel {
 pub fn serve(backend: &impl Backend, channel: &Channel, threads: usize) -> io::Result<()> {
     let device = &channel.device;
     let turns = Turns::new(threads);
+    let mut rings = channel.rings.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let agreement = Agreement::default();
     thread::scope(|scope| {
+        let by_rings = match &mut rings {
+            Some(rings) => {
+                let payload = rings.payload();
+                let threads = rings.start(scope, backend, device, &agreement);
+                let begun = begin(backend, device, agreement.is_open().then_some(payload));
+                agreement.close(matches!(begun, Ok(true)));
+                begun.map(|_| threads)?
+            }
+            None => Vec::new(),
+        };
         let clock = scope.spawn(|| keep_time(backend, &turns));
         let watch = scope.spawn(|| {
             let mut others = Vec::new();
@@ -68,7 +98,8 @@ pub fn serve(backend: &impl Backend, channel: &Channel, threads: usize) -> io::R
         let outcome = work(backend, device, &turns, first);
         turns.end();
         clock.thread().unpark();
-        outcome.and(joined(watch))
+        let others = joined(watch);
+        by_rings.into_iter().map(joined).fold(outcome.and(others), io::Result::and)
     })
 }
 
@@ -101,12 +132,7 @@ fn work(backend: &impl Backend, device: &OwnedFd, turns: &Turns, seat: Seat) -> 
             Err(error) => return Err(error.into()),
         };
         turns.begin(&seat);
-        let served =
-            catch_unwind(AssertUnwindSafe(|| serve_one(backend, &request[..len], &mut answer)));
-        let is_answer = served.unwrap_or_else(|_| {
-            outcome = Err(io::Error::other("a request has panicked"));
-            give_up(backend, &request[..len], &mut answer)
-        });
+        let is_answer = serve_safely(backend, &request[..len], &mut answer, &mut outcome);
         let written = if is_answer { send(device, &answer) } else { Ok(()) };
         turns.finish(&seat);
         match written {
@@ -119,20 +145,37 @@ fn work(backend: &impl Backend, device: &OwnedFd, turns: &Turns, seat: Seat) -> 
     outcome
 }
 
-fn send(device: &OwnedFd, answer: &Answer) -> Result<(), Errno> {
+/// Serves the first request, which asks what both can do, and says whether kernel and server agree on queues, which an answer of
+/// that many bytes fits into.
+fn begin(backend: &impl Backend, device: &OwnedFd, payload: Option<u32>) -> io::Result<bool> {
+    let (mut request, mut answer) = (vec![0; REQUEST_BYTES], Answer::default());
+    let mut outcome = Ok(());
+    let len = loop {
+        match rustix::io::read(device.as_fd(), &mut request) {
+            Ok(len) => break len,
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::NODEV) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let is_answer = serve_safely(backend, &request[..len], &mut answer, &mut outcome);
+    let agreed = payload.is_some_and(|payload| rings::agree(&request[..len], payload, &mut answer));
+    match if is_answer { send(device, &answer) } else { Ok(()) } {
+        Ok(()) => outcome.map(|()| agreed),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) fn send(device: &OwnedFd, answer: &Answer) -> Result<(), Errno> {
+    notify(device, answer);
+    rustix::io::write(device.as_fd(), answer.bytes()).map(drop)
+}
+
+/// Tells the kernel what goes before an answer.
+pub(crate) fn notify(device: &OwnedFd, answer: &Answer) {
     if let Some(notice) = answer.notice() {
         // The kernel may have forgotten the inode meanwhile.
         let _ = rustix::io::write(device.as_fd(), notice);
     }
-    rustix::io::write(device.as_fd(), answer.bytes()).map(drop)
-}
-
-/// Stops the volume rather than go on with what a panic has left, and answers that it failed.
-fn give_up(backend: &impl Backend, request: &[u8], answer: &mut Answer) -> bool {
-    let _ = catch_unwind(AssertUnwindSafe(|| backend.stop()));
-    answer.clear();
-    Arguments::split(request).is_some_and(|(header, _)| {
-        answer.close(header.unique, Err(extant::Errno::IO));
-        has_answer(header.opcode)
-    })
 }

@@ -9,6 +9,7 @@
 //! | `backend` | who answers requests, as the transport sees it |
 //! | `server` | what each request does to the volume; knows of no device |
 //! | `device` | `/dev/fuse` as the transport: threads that read requests and write answers |
+//! | `rings` | the kernel's queues over io_uring as the transport, beside the device |
 //! | `turns` | which thread reads the next request |
 //! | `mount` | attaching: as root by mount(2), else by `fusermount3` |
 //! | `loop_device` | a loop device for root's mounts, so that the kernel waits for the server |
@@ -27,6 +28,7 @@ mod loop_device;
 mod message;
 mod mount;
 mod nodes;
+mod rings;
 mod server;
 mod turns;
 
@@ -36,4 +38,5 @@ pub use device::{Channel, THREADS, serve};
 pub use loop_device::Backing;
 pub use message::{Answer, Arguments};
 pub use mount::{KERNEL_WORDS, Mount, MountError, detach, unmount};
+pub use rings::NoRings;
 pub use server::{OnError, Owners, Server, Settings, Swap};

@@ -51,34 +51,81 @@ impl<'a> Arguments<'a> {
 
 /// An answer in the making; its memory serves the next one too.
 #[derive(Debug, Default)]
-pub struct Answer {
-    /// Bytes behind `used` are of earlier answers, so that room is not filled with zeros before it is filled.
-    bytes: Vec<u8>,
+pub struct Answer<'a> {
+    room: Room<'a>,
     used: usize,
     notice: Option<[u8; NOTICE]>,
+    /// It has more bytes than there is room for.
+    is_too_long: bool,
+}
+
+/// Where an answer is put together. Bytes behind what is used are of earlier messages, so that room is not filled with zeros before it
+/// is filled.
+#[derive(Debug)]
+enum Room<'a> {
+    /// Memory of its own, which grows.
+    Own(Vec<u8>),
+    /// The transport's.
+    Lent(&'a mut [u8]),
+}
+
+impl Default for Room<'_> {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
+
+impl Room<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Lent(bytes) => bytes,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Lent(bytes) => bytes,
+        }
+    }
+
+    /// Bytes from one position to another; `None` beyond what was lent.
+    fn part(&mut self, start: usize, end: usize) -> Option<&mut [u8]> {
+        if let Self::Own(bytes) = self
+            && bytes.len() < end
+        {
+            bytes.resize(end, 0);
+        }
+        self.bytes_mut().get_mut(start..end)
+    }
 }
 
 /// Bytes of an answer's header.
-const HEADER: usize = size_of::<OutHeader>();
+pub(crate) const HEADER: usize = size_of::<OutHeader>();
 /// Bytes of a message that attributes are old.
 const NOTICE: usize = HEADER + size_of::<NotifyInvalInodeOut>();
 
-impl Answer {
+impl<'a> Answer<'a> {
+    /// An answer in memory of the transport's, [`HEADER`] bytes or more. What does not fit becomes an error.
+    pub(crate) fn within(room: &'a mut [u8]) -> Self {
+        Self { room: Room::Lent(room), ..Self::default() }
+    }
+
     /// Begins anew.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
-        self.room(HEADER);
-        self.used = HEADER;
-        self.notice = None;
+        (self.notice, self.is_too_long) = (None, false);
+        if self.room(HEADER).is_some() {
+            self.used = HEADER;
+        }
     }
 
     /// Room for so many bytes at the end, which do not count yet.
-    fn room(&mut self, len: usize) -> &mut [u8] {
-        let end = self.used + len;
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        &mut self.bytes[self.used..end]
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        let room = self.room.part(self.used, self.used + len);
+        self.is_too_long |= room.is_none();
+        room
     }
 
     /// Adds a structure.
@@ -88,7 +135,8 @@ impl Answer {
 
     /// Adds bytes.
     pub fn put_bytes(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
+        let Some(room) = self.room(bytes.len()) else { return };
+        room.copy_from_slice(bytes);
         self.used += bytes.len();
     }
 
@@ -98,19 +146,21 @@ impl Answer {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, extant::Error>,
     ) -> Result<(), extant::Error> {
-        let filled = fill(self.room(len))?;
-        self.used += filled.min(len);
+        let Some(room) = self.room(len) else { return Ok(()) };
+        self.used += fill(room)?.min(len);
         Ok(())
     }
 
     /// Closes it as the answer to request `unique`.
     pub(crate) fn close(&mut self, unique: u64, outcome: Result<(), Errno>) {
+        let outcome = if self.is_too_long { Err(Errno::IO) } else { outcome };
         if outcome.is_err() {
             self.used = HEADER;
         }
         let len = u32::try_from(self.used).unwrap_or(u32::MAX);
         let error = outcome.err().map_or(0, |errno| -errno.0);
-        self.bytes[..HEADER].copy_from_slice(OutHeader { len, error, unique }.as_bytes());
+        let header = OutHeader { len, error, unique };
+        self.room.bytes_mut()[..HEADER].copy_from_slice(header.as_bytes());
     }
 
     /// Tells the kernel that the attributes of an inode are not what it was told, by a message of its own.
@@ -131,6 +181,6 @@ impl Answer {
 
     /// The whole of it, for the transport.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.used]
+        &self.room.bytes()[..self.used]
     }
 }

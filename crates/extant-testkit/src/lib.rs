@@ -17,6 +17,7 @@
 mod counting;
 mod crash;
 mod fault;
+mod fuse_queues;
 mod gate;
 mod modelled;
 pub mod oracle;
@@ -29,6 +30,7 @@ pub mod tree;
 pub use counting::{CountingDevice, Counts};
 pub use crash::{CrashImage, CrashImages, CrashOptions};
 pub use fault::{Effect, Fault, FaultDevice};
+pub use fuse_queues::FuseQueues;
 pub use gate::GateDevice;
 pub use modelled::{DiskModel, ModelledDisk};
 pub use random::Random;

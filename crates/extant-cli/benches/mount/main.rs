@@ -4,7 +4,9 @@
 //! pass to pass; the median counts. After each piece e2fsck looks at the image. A whole run writes `docs/performance.md` and
 //! `docs/mount.svg`; a part of it prints its table.
 //! `cargo xtask bench mount [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..`
+//! `cargo xtask bench mount --uring [--quick] [--passes N]` has one client and several, on both transports.
 
+mod clients;
 mod disk;
 mod null;
 mod plot;
@@ -16,6 +18,7 @@ mod works;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use extant_testkit::FuseQueues;
 use extant_testkit::oracle::Scratch;
 use processors::Processors;
 use report::Results;
@@ -39,10 +42,17 @@ fn main() {
         _ => {}
     }
     let Some(asked) = Asked::parse(&words) else {
-        eprintln!("usage: [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..; rows:");
+        eprintln!(
+            "usage: [--uring] [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..; rows:"
+        );
         ROWS.iter().for_each(|row| eprintln!("  {:<13} {}", row.name, row.title));
         std::process::exit(2);
     };
+    if asked.by_transport {
+        let Some(_queues) = FuseQueues::switch_on() else { return };
+        let divisor = if asked.is_quick { 8 } else { 1 };
+        return println!("{}", clients::compare(asked.passes, divisor));
+    }
     let processors = Processors::begin();
     let results = asked.run();
     drop(processors);
@@ -59,6 +69,8 @@ fn main() {
 /// What the words of a call come to.
 struct Asked {
     is_quick: bool,
+    /// One client and several, through the device and through queues.
+    by_transport: bool,
     passes: usize,
     rows: Vec<String>,
     contenders: Vec<String>,
@@ -67,11 +79,12 @@ struct Asked {
 impl Asked {
     fn parse(words: &[String]) -> Option<Self> {
         let (rows, contenders) = (Vec::new(), Vec::new());
-        let mut asked = Self { is_quick: false, passes: 3, rows, contenders };
+        let mut asked = Self { is_quick: false, by_transport: false, passes: 3, rows, contenders };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--quick" => (asked.is_quick, asked.passes) = (true, 1),
+                "--uring" => asked.by_transport = true,
                 "--passes" => asked.passes = words.next()?.parse().ok().filter(|n| *n > 0)?,
                 "--row" => asked.rows.push(words.next()?.clone()),
                 "--with" => asked.contenders.push(words.next()?.clone()),

@@ -18,9 +18,7 @@ pub const CHILD: &str = "--null";
 pub fn child(point: &Path) {
     let null = Null::default();
     for line in std::io::stdin().lock().lines() {
-        if line.is_err() {
-            return;
-        }
+        let Ok(line) = line else { return };
         let mount = Mount {
             source: "null".into(),
             point: point.to_owned(),
@@ -29,7 +27,10 @@ pub fn child(point: &Path) {
             words: Vec::new(),
             backing: None,
         };
-        let device = mount.attach().expect("null is mounted");
+        let mut device = mount.attach().expect("null is mounted");
+        if line == "io_uring" {
+            device.use_rings(None).expect("the kernel has queues");
+        }
         tell("mounted");
         extant_fuse::serve(&null, &device, extant_fuse::THREADS).expect("null serves");
         tell("done");

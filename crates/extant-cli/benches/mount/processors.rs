@@ -44,11 +44,15 @@ impl Drop for Processors {
     }
 }
 
-/// Lets the threads of a process run where they like, but for its first, which serves.
+/// Lets the threads of a process run where they like, but for its first, which serves, and those of queues, which know where.
 pub fn free_all_but_the_first(process: u32) {
     let mut all = CpuSet::new();
     (0..CpuSet::MAX_CPU).for_each(|n| all.set(n));
     for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        if name.starts_with("queue") {
+            continue;
+        }
         let thread = thread.file_name().to_string_lossy().parse().unwrap_or(0);
         if Some(process) != u32::try_from(thread).ok() {
             let _ = sched_setaffinity(Pid::from_raw(thread), &all);

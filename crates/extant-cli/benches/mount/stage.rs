@@ -25,14 +25,20 @@ pub enum Contender {
     Extant,
     /// `extant mount -o writeback`.
     Writeback,
+    /// `extant mount -o io_uring`.
+    Rings,
     /// The transport with nothing behind it.
     Null,
+    /// The same with the kernel's queues.
+    NullRings,
 }
 
 impl Contender {
-    /// All of them.
+    /// Those of the table.
     pub const ALL: [Self; 5] =
         [Self::Kernel, Self::Fuse2fs, Self::Extant, Self::Writeback, Self::Null];
+    /// Those that differ in the transport.
+    pub const TRANSPORTS: [Self; 4] = [Self::Null, Self::NullRings, Self::Extant, Self::Rings];
 
     /// What tables call it.
     pub const fn name(self) -> &'static str {
@@ -41,13 +47,15 @@ impl Contender {
             Self::Fuse2fs => "fuse2fs",
             Self::Extant => "extant",
             Self::Writeback => "extant -o writeback",
+            Self::Rings => "extant -o io_uring",
             Self::Null => "null",
+            Self::NullRings => "null io_uring",
         }
     }
 
     /// Whether it keeps an image, so that there is something to check.
     pub fn has_image(self) -> bool {
-        self != Self::Null
+        !matches!(self, Self::Null | Self::NullRings)
     }
 
     /// Why it cannot be measured on this machine.
@@ -60,7 +68,7 @@ impl Contender {
             _ if File::options().read(true).write(true).open("/dev/fuse").is_err() => {
                 Some("no /dev/fuse")
             }
-            Self::Null | Self::Extant | Self::Writeback | Self::Fuse2fs => None,
+            _ => None,
         }
     }
 }
@@ -146,10 +154,12 @@ impl Stage {
                 assert!(done.is_some_and(|done| done.status.success()), "mount {image}");
                 return;
             }
-            Contender::Null => {
+            Contender::Null | Contender::NullRings => {
                 let server = self.daemon.get_or_insert_with(|| start_null(&self.point));
                 let input = server.stdin.as_mut().expect("it was asked for");
-                input.write_all(b"mount\n").expect("it listens");
+                let uses_rings = self.contender == Contender::NullRings;
+                let word: &[u8] = if uses_rings { b"io_uring\n" } else { b"mount\n" };
+                input.write_all(word).expect("it listens");
                 return hear(server, "mounted");
             }
             Contender::Fuse2fs => {
@@ -157,10 +167,13 @@ impl Stage {
                 command.arg("-f");
                 command
             }
-            Contender::Extant | Contender::Writeback => {
+            Contender::Extant | Contender::Writeback | Contender::Rings => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_extant"));
-                let is_plain = self.contender == Contender::Extant;
-                let options = if is_plain { "rw" } else { "writeback" };
+                let options = match self.contender {
+                    Contender::Writeback => "writeback,noio_uring",
+                    Contender::Rings => "io_uring",
+                    _ => "noio_uring",
+                };
                 command.args(["mount", "--foreground", "-o", options]);
                 command
             }
@@ -179,7 +192,7 @@ impl Stage {
             Contender::Kernel => {
                 wait_for(|| rustix::mount::unmount(&self.point, UnmountFlags::empty()).is_ok());
             }
-            Contender::Null => {
+            Contender::Null | Contender::NullRings => {
                 wait_for(|| extant_fuse::unmount(&self.point).is_ok());
                 hear(self.daemon.as_mut().expect("it is mounted"), "done");
             }

@@ -5,6 +5,8 @@
 //! `arch/x86/entry/syscalls/syscall_64.tbl`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
 
 use libc::*;
 use rustix::io::Errno;
@@ -13,10 +15,10 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Refuses them to all threads, for good; whether the kernel does.
-pub fn refuse() -> bool {
+/// Refuses them to all threads, for good, but for entering rings with descriptors between two; whether the kernel does.
+pub fn refuse(rings: Option<&RangeInclusive<RawFd>>) -> bool {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return false };
-    let filters = [refused(), replaced()].map(|(rules, errno)| program(rules?, errno, arch));
+    let filters = [refused(rings), replaced()].map(|(rules, errno)| program(rules?, errno, arch));
     filters.into_iter().all(|filter| {
         filter.is_ok_and(|filter| seccompiler::apply_filter_all_threads(&filter).is_ok())
     })
@@ -34,7 +36,7 @@ fn program(
 }
 
 /// What a server of files never calls.
-fn refused() -> (Rules, Errno) {
+fn refused(rings: Option<&RangeInclusive<RawFd>>) -> (Rules, Errno) {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     rules.extend(REFUSED.iter().map(|number| (*number, Vec::new())));
     let conditions = || {
@@ -47,18 +49,30 @@ fn refused() -> (Rules, Errno) {
         let exec = u64::from(PROT_EXEC.unsigned_abs());
         let to_others = || rule(0, SeccompCmpOp::Ne, own);
         let executable = || rule(2, SeccompCmpOp::MaskedEq(exec), exec);
+        let to_ring = |operator, descriptor: RawFd| {
+            rule(0, operator, u64::try_from(descriptor).unwrap_or(u64::MAX))
+        };
+        // No ring is made from now on, and none has another's descriptor.
+        let beside_rings = match rings {
+            Some(rings) => vec![
+                to_ring(SeccompCmpOp::Lt, *rings.start())?,
+                to_ring(SeccompCmpOp::Gt, *rings.end())?,
+            ],
+            None => Vec::new(),
+        };
         Ok([
             // Threads are started, processes are not.
-            (SYS_clone, rule(0, SeccompCmpOp::MaskedEq(thread), 0)?),
-            (SYS_kill, to_others()?),
-            (SYS_tgkill, to_others()?),
-            (SYS_mmap, executable()?),
-            (SYS_mprotect, executable()?),
-            (SYS_pkey_mprotect, executable()?),
+            (SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), 0)?]),
+            (SYS_io_uring_enter, beside_rings),
+            (SYS_kill, vec![to_others()?]),
+            (SYS_tgkill, vec![to_others()?]),
+            (SYS_mmap, vec![executable()?]),
+            (SYS_mprotect, vec![executable()?]),
+            (SYS_pkey_mprotect, vec![executable()?]),
         ])
     };
     let rules = conditions().map(|conditions| {
-        rules.extend(conditions.map(|(number, rule)| (number, vec![rule])));
+        rules.extend(conditions);
         rules.extend(other_abi(&rules));
         rules
     });
@@ -102,9 +116,8 @@ const REFUSED: &[i64] = &[
     SYS_socketpair,
     SYS_bind,
     SYS_connect,
-    // Rings call the kernel past this filter.
+    // Rings call the kernel past this filter; those of the mount, whose own filter lets commands to `/dev/fuse` pass, are entered.
     SYS_io_uring_setup,
-    SYS_io_uring_enter,
     SYS_io_uring_register,
     // Mounts and namespaces.
     SYS_mount,

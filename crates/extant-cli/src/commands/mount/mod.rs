@@ -8,6 +8,8 @@ mod sandbox;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use extant_device::{FileDevice, OpenError};
-use extant_fuse::{Alarm, Backing, Mount, Server};
+use extant_fuse::{Alarm, Backing, Channel, Mount, NoRings, Server};
 
 use self::ending::Ending;
 use self::options::Wishes;
@@ -103,7 +105,8 @@ fn in_background(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::Result<()> {
-    let Wishes { engine, settings, allow_other, words, loop_device, sandbox } = wishes;
+    let Wishes { engine, settings, allow_other, words, loop_device, rings, depth, sandbox } =
+        wishes;
     let device = match settings.read_only {
         true => volume::open_to_read(image)?,
         false => volume::open_device(image)?,
@@ -138,9 +141,10 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let mut ending = Ending::prepare(image, &mount.point, !tells)?;
     let nowhere = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     interrupt::watch();
-    let channel = mount.attach()?;
+    let mut channel = mount.attach()?;
+    let rings = use_rings(&mut channel, rings, depth);
     if sandbox {
-        let left_out = sandbox::enter();
+        let left_out = sandbox::enter(rings);
         if !tells && !left_out.is_empty() {
             say(&format!(
                 "the sandbox lacks what this system does not allow: {}",
@@ -164,6 +168,23 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let finished = server.finish();
     outcome.with_context(|| mount.point.display().to_string())?;
     finished.with_context(|| image.display().to_string())
+}
+
+/// Has requests come by the kernel's queues, and returns where their descriptors lie. Says so if it cannot be, but for a kernel that
+/// has none, or has them switched off, where nobody asked for them.
+fn use_rings(
+    channel: &mut Channel,
+    wish: Option<bool>,
+    depth: Option<u16>,
+) -> Option<RangeInclusive<RawFd>> {
+    if wish == Some(false) {
+        return None;
+    }
+    let why = channel.use_rings(depth).map_err(|why| match (why, wish) {
+        (NoRings::Off, None) => {}
+        (why, _) => say(&format!("requests come through /dev/fuse, not io_uring: {why}")),
+    });
+    why.ok()
 }
 
 /// Says that it is mounted, and lets go of the terminal.

@@ -18,6 +18,10 @@ pub struct Wishes {
     pub words: Vec<&'static str>,
     /// The image gets a loop device, if root mounts it.
     pub loop_device: bool,
+    /// Whether requests come by the kernel's queues over io_uring: that was said, or they do where it has them switched on.
+    pub rings: Option<bool>,
+    /// How many entries a queue has, if that was said.
+    pub depth: Option<u16>,
     /// The server gives up what it does not need.
     pub sandbox: bool,
 }
@@ -105,6 +109,16 @@ pub const TABLE: &[Row] = &[
         "root's mounts do without a loop device; `sync(2)` and `umount(8)` do not wait for the server then",
     ),
     (
+        "io_uring, noio_uring",
+        "io_uring",
+        "requests come through the kernel's queues over io_uring instead of `/dev/fuse`; default where it has them switched on",
+    ),
+    (
+        "io_uring_q_depth=N",
+        "io_uring_q_depth=4",
+        "with them: requests of one processor that are served at a time, 1 to 32; 16 for all processors, but 2 to 8 of each",
+    ),
+    (
         "nosandbox",
         "nosandbox",
         "the serving process keeps the rights that it does not need, for debuggers, profilers and places that allow no sandbox",
@@ -164,6 +178,8 @@ impl Wishes {
             allow_other: false,
             words: vec!["nosuid", "nodev"],
             loop_device: true,
+            rings: None,
+            depth: None,
             sandbox: true,
         };
         let (mut rest, mut cache_bytes) = (Vec::new(), 64 << 20);
@@ -194,6 +210,8 @@ impl Wishes {
             "allow_other" => self.allow_other = true,
             "noloop" => self.loop_device = false,
             "nosandbox" => self.sandbox = false,
+            "io_uring" => self.rings = Some(true),
+            "noio_uring" => self.rings = Some(false),
             "suid" | "dev" if user != 0 => return Err(wrong(word, "only root can mount so")),
             "suid" | "dev" | "exec" | "atime" | "norelatime" | "nolazytime" | "async" => {
                 let opposite = match word {
@@ -221,6 +239,10 @@ impl Wishes {
                     "panic" => OnError::Panic,
                     _ => return Err(wrong(word, "continue, remount-ro or panic")),
                 });
+            }
+            _ if name == "io_uring_q_depth" => {
+                let depth = value.parse().ok().filter(|depth| (1..=32).contains(depth));
+                self.depth = Some(depth.ok_or_else(|| wrong(word, "a number from 1 to 32"))?);
             }
             _ if name == "uid" => self.settings.owners.users = swap(word, value)?,
             _ if name == "gid" => self.settings.owners.groups = swap(word, value)?,
@@ -297,6 +319,7 @@ mod tests {
         check("errors=halt", 0, "errors=halt: continue, remount-ro or panic");
         check("uid=me", 0, "uid=me: a number, or two with a colon between");
         check("gid=1:4294967295", 0, "gid=1:4294967295: a number, or two with a colon between");
+        check("io_uring_q_depth=33", 0, "io_uring_q_depth=33: a number from 1 to 32");
         check("dirty_ratio=0", 0, "dirty_ratio=0: a percentage, 1 to 100");
         check("data=all", 0, "data=all: data=journal, data=ordered or data=writeback");
         check("dev", 5, "dev: only root can mount so");

@@ -8,25 +8,28 @@
 //! # Source
 //! prctl(2), capabilities(7), landlock(7).
 
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
+
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// Gives it up, for good, and returns the names of what could not be given up.
-pub fn enter() -> Vec<&'static str> {
+/// Gives it up, for good, and returns the names of what could not be given up. Rings with descriptors between two can still be used.
+pub fn enter(rings: Option<RangeInclusive<RawFd>>) -> Vec<&'static str> {
     // The filter refuses the calls of all that is before it.
-    let steps: [Step; 5] = [
-        ("no core dumps", leave_no_core),
-        ("no_new_privs", || rustix::thread::set_no_new_privs(true).is_ok()),
-        ("landlock", use_no_path),
-        ("capabilities", drop_capabilities),
-        ("seccomp", refuse_calls),
+    let steps: [Step<'_>; 5] = [
+        ("no core dumps", &leave_no_core),
+        ("no_new_privs", &|| rustix::thread::set_no_new_privs(true).is_ok()),
+        ("landlock", &use_no_path),
+        ("capabilities", &drop_capabilities),
+        ("seccomp", &|| refuse_calls(rings.as_ref())),
     ];
     steps.into_iter().filter_map(|(name, step)| (!step()).then_some(name)).collect()
 }
 
 /// Its name, and what does it; whether it could.
-type Step = (&'static str, fn() -> bool);
+type Step<'a> = (&'static str, &'a dyn Fn() -> bool);
 
 /// A core would have the bytes of files in it, and a debugger would see them.
 fn leave_no_core() -> bool {
@@ -58,11 +61,14 @@ fn drop_capabilities() -> bool {
 }
 
 /// No crate has filters for other machines.
-fn refuse_calls() -> bool {
+fn refuse_calls(rings: Option<&RangeInclusive<RawFd>>) -> bool {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
-    return super::calls::refuse();
+    return super::calls::refuse(rings);
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-    return false;
+    return {
+        let _ = rings;
+        false
+    };
 }
 
 #[cfg(test)]
@@ -70,6 +76,7 @@ mod tests {
     use std::fs::{self, File, Permissions};
     use std::io;
     use std::net::UdpSocket;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
     use std::process::Command;
@@ -101,6 +108,9 @@ mod tests {
     fn reach_out() {
         let own = std::env::current_exe().unwrap();
         let kept = File::open("/dev/null").unwrap();
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let entry = || extant_sys::Entry::new(null.as_ref().unwrap().as_fd(), 0, 1 << 12);
+        let entries = [entry(), entry()];
         if use_no_path() {
             assert_eq!(code(File::open(&own)), Some(13)); // EACCES, of landlock
             assert_eq!(code(std::net::TcpListener::bind("127.0.0.1:0")), Some(13));
@@ -108,7 +118,8 @@ mod tests {
             extant_testkit::skip("this kernel has no landlock of Linux 6.12 or later");
         }
         assert!(drop_capabilities() && leave_no_core());
-        assert!(refuse_calls(), "a kernel without seccomp");
+        let rings = entries[0].as_ref().ok().map(|entry| entry.ring()..=entry.ring());
+        assert!(refuse_calls(rings.as_ref()), "a kernel without seccomp");
         let refused = Some(1); // EPERM
         assert_eq!(code(File::open(&own)), refused);
         assert_eq!(code(fs::set_permissions(&own, Permissions::from_mode(0o755))), refused);
@@ -119,6 +130,13 @@ mod tests {
         assert_eq!(code(UnixStream::pair()), refused);
         assert_eq!(code(std::env::set_current_dir("/")), refused);
         assert_eq!(code(extant_fuse::unmount(&own)), refused);
+        if let [Ok(mut known), Ok(mut other)] = entries {
+            assert!(known.exchange().is_ok() && known.exchange().is_ok());
+            assert_eq!(code(other.exchange().map(drop)), refused);
+        } else {
+            extant_testkit::skip("this kernel has no io_uring that takes commands");
+        }
+        assert_eq!(code(entry().map(drop)), refused);
         let parent = rustix::process::getppid().unwrap();
         assert_eq!(rustix::process::test_kill_process(parent).err(), Some(Errno::PERM));
         assert_eq!(rustix::process::test_kill_process(rustix::process::getpid()).err(), None);
