@@ -52,7 +52,7 @@ impl DirLayout {
 
     /// Bytes that an entry with such a name needs.
     pub const fn entry_bytes(&self, name_bytes: usize) -> usize {
-        let hash = if self.has_hashes { 8 } else { 0 };
+        let hash = if self.has_hashes { HASH_BYTES } else { 0 };
         entry_bytes(name_bytes).saturating_add(hash)
     }
 
@@ -205,7 +205,7 @@ pub fn find<'a>(
 ) -> Result<Option<DirEntry<'a>>, Corruption> {
     for span in Spans::new(block, layout) {
         let span = span.map_err(|rule| place.breaks(rule))?;
-        if span.is_used && span.name == name {
+        if span.is_used && span.is_called(block, name) {
             return DirEntries::new(block, layout, place)
                 .starting_at(span.offset)
                 .next()
@@ -215,30 +215,29 @@ pub fn find<'a>(
     Ok(None)
 }
 
-/// Whether an entry with a name of `name_bytes` can be added to a block.
+/// Room for one more entry in a block: an entry that has it to spare. Good until the block is changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gap {
+    offset: usize,
+    len: usize,
+    used: usize,
+}
+
+/// The first room in a block for an entry with a name of `name_bytes`.
 ///
 /// # Errors
-/// The rule broken by an entry before the gap.
-pub fn has_room(
+/// The rule broken by an entry before it.
+pub fn find_gap(
     block: &[u8],
     layout: DirLayout,
     place: Place,
     name_bytes: usize,
-) -> Result<bool, Corruption> {
-    Ok(gap(block, layout, place, layout.entry_bytes(name_bytes))?.is_some())
-}
-
-/// The first entry with `needed` bytes to spare: its place, its reach, and how much of that it needs itself.
-fn gap(
-    block: &[u8],
-    layout: DirLayout,
-    place: Place,
-    needed: usize,
-) -> Result<Option<(usize, usize, usize)>, Corruption> {
+) -> Result<Option<Gap>, Corruption> {
+    let needed = layout.entry_bytes(name_bytes);
     for span in Spans::new(block, layout) {
-        let span = span.map_err(|rule| place.breaks(rule))?;
-        if span.len.saturating_sub(span.used) >= needed {
-            return Ok(Some((span.offset, span.len, span.used)));
+        let Span { offset, len, used, .. } = span.map_err(|rule| place.breaks(rule))?;
+        if len.saturating_sub(used) >= needed {
+            return Ok(Some(Gap { offset, len, used }));
         }
     }
     Ok(None)
@@ -251,12 +250,22 @@ struct Spans<'a> {
     at: usize,
 }
 
-struct Span<'a> {
+#[derive(Clone, Copy)]
+struct Span {
     offset: usize,
     len: usize,
     used: usize,
     is_used: bool,
-    name: &'a [u8],
+    name_bytes: usize,
+}
+
+impl Span {
+    /// Whether this is its name. Names of one directory often begin alike, so the last byte tells most of them apart.
+    fn is_called(&self, block: &[u8], name: &[u8]) -> bool {
+        let own = || block.get(self.offset.saturating_add(ENTRY_HEADER_BYTES)..)?.get(..name.len());
+        self.name_bytes == name.len()
+            && own().is_some_and(|own| own.last() == name.last() && own == name)
+    }
 }
 
 impl<'a> Spans<'a> {
@@ -264,7 +273,8 @@ impl<'a> Spans<'a> {
         Self { block: block.get(..layout.end_of(block.len())).unwrap_or(block), layout, at: 0 }
     }
 
-    fn span(&self, raw: &'a [u8]) -> Result<Span<'a>, Rule> {
+    #[inline]
+    fn span(&self, raw: &[u8]) -> Result<Span, Rule> {
         let &[a, b, c, d, len_lo, len_hi, name_len, _] =
             raw.first_chunk().ok_or(Rule::EntryLength)?;
         let len = self.layout.decode_len(u16::from_le_bytes([len_lo, len_hi]));
@@ -273,26 +283,27 @@ impl<'a> Spans<'a> {
         if len < MIN_ENTRY_BYTES || len & 3 != 0 || !closes {
             return Err(Rule::EntryLength);
         }
-        let name_end = ENTRY_HEADER_BYTES.saturating_add(name_len.into());
-        let name = raw.get(ENTRY_HEADER_BYTES..name_end).ok_or(Rule::EntryName)?;
-        let is_used = a | b | c | d != 0;
-        let used = match is_used {
-            false => 0,
-            true if self.layout.has_hashes && matches!(name, b"." | b"..") => {
-                entry_bytes(name.len())
-            }
-            true => self.layout.entry_bytes(name.len()),
-        };
+        let name_bytes = usize::from(name_len);
+        let is_used = u32::from_le_bytes([a, b, c, d]) != 0;
+        let span = Span { offset: self.at, len, used: 0, is_used, name_bytes };
+        if !is_used {
+            let fits = name_bytes.saturating_add(ENTRY_HEADER_BYTES) <= raw.len();
+            return if fits { Ok(span) } else { Err(Rule::EntryName) };
+        }
+        let has_hash = self.layout.has_hashes
+            && !(span.is_called(self.block, b".") || span.is_called(self.block, b".."));
+        let used = entry_bytes(name_bytes).saturating_add(if has_hash { HASH_BYTES } else { 0 });
         if used > len {
             return Err(Rule::EntryName);
         }
-        Ok(Span { offset: self.at, len, used, is_used, name })
+        Ok(Span { used, ..span })
     }
 }
 
-impl<'a> Iterator for Spans<'a> {
-    type Item = Result<Span<'a>, Rule>;
+impl Iterator for Spans<'_> {
+    type Item = Result<Span, Rule>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let raw = self.block.get(self.at..).filter(|raw| !raw.is_empty())?;
         let span = self.span(raw);
@@ -325,14 +336,19 @@ pub fn insert(
     place: Place,
     new: &NewEntry<'_>,
 ) -> Result<Option<usize>, Corruption> {
-    let needed = layout.entry_bytes(new.name.len());
-    let Some((offset, len, used)) = gap(block, layout, place, needed)? else { return Ok(None) };
+    let gap = find_gap(block, layout, place, new.name.len())?;
+    Ok(gap.map(|gap| insert_at(block, layout, gap, new)))
+}
+
+/// Adds an entry where [`find_gap`] has found room for it; its place.
+pub fn insert_at(block: &mut [u8], layout: DirLayout, gap: Gap, new: &NewEntry<'_>) -> usize {
+    let Gap { offset, len, used } = gap;
     let start = offset.saturating_add(used);
     if used > 0 {
         set_len(block, layout, offset, used);
     }
     write(block, layout, start, len.saturating_sub(used), new);
-    Ok(Some(start))
+    start
 }
 
 /// Removes the entry at `offset`: the entry before it takes over its space, or the first entry of a block becomes free.
@@ -460,6 +476,8 @@ const fn entry_bytes(name_bytes: usize) -> usize {
 /// The longest name.
 pub const MAX_NAME_BYTES: usize = 255;
 const ENTRY_HEADER_BYTES: usize = 8;
+/// Bytes of a hash that follows a name.
+const HASH_BYTES: usize = 8;
 const MIN_ENTRY_BYTES: usize = 12;
 const TAIL_BYTES: usize = 12;
 /// A free entry of 12 bytes with the type 0xDE, and four bytes of checksum.

@@ -400,14 +400,16 @@ pub fn set_checksum(bytes: &mut [u8], seed: u32) {
 
 fn checksum(bytes: &[u8], seed: u32) -> Option<u32> {
     let (core, rest) = bytes.split_at_checked(CORE_BYTES)?;
-    let sum = Crc32c::new(seed)
-        .update(core.get(..CHECKSUM_LO_AT)?)
-        .update(&[0; 2])
-        .update(core.get(0x7E..)?);
-    if Extra::of(bytes).le16(CHECKSUM_HI_AT).is_none() {
-        return Some(sum.update(rest).finish());
+    // The fields of the sum itself count as zeros. They are in the first bytes, which are few enough to be copied.
+    let (mut head, extra) = ([0; CORE_BYTES + 4], rest.len().min(4));
+    let head = head.get_mut(..CORE_BYTES.checked_add(extra)?)?;
+    put(head, 0, core)?;
+    put(head, CORE_BYTES, rest.get(..extra)?)?;
+    put(head, CHECKSUM_LO_AT, &[0; 2])?;
+    if Extra::of(bytes).le16(CHECKSUM_HI_AT).is_some() {
+        put(head, CHECKSUM_HI_AT, &[0; 2])?;
     }
-    Some(sum.update(rest.get(..2)?).update(&[0; 2]).update(rest.get(4..)?).finish())
+    Some(Crc32c::new(seed).update(head).update(rest.get(extra..)?).finish())
 }
 
 /// The extra fields that an inode has.

@@ -224,12 +224,12 @@ impl<B: BlocksMut> Directory<B> {
     pub(super) fn insert_in(&mut self, n: u32, new: &NewEntry<'_>) -> Result<bool, Error> {
         let Shape { layout, place, .. } = self.shape;
         let frame = self.blocks.frame(n)?;
-        let room = directory::has_room(frame.as_slice(), layout, place, new.name.len())?;
+        let gap = directory::find_gap(frame.as_slice(), layout, place, new.name.len())?;
         drop(frame);
-        if room {
-            self.blocks.modify(n, |bytes| directory::insert(bytes, layout, place, new))??;
+        if let Some(gap) = gap {
+            self.blocks.modify(n, |bytes| directory::insert_at(bytes, layout, gap, new))?;
         }
-        Ok(room)
+        Ok(gap.is_some())
     }
 
     /// Removes the entry at a place that [`Self::find`] has named.
