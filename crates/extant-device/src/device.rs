@@ -118,7 +118,7 @@ pub trait BlockDeviceExt: BlockDevice {
     /// # Errors
     /// As [`Self::read_frame`].
     fn read_vec(&self, offset: u64, len: usize) -> Result<Vec<u8>, DeviceError> {
-        Ok(self.read_frame(offset, len)?.into_vec())
+        Ok(self.read_frame(offset, len)?.to_vec())
     }
 
     /// Stores `bytes` at `offset`; durable at the next flush.

@@ -1,7 +1,6 @@
 //! [`Frame`]: reference-counted bytes, and [`FrameSlice`], a part of one.
 
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -9,19 +8,20 @@ use core::ops::Range;
 /// The bytes of one piece (a metadata block, a part of a folio): of fixed length, cloned by sharing.
 ///
 /// Whoever changes a frame does so in place while nobody else holds it; else the frame is first replaced by a copy, and the
-/// other holders keep the old bytes.
+/// other holders keep the old bytes. The count of holders lies before the bytes, so that who shares a frame need not fetch
+/// another line of memory for it.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Frame(Arc<Vec<u8>>);
+pub struct Frame(Arc<[u8]>);
 
 impl Frame {
     /// A frame of `len` zeros.
     pub fn zeroed(len: usize) -> Self {
-        Self(Arc::new(vec![0; len]))
+        Self(core::iter::repeat_n(0, len).collect())
     }
 
     /// A frame that holds a copy of `bytes`; nothing is zeroed first.
     pub fn copy_from(bytes: &[u8]) -> Self {
-        Self(Arc::new(bytes.to_vec()))
+        Self(Arc::from(bytes))
     }
 
     /// The bytes.
@@ -31,12 +31,12 @@ impl Frame {
 
     /// The bytes for changing: in place when nobody else holds the frame, else of a copy that replaces it.
     pub fn make_mut(&mut self) -> &mut [u8] {
-        Arc::make_mut(&mut self.0).as_mut_slice()
+        Arc::make_mut(&mut self.0)
     }
 
     /// The bytes for changing, or `None` while somebody else holds the frame.
     pub fn unique_mut(&mut self) -> Option<&mut [u8]> {
-        Arc::get_mut(&mut self.0).map(Vec::as_mut_slice)
+        Arc::get_mut(&mut self.0)
     }
 
     /// Whether somebody else holds the frame, so that a change would copy it.
@@ -49,9 +49,9 @@ impl Frame {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The bytes as a vector: without a copy when nobody else holds the frame.
-    pub fn into_vec(self) -> Vec<u8> {
-        Arc::unwrap_or_clone(self.0)
+    /// A copy of the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.to_vec()
     }
 
     /// How many bytes.
@@ -72,7 +72,7 @@ impl Frame {
 
 impl From<Vec<u8>> for Frame {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(bytes))
+        Self(Arc::from(bytes))
     }
 }
 

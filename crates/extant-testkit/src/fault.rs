@@ -268,7 +268,7 @@ mod tests {
             device.run_all(&mut read).unwrap();
             let [read] = read;
             let bytes: Vec<u8> =
-                read.into_frames().unwrap().into_iter().flat_map(Frame::into_vec).collect();
+                read.into_frames().unwrap().into_iter().flat_map(|frame| frame.to_vec()).collect();
             assert_eq!((bytes[2], bytes[3], bytes[4]), (1, 5, 1));
         }
     }

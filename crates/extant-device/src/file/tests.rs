@@ -67,7 +67,7 @@ fn requests_that_touch_are_merged_and_all_arrive() {
     let read: Vec<u8> = reads
         .into_iter()
         .flat_map(|read| read.into_frames().unwrap())
-        .flat_map(Frame::into_vec)
+        .flat_map(|frame| frame.to_vec())
         .collect();
     assert_eq!(&read[..2 << 20], &bytes.as_slice()[..2 << 20]);
     assert!(read[2 << 20..3 << 20].iter().all(|byte| *byte == 0));

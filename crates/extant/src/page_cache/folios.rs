@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use extant_format::cast::usize_from;
 
@@ -14,7 +15,8 @@ use super::shape::{MAX_ORDER, PageIndex};
 /// Folios by their first page.
 ///
 /// A file's pages are cut into chunks of the size of the largest folio, so that no folio lies in two. A chunk knows by a bit a
-/// page where its folios begin: to find the one around a page takes a count of bits, however many there are.
+/// page where its folios begin: to find the one around a page takes a count of bits, however many there are. By another bit it
+/// knows which pages folios hold, so that nobody looks at a folio to learn that it does not hold a page.
 ///
 /// Source: kernel `lib/xarray.c`. Differs: what is indexed are runs of pages, not single ones.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ const CHUNK: usize = 1 << MAX_ORDER;
 struct Chunk {
     /// The pages at which folios begin.
     starts: [u64; CHUNK / WORD],
+    /// The pages that are in folios.
+    held: [u64; CHUNK / WORD],
     /// Those folios, in order.
     folios: Vec<Arc<Folio>>,
 }
@@ -38,8 +42,7 @@ impl FolioMap {
     pub(super) fn around(&self, page: PageIndex) -> Option<&Arc<Folio>> {
         let (number, place) = place_of(page);
         let chunk = self.chunks.get(&number)?;
-        let folio = &chunk.folios[chunk.before(place + 1).checked_sub(1)?];
-        (page < folio.shape().end_index()).then_some(folio)
+        bits::any(&chunk.held, place..place + 1).then(|| &chunk.folios[chunk.before(place + 1) - 1])
     }
 
     /// The folios that begin at `page` or behind it, in order.
@@ -60,6 +63,7 @@ impl FolioMap {
     pub(super) fn insert(&mut self, folio: Arc<Folio>) {
         let (number, place) = place_of(folio.shape().index());
         let chunk = self.chunks.entry(number).or_default();
+        bits::set(&mut chunk.held, pages_from(place, &folio));
         chunk.folios.insert(chunk.before(place), folio);
         bits::set(&mut chunk.starts, place..place + 1);
     }
@@ -73,6 +77,7 @@ impl FolioMap {
         }
         let folio = chunk.folios.remove(chunk.before(place));
         bits::clear(&mut chunk.starts, place..place + 1);
+        bits::clear(&mut chunk.held, pages_from(place, &folio));
         if chunk.folios.is_empty() {
             self.chunks.remove(&number);
         }
@@ -85,6 +90,11 @@ impl Chunk {
     fn before(&self, place: usize) -> usize {
         usize_from(bits::count(&self.starts, 0..place))
     }
+}
+
+/// The places of a folio's pages in its chunk, where it begins at `place`.
+fn pages_from(place: usize, folio: &Folio) -> Range<usize> {
+    place..place + (1 << folio.shape().order())
 }
 
 /// The number of a page's chunk, and its place in there.
