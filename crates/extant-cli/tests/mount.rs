@@ -362,3 +362,23 @@ fn a_mount_takes_bounded_memory() {
     assert!(most(&mounted) < 64 << 10, "{} KiB", most(&mounted));
     mounted.unmount();
 }
+
+#[cfg(target_env = "gnu")]
+#[test]
+fn a_server_is_told_how_to_keep_its_memory_unless_somebody_has_said_so() {
+    const NAME: &str = "GLIBC_TUNABLES";
+    for (chosen, expected) in [(None, "glibc.malloc.arena_max=2"), (Some(""), "")] {
+        let (_scratch, image, point) = prepared("mount-memory", "16M");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_extant"));
+        program.env_remove(NAME).envs(chosen.map(|chosen| (NAME, chosen)));
+        let Some(mounted) = Mounted::by(program, &image, &point, "nosandbox") else { return };
+        let told = fs::read(format!("/proc/{}/environ", mounted.server.id())).unwrap();
+        let told = String::from_utf8_lossy(&told);
+        let value = told.split('\0').find_map(|line| line.strip_prefix(NAME)?.strip_prefix('='));
+        assert!(
+            value.unwrap().starts_with(expected)
+                && value.unwrap().is_empty() == expected.is_empty()
+        );
+        mounted.unmount();
+    }
+}

@@ -3,6 +3,7 @@
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 mod calls;
 mod ending;
+mod memory;
 mod options;
 mod sandbox;
 
@@ -67,6 +68,7 @@ static OPTIONS: LazyLock<String> = LazyLock::new(|| {
 });
 
 pub fn run(args: &MountArgs) -> anyhow::Result<()> {
+    memory::settle();
     let user = rustix::process::geteuid().as_raw();
     let wishes = Wishes::parse(&args.options.join(","), user)?;
     let image = std::fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
