@@ -88,6 +88,15 @@ pub trait BlockDevice: Send + Sync {
     /// Returns when all are done. Several threads may call at once. A flush covers what earlier calls wrote, not the
     /// writes of its own batch; where requests of one batch overlap, either's bytes may win.
     fn run(&self, batch: &mut [Request]);
+
+    /// Fills `bytes` from `offset` on, as a read among requests does: for those who have the memory already, if the device can
+    /// spare them a copy.
+    ///
+    /// # Errors
+    /// The device's; `bytes` may be anything then.
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.read_exact(offset, bytes)
+    }
 }
 
 /// Single requests, for whoever has no batch.
@@ -169,6 +178,10 @@ macro_rules! forward {
 
             fn run(&self, batch: &mut [Request]) {
                 (**self).run(batch);
+            }
+
+            fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+                (**self).read_into(offset, bytes)
             }
         }
     )*};

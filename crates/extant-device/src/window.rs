@@ -2,6 +2,7 @@
 
 use core::slice;
 
+use crate::cast::u64_from;
 use crate::device::{BlockDevice, DeviceGeometry};
 use crate::error::DeviceError;
 use crate::request::{OperationKind, Request};
@@ -71,6 +72,11 @@ impl<D: BlockDevice> BlockDevice for WindowDevice<D> {
             }
         }
     }
+
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.geometry().check_range(OperationKind::Read, offset, u64_from(bytes.len()))?;
+        self.below.read_into(self.start + offset, bytes)
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +123,10 @@ mod tests {
                 .all(|(at, byte)| *byte == if zeros.contains(&at) { 0 } else { 9 })
         );
         assert!(device.read_vec(8191, 2).is_err());
+        let mut two = [0; 2];
+        assert!(device.read_into(8191, &mut two).is_err());
+        assert!(device.read_into(u64::MAX, &mut two).is_err());
+        assert_eq!((device.read_into(7679, &mut two), two), (Ok(()), [9, 0]));
         assert_eq!(batch[4].offset, 7680);
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use extant_device::{BlockDevice, Frame, FrameSlice, Operation, Request};
-use extant_format::cast::usize_from;
+use extant_format::cast::{u64_from, usize_from};
 use extant_format::{PhysicalBlock, PhysicalRange};
 
 use crate::Error;
@@ -94,6 +94,18 @@ impl BlockIo {
         }
         self.device.run(batch);
         batch.iter().try_for_each(|request| request.result).map_err(Error::Device)
+    }
+
+    /// Fills `bytes` from byte `skip` of `block` on.
+    pub(crate) fn read_into(
+        &self,
+        block: PhysicalBlock,
+        skip: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Error> {
+        Tally::add(&self.tally.device_reads, 1);
+        Tally::add(&self.tally.device_read_bytes, u64_from(bytes.len()));
+        self.device.read_into(self.offset(block) + skip, bytes).map_err(Error::Device)
     }
 
     /// One block's bytes.

@@ -26,6 +26,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 pub use self::open_error::{LockHolder, OpenError};
+use crate::cast::u64_from;
 use crate::device::{BlockDevice, DeviceGeometry};
 use crate::error::DeviceError;
 use crate::request::{Operation, OperationKind, Request};
@@ -239,6 +240,11 @@ impl BlockDevice for FileDevice {
                 }
             }
         }
+    }
+
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.geometry.check_range(OperationKind::Read, offset, u64_from(bytes.len()))?;
+        transfer::read_into(&self.file, offset, bytes)
     }
 }
 

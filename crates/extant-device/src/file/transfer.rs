@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 
 use alloc::vec::Vec;
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::{Errno, preadv, pwritev, retry_on_intr};
+use rustix::io::{Errno, pread, preadv, pwritev, retry_on_intr};
 
 use super::io_error;
 use crate::cast::{index, u64_from};
@@ -108,6 +108,25 @@ fn read(
             Ok(done) => {
                 offset += u64_from(done);
                 IoSliceMut::advance_slices(&mut slices, done);
+            }
+            Err(errno) => return Err(io_error(OperationKind::Read, offset, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Does a read into one piece of memory.
+pub(super) fn read_into(
+    file: &File,
+    mut offset: u64,
+    mut bytes: &mut [u8],
+) -> Result<(), DeviceError> {
+    while !bytes.is_empty() {
+        match retry_on_intr(|| pread(file, &mut *bytes, offset)) {
+            Ok(0) => return Err(DeviceError::Truncated { offset }),
+            Ok(done) => {
+                offset += u64_from(done);
+                bytes = &mut bytes[done..];
             }
             Err(errno) => return Err(io_error(OperationKind::Read, offset, errno)),
         }

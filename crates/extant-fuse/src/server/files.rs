@@ -30,6 +30,8 @@ impl Server {
             .write(writes)
             .tells_the_end(flags & APPEND != 0)
             .truncate(writes && flags & TRUNCATE != 0)
+            // What it has read the kernel keeps.
+            .uncached(true)
             .direct(is_direct);
         let file = handle.open(options)?;
         let writes_through = !self.settings.writeback_cache && !self.settings.synchronous;
@@ -63,13 +65,7 @@ impl Server {
     pub(super) fn read(&self, args: &mut Arguments<'_>, answer: &mut Answer) -> Outcome {
         let asked: abi::ReadIn = args.take()?;
         let file = self.files.get(asked.fh)?;
-        answer.fill(length(asked.size), |buffer| {
-            let count = read_all(&file, buffer, asked.offset)?;
-            // The kernel has it from now on.
-            let end = asked.offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-            file.drop_cached(asked.offset..end);
-            Ok(count)
-        })?;
+        answer.fill(length(asked.size), |buffer| read_all(&file, buffer, asked.offset))?;
         Ok(())
     }
 

@@ -35,11 +35,20 @@ pub(super) struct Worker<'a> {
     random: Random,
 }
 
-/// A shared file, open in both ways.
+/// A shared file, open in each way.
 struct Open {
     number: usize,
     cached: File,
+    uncached: File,
     direct: File,
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Cached,
+    Uncached,
+    Direct,
 }
 
 impl<'a> Worker<'a> {
@@ -55,12 +64,17 @@ impl<'a> Worker<'a> {
         let filesystem = &self.scene.volume.0.filesystem;
         let mut files = Vec::new();
         for number in 0..RULES.len() {
-            let open = |direct| {
+            let open = |options| {
                 filesystem
-                    .open_with(name(number), opening().direct(direct))
+                    .open_with(name(number), options)
                     .map_err(|error| format!("open: {error}"))
             };
-            files.push(Open { number, cached: open(false)?, direct: open(true)? });
+            files.push(Open {
+                number,
+                cached: open(opening())?,
+                uncached: open(opening().uncached(true))?,
+                direct: open(opening().direct(true))?,
+            });
         }
         while !self.scene.stop.load(Ordering::Acquire) {
             if self.random.below(8) == 0 {
@@ -115,8 +129,8 @@ impl<'a> Worker<'a> {
             5..8 if direct => self.write(file, true),
             8..11 if stores => self.store(file),
             5..11 => self.write(file, false),
-            11..14 => self.read(file, false),
-            14 if direct => self.read(file, true),
+            11..14 => self.read_by_memory(file),
+            14 if direct => self.read(file, Way::Direct),
             15 => self.truncate(file),
             16 => self.zero(file, RangeChange::PunchHole),
             17 => {
@@ -129,7 +143,7 @@ impl<'a> Worker<'a> {
             }
             20 => self.sync(file),
             21 => self.look(file),
-            _ => self.read(file, false),
+            _ => self.read_by_memory(file),
         }
     }
 
@@ -169,19 +183,28 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn read(&mut self, file: &Open, direct: bool) -> Result<(), String> {
-        let words = self.words(if direct { SECTOR_WORDS } else { 1 });
-        self.note(format!("read file {}, words {words:?}, direct {direct}", file.number));
+    fn read_by_memory(&mut self, file: &Open) -> Result<(), String> {
+        let way = if self.random.coin() { Way::Cached } else { Way::Uncached };
+        self.read(file, way)
+    }
+
+    fn read(&mut self, file: &Open, way: Way) -> Result<(), String> {
+        let words = self.words(if matches!(way, Way::Direct) { SECTOR_WORDS } else { 1 });
+        self.note(format!("read file {}, words {words:?}, {way:?}", file.number));
         let len = usize::try_from((words.end - words.start) * WORD).expect("it is short");
         let (mut buffer, begin) = (vec![0xEE; len], self.scene.moments.now());
-        let through = if direct { &file.direct } else { &file.cached };
+        let through = match way {
+            Way::Cached => &file.cached,
+            Way::Uncached => &file.uncached,
+            Way::Direct => &file.direct,
+        };
         let done = through.read_at(&mut buffer, words.start * WORD);
         let count = done.map_err(|error| format!("read: {error}"))?;
         let found = read_words(&buffer[..count]);
         let history = &self.scene.histories[file.number];
         history
             .check(&self.scene.moments, begin, words.start, &found)
-            .map_err(|reason| format!("read (direct {direct}) begun at {begin}: {reason}"))
+            .map_err(|reason| format!("read ({way:?}) begun at {begin}: {reason}"))
     }
 
     fn truncate(&mut self, file: &Open) -> Result<(), String> {
@@ -242,7 +265,7 @@ impl<'a> Worker<'a> {
             9 | 10 => return self.write(file, true),
             11 => return self.store(file),
             12 => return self.sync(file),
-            _ => return self.read(file, false),
+            _ => return self.read_by_memory(file),
         };
         self.note(format!("{change:?} in file {}, words {words:?}", file.number));
         match file.cached.change_range(change, at, len) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `read.rs` | from the cache |
 //! | `fill.rs` | into the cache, and ahead of readers |
+//! | `uncached.rs` | for readers with a cache of their own |
 //! | `source.rs` | where the bytes of a write come from |
 //! | `write.rs` | cut into folios; delayed or at once |
 //! | `journaled.rs` | the same for files whose data is journaled |
@@ -38,6 +39,7 @@ mod source;
 mod store;
 mod sync;
 mod truncate;
+mod uncached;
 mod write;
 
 use alloc::sync::Arc;

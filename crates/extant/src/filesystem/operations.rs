@@ -98,6 +98,17 @@ impl Volume {
         self.files.read(inode, open, offset, buffer)
     }
 
+    /// The same for those who have a cache of their own.
+    pub(crate) fn read_uncached(
+        &self,
+        inode: &Arc<Inode>,
+        open: &OpenFile,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
+        self.files.read_uncached(inode, open, offset, buffer)
+    }
+
     /// Writes `bytes` from `offset` on, or at the end.
     pub(crate) fn write_file(
         &self,

@@ -23,6 +23,7 @@ pub struct OpenOptions {
     create: bool,
     create_new: bool,
     direct: bool,
+    uncached: bool,
     tells_the_end: bool,
     mode: u16,
 }
@@ -37,6 +38,7 @@ impl Default for OpenOptions {
             create: false,
             create_new: false,
             direct: false,
+            uncached: false,
             tells_the_end: false,
             mode: 0o644,
         }
@@ -74,6 +76,8 @@ impl OpenOptions {
         create_new
         /// Past the cache, in whole sectors (`O_DIRECT`).
         direct
+        /// What is read is not kept, nor is anything read ahead: for front-ends that have a cache of their own.
+        uncached
         /// Every write is meant to go to the end, and whoever writes says where that is: an append-only file may be opened as
         /// with `append`.
         tells_the_end
@@ -191,16 +195,11 @@ impl File {
         let (volume, inode) = (&self.filesystem.volume, &self.handle.inode);
         match self.options.direct {
             true => volume.read_direct(inode, &self.open, offset, buffer),
+            false if self.options.uncached => {
+                volume.read_uncached(inode, &self.open, offset, buffer)
+            }
             false => volume.read_file(inode, &self.open, offset, buffer),
         }
-    }
-
-    /// Lets go of what is in memory of a file that was read up to the end of this range, as far as the device has it and nobody is
-    /// at it: pieces that end in the range. For front-ends that have a cache of their own.
-    pub fn drop_cached(&self, bytes: Range<u64>) {
-        let inode = &self.handle.inode;
-        let end = if bytes.end >= inode.size() { u64::MAX } else { bytes.end };
-        inode.pages.drop_clean(bytes.start..end);
     }
 
     /// Writes all of `bytes` from `offset` on, or says how many it could.

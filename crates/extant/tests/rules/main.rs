@@ -16,4 +16,5 @@ mod ranges;
 mod short_copies;
 mod space;
 mod standstill;
+mod uncached;
 mod world;
