@@ -10,9 +10,8 @@ mod glibc {
 
     const NAME: &str = "GLIBC_TUNABLES";
     /// Left alone, each thread gets an arena of its own, which keeps what is freed in it: a server of many clients would come
-    /// to half as much again as it uses. And the memory of a cache that fills comes page by page, each for more than it takes to
-    /// write the page.
-    const SETTINGS: &str = "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1";
+    /// to twice what it uses.
+    const SETTINGS: &str = "glibc.malloc.arena_max=2";
 
     /// See [`settle`](super::settle).
     pub(super) fn settle() {
@@ -23,7 +22,7 @@ mod glibc {
         let mut words = env::args_os();
         let mut again = Command::new(program);
         words.next().map(|name| again.arg0(name));
-        // If this returns it has failed, which costs memory and time and nothing more.
+        // If this returns it has failed, which costs memory and nothing more.
         let _ = again.args(words).env(NAME, SETTINGS).exec();
     }
 }
