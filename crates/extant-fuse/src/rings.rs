@@ -6,7 +6,8 @@
 //! forgets, and what the server says by itself still go through the device.
 //!
 //! # Invariants
-//! Entries exist before the kernel is told that they are to be used: it lets requests wait from then on until each queue has one.
+//! The kernel is told that entries are to be used once all exist and have threads and rings that can be entered: it lets requests wait
+//! from then on until each queue has one, for ever if need be.
 //! # Source
 //! Kernel `Documentation/filesystems/fuse/fuse-io-uring.rst`; `fs/fuse/dev_uring.c`: `fuse_uring_create_ring_ent` (how long a payload has to
 //! be), `fuse_uring_args_to_ring` (what goes where), `is_ring_ready`, `fuse_uring_cmd` (a refused entry ends it for good).
@@ -105,7 +106,8 @@ impl Rings {
         self.payload
     }
 
-    /// Starts a thread for each entry, which serves it once there is an agreement. If not all can be started, there is none.
+    /// Starts a thread for each entry, which serves it once there is an agreement. There is none if not all can be started, or rings not
+    /// be entered.
     pub fn start<'scope, 'env>(
         &'env mut self,
         scope: &'scope Scope<'scope, 'env>,
@@ -114,6 +116,10 @@ impl Rings {
         agreement: &'env Agreement,
     ) -> Vec<ScopedJoinHandle<'scope, io::Result<()>>> {
         let mut threads = Vec::new();
+        if self.entries.iter().any(|entry| entry.check().is_err()) {
+            agreement.close(false);
+            return threads;
+        }
         for entry in &mut self.entries {
             let name = format!("queue {}", entry.queue());
             let serve = || match agreement.0.wait() {
