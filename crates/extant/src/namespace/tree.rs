@@ -20,8 +20,9 @@ use super::directory::{Blocks, BlocksMut, Directory, Found, Shape};
 use crate::Error;
 
 /// What the root of a tree says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Root {
+    frame: Frame,
     index: IndexRoot,
     hasher: DirHasher,
 }
@@ -33,7 +34,7 @@ impl Root {
         let index = IndexRoot::parse(frame.as_slice(), dir.shape.layout, dir.shape.place)?;
         let hasher = dir.shape.hashing.hasher(index.version);
         let hasher = hasher.ok_or_else(|| dir.shape.place.breaks(Rule::HashVersion))?;
-        Ok(Self { index, hasher })
+        Ok(Self { frame, index, hasher })
     }
 
     /// How the tree hashes names.
@@ -80,11 +81,26 @@ impl Path {
         major: u32,
     ) -> Result<Self, Error> {
         let mut path = Self { steps: SmallVec::new(), leaf: 0, leaves_left: dir.blocks.count() };
+        path.enter(dir, 0, root.frame.clone(), major)?;
         path.descend(dir, usize::from(root.index.levels) + 1, major)?;
         Ok(path)
     }
 
-    /// Adds steps until there are `levels`, then the leaf.
+    /// Adds a step.
+    fn enter<B: Blocks>(
+        &mut self,
+        dir: &Directory<B>,
+        node: u32,
+        frame: Frame,
+        major: u32,
+    ) -> Result<(), Error> {
+        let mut step = Step { node, frame, at: 0 };
+        step.at = step.view(dir)?.search(major);
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Adds steps below the last until there are `levels`, then the leaf.
     fn descend<B: Blocks>(
         &mut self,
         dir: &Directory<B>,
@@ -92,10 +108,8 @@ impl Path {
         major: u32,
     ) -> Result<(), Error> {
         loop {
-            let child = match self.steps.last() {
-                None => Some(0),
-                Some(step) => step.view(dir)?.block(step.at),
-            };
+            let step = self.steps.last().ok_or_else(|| dir.shape.place.breaks(Rule::IndexBlock))?;
+            let child = step.view(dir)?.block(step.at);
             let known = |&child: &u32| {
                 child < dir.blocks.count() && self.steps.iter().all(|step| step.node != child)
             };
@@ -105,9 +119,7 @@ impl Path {
                 self.leaf = child;
                 return Ok(());
             }
-            let mut step = Step { node: child, frame: dir.blocks.frame(child)?, at: 0 };
-            step.at = step.view(dir)?.search(major);
-            self.steps.push(step);
+            self.enter(dir, child, dir.blocks.frame(child)?, major)?;
         }
     }
 
