@@ -219,24 +219,25 @@ impl Writeback {
         batch: &mut Batch,
     ) -> Result<(), Error> {
         let (mut outcome, mut at) = (Ok(()), walk.pages.start);
+        let mut submission = Submission::default();
         while let Some(folio) = inode.pages.next_dirty(at, walk.pages.end, walk.tag) {
             let Some(locked) = inode.pages.lock(Arc::clone(&folio)) else { continue };
             let blocks = 0..folio.shape().blocks();
-            if locked.is_under_writeback(blocks.clone()) {
-                drop(locked);
-                outcome = outcome.and(self.submit(batch));
-                folio.wait_writeback(blocks);
-                continue;
+            let waits = locked.is_under_writeback(blocks.clone());
+            if !waits {
+                at = folio.shape().end_index();
+                outcome = outcome.and(self.submit_folio(inode, &locked, &mut submission));
             }
-            at = folio.shape().end_index();
-            let mut submission = Submission::default();
-            outcome = outcome.and(self.submit_folio(inode, &locked, &mut submission));
             drop(locked);
-            batch.add(inode, submission, None);
-            if batch.is_full() {
+            if waits || submission.is_full() {
+                batch.add(inode, core::mem::take(&mut submission), None);
                 outcome = outcome.and(self.submit(batch));
+            }
+            if waits {
+                folio.wait_writeback(blocks);
             }
         }
+        batch.add(inode, submission, None);
         outcome
     }
 

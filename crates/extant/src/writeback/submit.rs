@@ -20,6 +20,7 @@ use crate::transaction::{Credits, Handle, ReservedCredits};
 #[derive(Default)]
 pub(super) struct Submission {
     pieces: Vec<Piece>,
+    bytes: u64,
 }
 
 /// A run of blocks, neighbours in the file and on the device.
@@ -37,6 +38,11 @@ impl Submission {
         self.pieces.is_empty()
     }
 
+    /// Whether it fills a batch by itself.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > MAX_BATCH_BYTES
+    }
+
     /// Takes `blocks`, which lie at `at`, from the locked folios.
     pub(super) fn add<'f>(
         &mut self,
@@ -46,7 +52,7 @@ impl Submission {
         unwritten: bool,
         size: u64,
     ) {
-        let (mut data, mut guards) = (Vec::new(), Vec::new());
+        let (mut data, mut guards) = (Vec::<FrameSlice>::new(), Vec::new());
         for folio in folios {
             let shape = folio.shape();
             let part = shape.blocks_in(blocks);
@@ -62,6 +68,7 @@ impl Submission {
             data.extend(slices);
             guards.push(guard);
         }
+        self.bytes += data.iter().map(|slice| u64_from(slice.len())).sum::<u64>();
         match self.pieces.last_mut() {
             Some(last) if last.joins(blocks, at, unwritten) => {
                 let len = last.blocks.len() + blocks.len();
@@ -118,8 +125,7 @@ impl Batch {
         reserved: Option<ReservedCredits>,
     ) {
         if !submission.is_empty() {
-            let data = submission.pieces.iter().flat_map(|piece| &piece.data);
-            self.bytes += data.map(|slice| u64_from(slice.len())).sum::<u64>();
+            self.bytes += submission.bytes;
             self.passes.push(Pass {
                 inode: Arc::clone(inode),
                 pieces: submission.pieces,

@@ -85,3 +85,25 @@ fn s4_a_hundred_megabytes_take_at_most_thirteen_calls_of_the_allocator() {
     fs.unmount().unwrap();
     world.e2fsck(&device).unwrap();
 }
+
+/// D15.20: the data that a commit writes before itself goes to the device in as many requests as it lies in pieces there,
+/// however small the writes were.
+#[test]
+fn d15_20_ordered_data_goes_out_by_the_run() {
+    let world = World::new("ordered");
+    let Some(image) = world.mkfs(64, &["-b", "4096"]) else { return };
+    let device = Arc::new(image);
+    let fs = mount(&device, MountOptions::new().delayed_allocation(false)).unwrap();
+    let files = ["/a", "/b", "/c", "/d"].map(|path| open(&fs, path));
+    for at in (0..4 << 20).step_by(4096) {
+        files.iter().for_each(|file| write(file, &[7; 4096], at));
+    }
+    let before = fs.counters().device_writes;
+    files[0].sync_all().unwrap();
+    let (writes, metadata) = (fs.counters().device_writes - before, 16);
+    let pieces: usize = files.iter().map(|file| file.extents().unwrap().len()).sum();
+    assert!(pieces < 128, "{pieces}");
+    assert!(usize::try_from(writes).unwrap() <= pieces + metadata, "{writes} for {pieces} pieces");
+    fs.unmount().unwrap();
+    world.e2fsck(&device).unwrap();
+}
