@@ -59,16 +59,6 @@ impl Files {
         if !is_there && let Some(count) = self.read_past_memory(inode, at, into)? {
             return Ok(count);
         }
-        self.read_and_drop(inode, open, at, into)
-    }
-
-    fn read_and_drop(
-        &self,
-        inode: &Arc<Inode>,
-        open: &OpenFile,
-        at: u64,
-        into: &mut [u8],
-    ) -> Result<usize, Error> {
         let count = self.read(inode, open, at, into)?;
         let end = at + u64_from(count);
         inode.pages.drop_clean(at..if end >= inode.size() { u64::MAX } else { end });
