@@ -28,6 +28,8 @@
 
 extern crate alloc;
 
+pub mod map;
 pub mod mkfs;
+pub mod reader;
 
 pub use mkfs::{Features, JournalSize, MkfsError, MkfsOptions, Usage, mkfs};
