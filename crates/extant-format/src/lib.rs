@@ -28,6 +28,7 @@ pub mod jbd2;
 pub mod mmp;
 pub mod numbers;
 pub mod orphan;
+pub mod quota;
 pub mod superblock;
 pub mod timestamp;
 pub mod xattr;

@@ -32,4 +32,4 @@ pub mod map;
 pub mod mkfs;
 pub mod reader;
 
-pub use mkfs::{Features, JournalSize, MkfsError, MkfsOptions, Usage, mkfs};
+pub use mkfs::{JournalSize, MkfsError, MkfsOptions, Plan, mkfs};

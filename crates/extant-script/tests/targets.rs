@@ -10,8 +10,7 @@ use extant_script::{Answer, DirectoryTarget, Errno, Operation, Target, Volume, p
 
 fn volume() -> Volume {
     let device = MemoryDevice::new(8 << 20);
-    let options =
-        MkfsOptions { usage: Some(extant_image::Usage::Default), ..MkfsOptions::default() };
+    let options = MkfsOptions { usage: Some("default".to_owned()), ..MkfsOptions::default() };
     mkfs(&device, &options).unwrap();
     Volume::mount(Arc::new(device), MountOptions::new()).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use extant::{Error, File, FileExtentState, Filesystem, MountOptions};
 use extant_format::cast::{low_u32, u64_from};
-use extant_image::{MkfsOptions, Usage};
+use extant_image::MkfsOptions;
 
 /// When a block gets its place.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -102,7 +102,7 @@ impl Workload {
 /// The volume that files are written to: the same for every size, and with the blocks of most volumes.
 pub(super) fn empty_volume() -> MkfsOptions {
     MkfsOptions {
-        usage: Some(Usage::Default),
+        usage: Some("default".to_owned()),
         uuid: [7; 16],
         hash_seed: [9; 16],
         ..MkfsOptions::default()

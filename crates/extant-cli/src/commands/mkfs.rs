@@ -7,7 +7,8 @@ use anyhow::Context;
 use extant::time::{Entropy, SystemEntropy};
 use extant_device::{BlockDevice, BlockDeviceExt, FileDevice};
 use extant_format::{Compat, Superblock};
-use extant_image::{JournalSize, MkfsError, MkfsOptions, Usage, mkfs};
+use extant_image::mkfs::Percent;
+use extant_image::{JournalSize, MkfsError, MkfsOptions, mkfs};
 
 use super::info;
 use crate::failure;
@@ -29,18 +30,21 @@ pub struct MkfsArgs {
     /// Bytes in a block
     #[arg(short = 'b', value_name = "BYTES", value_parser = values::number::<u32>)]
     block_size: Option<u32>,
-    /// Bytes in an inode
-    #[arg(short = 'I', value_name = "BYTES", default_value_t = 256, value_parser = values::number::<u16>)]
-    inode_size: u16,
+    /// Bytes in an inode; 256 by default
+    #[arg(short = 'I', value_name = "BYTES", value_parser = values::number::<u16>)]
+    inode_size: Option<u16>,
     /// One inode for so many bytes
     #[arg(short = 'i', value_name = "BYTES", value_parser = values::number::<u32>)]
     bytes_per_inode: Option<u32>,
     /// How many inodes
     #[arg(short = 'N', value_name = "NUMBER", conflicts_with = "bytes_per_inode")]
     inodes: Option<u32>,
+    /// ext2, ext3 or ext4; ext4 by default
+    #[arg(short = 't', value_name = "TYPE")]
+    fs_type: Option<String>,
     /// What it is for: floppy, small, default, big, huge, news, largefile, largefile4; by default the size decides
-    #[arg(short = 'T', value_name = "USAGE", value_parser = parse_usage)]
-    usage: Option<Usage>,
+    #[arg(short = 'T', value_name = "USAGE")]
+    usage: Option<String>,
     /// Label, up to 16 bytes
     #[arg(short = 'L', value_name = "LABEL", default_value = "")]
     label: String,
@@ -50,9 +54,9 @@ pub struct MkfsArgs {
     /// Features to switch, such as ^has_journal,^64bit
     #[arg(short = 'O', value_name = "FEATURES")]
     features: Vec<String>,
-    /// Percent that only root may use
-    #[arg(short = 'm', value_name = "PERCENT", default_value_t = 5)]
-    reserved: u8,
+    /// Percent that only root may use; 5 by default
+    #[arg(short = 'm', value_name = "PERCENT", value_parser = parse_percent)]
+    reserved: Option<Percent>,
     /// Size of the journal: blocks, or bytes with a unit such as 16M
     #[arg(short = 'J', value_name = "SIZE", value_parser = parse_journal)]
     journal: Option<JournalSize>,
@@ -70,12 +74,13 @@ pub struct MkfsArgs {
 pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut options = MkfsOptions {
         size_bytes: args.size,
-        usage: args.usage,
+        fs_type: args.fs_type.clone(),
+        usage: args.usage.clone(),
         block_size: args.block_size,
         inode_size: args.inode_size,
         bytes_per_inode: args.bytes_per_inode,
         inodes: args.inodes,
-        reserved_percent: args.reserved,
+        reserved: args.reserved,
         label: args.label.clone().into_bytes(),
         uuid: args.uuid.unwrap_or_else(random_uuid),
         hash_seed: random_uuid(),
@@ -96,7 +101,6 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let geometry = made.geometry();
     let has_journal = geometry.compat.contains(Compat::HAS_JOURNAL);
-    let wants_journal = options.features.compat.contains(Compat::HAS_JOURNAL);
     writeln!(
         out,
         "{}: {} in {} blocks of {} bytes, {} inodes, UUID {}{}",
@@ -106,7 +110,7 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         geometry.block_size,
         geometry.inodes_count,
         output::uuid(&geometry.uuid),
-        if wants_journal && !has_journal { "; too small for a journal" } else { "" }
+        if is_journaled(args) && !has_journal { "; too small for a journal" } else { "" }
     )?;
     Ok(())
 }
@@ -202,10 +206,14 @@ fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
     number.map(u128::to_be_bytes).ok_or_else(|| format!("`{text}` is no UUID"))
 }
 
-fn parse_usage(text: &str) -> Result<Usage, String> {
-    let known = Usage::NAMES.iter().find(|(name, _)| *name == text);
-    let names = Usage::NAMES.map(|(name, _)| name).join(", ");
-    known.map(|(_, usage)| *usage).ok_or_else(|| format!("`{text}` is none of {names}"))
+fn parse_percent(text: &str) -> Result<Percent, String> {
+    Percent::parse(text).ok_or_else(|| format!("`{text}` is no percentage"))
+}
+
+/// Whether the type has a journal, and nobody has said that there shall be none.
+fn is_journaled(args: &MkfsArgs) -> bool {
+    let has_none = |list: &String| list.contains("^has_journal") || list.contains("none");
+    args.fs_type.as_deref() != Some("ext2") && !args.features.iter().any(has_none)
 }
 
 /// Blocks, or bytes with a unit; `size=` and mebibytes as mke2fs takes them.
@@ -229,8 +237,7 @@ mod tests {
         assert_eq!(parse_journal("16M"), Ok(JournalSize::Bytes(16 << 20)));
         assert_eq!(parse_journal("size=8"), Ok(JournalSize::Bytes(8 << 20)));
         assert!(parse_journal("large").is_err());
-        assert_eq!(parse_usage("news"), Ok(Usage::News));
-        assert!(parse_usage("olds").is_err());
+        assert!(parse_percent("0.5").is_ok() && parse_percent("half").is_err());
     }
 
     #[test]

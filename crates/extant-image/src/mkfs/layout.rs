@@ -1,93 +1,121 @@
-//! Where everything goes: tables, directories and the journal; and what each group then has left.
+//! Where everything goes: tables, then files; and what each group then has left.
 
-use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use extant_format::cast::{low_u32, u64_from, usize_from};
+use extant_format::cast::{low_u32, u64_from};
 use extant_format::descriptor::GroupFlags;
+use extant_format::quota::QuotaKind;
 use extant_format::{
-    BlockGroup, Compat, Extent, ExtentState, Geometry, GroupDescriptor, LogicalRange,
-    PhysicalBlock, Superblock, bitmap,
+    BlockGroup, Compat, Geometry, GroupDescriptor, Incompat, InodeNumber, Superblock, bitmap,
+    orphan,
 };
 
 use super::MkfsError;
+use super::directory::Name;
+use super::extended::RootOwner;
+use super::files::{Attributes, Files, LOST_AND_FOUND, PlannedFile};
+use super::hugefiles;
+use super::options::option;
+use super::resolve::Decided;
+use super::sizes::JournalLen;
+use super::space::Space;
+use super::tables::{self, Spread};
 
 /// Where everything goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) geometry: Geometry,
-    pub(super) time_seconds: u32,
     /// One a group; sums of bitmaps are set.
     pub(super) groups: Vec<GroupDescriptor>,
-    pub(super) root: u64,
-    pub(super) lost_and_found: Range<u64>,
-    /// The double indirect block of the inode that owns the reserved descriptor blocks.
-    pub(super) resize: Option<u64>,
-    pub(super) journal: Option<JournalPlace>,
+    pub(super) files: Vec<PlannedFile>,
+    /// The block of multiple mount protection.
+    pub(super) mmp: Option<u64>,
+    quotas: Vec<(QuotaKind, InodeNumber)>,
+    orphan_file: Option<InodeNumber>,
+    used_inodes: u32,
+    overhead: u64,
     space: Space,
 }
 
-/// Where the journal goes.
-#[derive(Debug)]
-pub(super) struct JournalPlace {
-    pub(super) len: u32,
-    pub(super) extents: Vec<Extent>,
-    /// The extent block, if the inode has no room for all extents.
-    pub(super) node: Option<u64>,
-}
-
 impl Layout {
-    pub(super) fn plan(
-        geometry: &Geometry,
-        journal_len: Option<u32>,
-        time_seconds: u32,
-        zeroed_tables: bool,
-    ) -> Result<Self, MkfsError> {
-        let mut space = Space::new(geometry);
+    /// Finds places for everything.
+    ///
+    /// # Errors
+    /// There is too little room, or something may not lie where it is wanted.
+    pub(super) fn plan(decided: &Decided<'_>, geometry: &Geometry) -> Result<Self, MkfsError> {
+        let journal = decided.journal_len(geometry.blocks_count)?;
         let too_small = || MkfsError::TooSmall {
             bytes: geometry.blocks_count << geometry.block_bits,
-            needed_bytes: least_blocks(geometry, journal_len) << geometry.block_bits,
-            journal_bytes: u64::from(journal_len.unwrap_or(0)) << geometry.block_bits,
+            needed_bytes: least_blocks(geometry, journal) << geometry.block_bits,
+            journal_bytes: u64::from(journal.map_or(0, |len| len.all)) << geometry.block_bits,
         };
-        let mut groups = place_tables(geometry, &mut space).ok_or_else(too_small)?;
-        let mut place = |len: u64| space.place(0, len).ok_or_else(too_small);
-        let root = place(1)?;
-        let lost_and_found_len = (LOST_AND_FOUND_BYTES >> geometry.block_bits).clamp(2, 12);
-        let start = place(lost_and_found_len)?;
-        let lost_and_found = start..start + lost_and_found_len;
-        let resize =
-            geometry.compat.contains(Compat::RESIZE_INODE).then(|| place(1)).transpose()?;
-        let journal = journal_len
-            .map(|len| place_journal(geometry, &mut space, len).ok_or_else(too_small))
-            .transpose()?;
-        if journal
-            .as_ref()
-            .is_some_and(|journal| journal.extents.len() > geometry.block_len() / 12 - 1)
-        {
-            return Err(too_small());
-        }
+        let bad = &decided.options.bad_blocks;
+        let mut space = Space::new(geometry);
+        take_bad_blocks(geometry, &mut space, bad)?;
+        let stride = decided.extended.stride.unwrap_or(0).into();
+        let spread = Spread { packed: decided.packed, stride };
+        let groups = tables::place(geometry, &mut space, spread).ok_or_else(too_small)?;
+        space.round_to_clusters(geometry.cluster_ratio());
+        let tables_taken = space.all_taken() - u64_from(bad.len()).min(space.all_taken());
+        let all_journal = u64::from(journal.map_or(0, |len| len.all));
+        let overhead = tables_taken.div_ceil(geometry.cluster_ratio().into())
+            + geometry.clusters_for(all_journal)
+            + u64::from(geometry.first_data_block);
+
+        let mut planner = Planner {
+            decided,
+            files: Files::new(geometry, space, decided.options.time_seconds),
+            groups,
+            mmp: None,
+            quotas: Vec::new(),
+            orphan_file: None,
+        };
+        planner.place_files(journal, &too_small)?;
+        let Planner { files, mut groups, mmp, quotas, orphan_file, .. } = planner;
+        let directories = files.directories();
+        let used_inodes = files.last_inode();
+        let Files { space, all: files, .. } = files;
         for (group, descriptor) in geometry.groups().zip(&mut groups) {
-            count(geometry, &space, group, descriptor, zeroed_tables);
+            descriptor.used_dirs = directories.get(&group).copied().unwrap_or(0);
+            count(geometry, &space, group, descriptor, used_inodes);
         }
         let geometry = *geometry;
-        Ok(Self { geometry, time_seconds, groups, root, lost_and_found, resize, journal, space })
+        Ok(Self { geometry, groups, files, mmp, quotas, orphan_file, used_inodes, overhead, space })
     }
 
-    /// Fills in what the superblock says of all groups together.
+    /// Fills in what the superblock says of all groups together, and of files that it knows.
     pub(super) fn describe(&self, superblock: &mut Superblock) {
-        let free_blocks = self.groups.iter().map(|group| u64::from(group.free_clusters)).sum();
+        let ratio = u64::from(self.geometry.cluster_ratio());
+        let clusters: u64 = self.groups.iter().map(|group| u64::from(group.free_clusters)).sum();
         let free_inodes = self.groups.iter().map(|group| group.free_inodes).sum::<u32>();
-        let files = 1
-            + (self.lost_and_found.end - self.lost_and_found.start)
-            + u64::from(self.resize.is_some());
-        let node = self.journal.as_ref().is_some_and(|journal| journal.node.is_some());
+        let journal = self.files.iter().find(|file| file.number == InodeNumber::JOURNAL);
         let raw = superblock.raw_mut();
-        raw.set_free_blocks_count(free_blocks);
+        raw.set_free_blocks_count(clusters * ratio);
         raw.free_inodes_count = free_inodes.into();
-        let overhead = self.geometry.blocks_count - free_blocks - files - u64::from(node);
-        raw.overhead_clusters = u32::try_from(overhead).unwrap_or(0).into();
+        raw.overhead_clusters = u32::try_from(self.overhead).unwrap_or(0).into();
+        raw.mmp_block = self.mmp.unwrap_or(0).into();
+        raw.orphan_file_inum = self.orphan_file.map_or(0, InodeNumber::get).into();
+        for (kind, inode) in &self.quotas {
+            let number = inode.get().into();
+            match kind {
+                QuotaKind::User => raw.usr_quota_inum = number,
+                QuotaKind::Group => raw.grp_quota_inum = number,
+                QuotaKind::Project => raw.prj_quota_inum = number,
+            }
+        }
+        // The journal's map and size are kept here too, for a reader whose inode table is damaged.
+        if let Some(PlannedFile { record, .. }) = journal {
+            raw.journal_inum = InodeNumber::JOURNAL.get().into();
+            raw.jnl_backup_type = 1;
+            for (to, from) in raw.jnl_blocks.iter_mut().zip(record.block.as_chunks().0) {
+                *to = (*from).into();
+            }
+            raw.jnl_blocks[15] = extant_format::cast::high_u32(record.size).into();
+            raw.jnl_blocks[16] = low_u32(record.size).into();
+        }
     }
 
     /// A group's block bitmap; bits past its last block are set.
@@ -97,69 +125,177 @@ impl Layout {
 
     /// A group's inode bitmap.
     pub(super) fn inode_bitmap(&self, group: BlockGroup) -> Vec<u8> {
-        inode_bitmap(&self.geometry, group)
+        inode_bitmap(&self.geometry, group, self.used_inodes)
+    }
+
+    /// The last inode that is in use.
+    pub(super) fn last_inode(&self) -> u32 {
+        self.used_inodes
     }
 }
 
-/// Bitmaps of a flex group side by side, then its inode bitmaps, then its inode tables.
-fn place_tables(geometry: &Geometry, space: &mut Space) -> Option<Vec<GroupDescriptor>> {
-    let mut descriptors = Vec::with_capacity(usize_from(geometry.group_count));
-    for first in (0..geometry.group_count).step_by(usize_from(geometry.flex_size())) {
-        let count = geometry.flex_size().min(geometry.group_count - first);
-        let goal = geometry.first_block_of(BlockGroup(first)).get();
-        let block_bitmaps = place_each(space, goal, count, 1)?;
-        let inode_bitmaps = place_each(space, goal, count, 1)?;
-        let inode_tables = place_each(space, goal, count, geometry.itable_blocks().into())?;
-        for (block_bitmap, (inode_bitmap, inode_table)) in
-            block_bitmaps.iter().zip(inode_bitmaps.iter().zip(inode_tables))
-        {
-            descriptors.push(GroupDescriptor {
-                block_bitmap: PhysicalBlock::new(*block_bitmap),
-                inode_bitmap: PhysicalBlock::new(*inode_bitmap),
-                inode_table: PhysicalBlock::new(inode_table),
-                free_clusters: 0,
-                free_inodes: 0,
-                used_dirs: 0,
-                itable_unused: 0,
-                flags: GroupFlags::empty(),
-                block_bitmap_csum: 0,
-                inode_bitmap_csum: 0,
-            });
+/// Finds places for the files, in mke2fs's order.
+struct Planner<'a> {
+    decided: &'a Decided<'a>,
+    files: Files<'a>,
+    groups: Vec<GroupDescriptor>,
+    mmp: Option<u64>,
+    quotas: Vec<(QuotaKind, InodeNumber)>,
+    orphan_file: Option<InodeNumber>,
+}
+
+impl Planner<'_> {
+    fn place_files(
+        &mut self,
+        journal: Option<JournalLen>,
+        too_small: &dyn Fn() -> MkfsError,
+    ) -> Result<(), MkfsError> {
+        let geometry = self.files.geometry;
+        self.place_directories().ok_or_else(too_small)?;
+        if geometry.compat.contains(Compat::RESIZE_INODE) {
+            self.files.add_resize().ok_or_else(too_small)?;
         }
+        self.files.add_bad_blocks(&self.decided.options.bad_blocks).ok_or_else(too_small)?;
+        if let Some(len) = journal {
+            let goal = self.journal_goal();
+            let extended = &self.decided.extended;
+            let is_lazy = [extended.lazy_journal_init, extended.storage_is_zeroed];
+            let is_lazy = is_lazy.contains(&Some(true));
+            self.files.add_journal(len, goal, is_lazy).ok_or_else(too_small)?;
+        }
+        if geometry.incompat.contains(Incompat::MMP) {
+            let goal = geometry.first_data_block.into();
+            self.mmp = Some(self.files.space.place(goal, 1).ok_or_else(too_small)?);
+        }
+        self.place_quotas().ok_or_else(too_small)?;
+        if geometry.compat.contains(Compat::ORPHAN_FILE) {
+            let len = self.orphan_file_len()?;
+            self.orphan_file = Some(self.files.add_orphan_file(len).ok_or_else(too_small)?);
+        }
+        if let Some(hugefiles) = &self.decided.hugefiles {
+            hugefiles::place(&mut self.files, hugefiles)?;
+        }
+        let internal: Vec<InodeNumber> =
+            self.quotas.iter().map(|(_, inode)| *inode).chain(self.orphan_file).collect();
+        for (kind, inode) in &self.quotas {
+            self.files.count_quota(*inode, *kind, &internal);
+        }
+        Ok(())
     }
-    Some(descriptors)
+
+    /// The root directory, and `lost+found` with blocks to spare, so that a check finds room without allocating.
+    fn place_directories(&mut self) -> Option<()> {
+        let (uid, gid) = match self.decided.extended.root_owner {
+            Some(RootOwner::Ids(uid, gid)) => (uid, gid),
+            Some(RootOwner::Caller) | None => (0, 0),
+        };
+        let permissions = self.decided.extended.root_permissions.unwrap_or(0o755);
+        let root = Attributes { uid, gid, ..Attributes::directory(permissions, 3) };
+        let lost = [Name::directory(b"lost+found", LOST_AND_FOUND)];
+        self.files.add_directory(InodeNumber::ROOT, InodeNumber::ROOT, root, &lost, 1)?;
+        let inode = self.files.new_inode()?;
+        let blocks = (LOST_AND_FOUND_BYTES >> self.files.geometry.block_bits).clamp(2, 12);
+        let attributes = Attributes::directory(0o700, 2);
+        self.files.add_directory(inode, InodeNumber::ROOT, attributes, &[], blocks)
+    }
+
+    /// The middle, from where the way to any file is shortest, unless somebody wants another place.
+    fn journal_goal(&self) -> u64 {
+        let decided = self.decided;
+        if decided.packed {
+            return 0;
+        }
+        if let Some(block) = decided.journal_location {
+            return block;
+        }
+        let geometry = self.files.geometry;
+        let last = geometry.group_count - 1;
+        let middle = (geometry.blocks_count - u64::from(geometry.first_data_block)) / 2;
+        let middle = middle.saturating_sub(geometry.first_data_block.into());
+        let mut middle = low_u32(middle / u64::from(geometry.blocks_per_group));
+        let start = if geometry.flex_bits > 0 && middle > geometry.flex_size() {
+            middle -= middle % geometry.flex_size();
+            let has_room = |group: &u32| self.free_clusters(BlockGroup(*group)) > 0;
+            middle = (middle..=last).find(has_room).unwrap_or(0);
+            middle
+        } else {
+            middle.saturating_sub(1)
+        };
+        let end = (middle + 1).min(last);
+        // The first of those with the most room.
+        let best = (start..=end).rev().max_by_key(|group| self.free_clusters(BlockGroup(*group)));
+        geometry.first_block_of(BlockGroup(best.unwrap_or(0))).get()
+    }
+
+    fn free_clusters(&self, group: BlockGroup) -> u64 {
+        let blocks = blocks_of(self.files.geometry, group);
+        blocks.end - blocks.start - self.files.space.taken_in(blocks)
+    }
+
+    fn place_quotas(&mut self) -> Option<()> {
+        let decided = self.decided;
+        let (uid, gid) = match decided.extended.root_owner {
+            Some(RootOwner::Ids(uid, gid)) => (uid, gid),
+            Some(RootOwner::Caller) | None => (0, 0),
+        };
+        let huge = decided.hugefiles.as_ref().map(|hugefiles| (hugefiles.uid, hugefiles.gid));
+        let users: Vec<u32> = [0, uid].into_iter().chain(huge.map(|huge| huge.0)).collect();
+        let groups: Vec<u32> = [0, gid].into_iter().chain(huge.map(|huge| huge.1)).collect();
+        if decided.quotas.users {
+            self.place_quota(USER_QUOTA, QuotaKind::User, &users)?;
+        }
+        if decided.quotas.groups {
+            self.place_quota(GROUP_QUOTA, QuotaKind::Group, &groups)?;
+        }
+        if decided.quotas.projects {
+            let inode = self.files.new_inode()?;
+            self.place_quota(inode, QuotaKind::Project, &[0])?;
+        }
+        Some(())
+    }
+
+    fn place_quota(&mut self, inode: InodeNumber, kind: QuotaKind, owners: &[u32]) -> Option<()> {
+        self.quotas.push((kind, inode));
+        self.files.add_quota(inode, kind, owners)
+    }
+
+    /// Blocks of the orphan file: a part of a large file system, but no less than a small one needs.
+    fn orphan_file_len(&self) -> Result<u32, MkfsError> {
+        let geometry = self.files.geometry;
+        let wanted = match self.decided.extended.orphan_file_size {
+            Some(size) => size.blocks(geometry.block_size),
+            None => match geometry.blocks_count {
+                ..0x2_0000 => 32,
+                count @ 0x2_0000..0x20_0000 => count / 4096,
+                _ => orphan::MAX_BLOCKS.into(),
+            }
+            .next_multiple_of(geometry.cluster_ratio().into()),
+        };
+        let fits = u32::try_from(wanted).ok().filter(|len| (1..=MOST_ORPHAN_BLOCKS).contains(len));
+        fits.ok_or_else(|| {
+            let problem = format!("{wanted} blocks; it has 1 to {MOST_ORPHAN_BLOCKS}");
+            option("orphan file size", problem)
+        })
+    }
 }
 
-/// `count` pieces of `len` blocks, side by side if there is such a place.
-fn place_each(space: &mut Space, goal: u64, count: u32, len: u64) -> Option<Vec<u64>> {
-    if let Some(start) = space.place(goal, len * u64::from(count)) {
-        return Some((0..count).map(|n| start + len * u64::from(n)).collect());
+/// Nothing may be put into bad blocks; the superblock and the descriptors behind it have to be good.
+fn take_bad_blocks(geometry: &Geometry, space: &mut Space, bad: &[u32]) -> Result<(), MkfsError> {
+    let first = u64::from(geometry.first_data_block);
+    let good = first..=first + 1 + u64::from(geometry.desc_blocks);
+    for &block in bad {
+        let block = u64::from(block);
+        if good.contains(&block) {
+            let problem =
+                format!("block {block} is one; {} to {} have to be good", good.start(), good.end());
+            return Err(option("bad blocks", problem));
+        }
+        if block < first || block >= geometry.blocks_count {
+            return Err(option("bad blocks", format!("there is no block {block}")));
+        }
+        space.take(block..block + 1);
     }
-    (0..count).map(|_| space.place(goal, len)).collect()
-}
-
-/// The journal lies in the middle, where the way from any file is shortest, in as few extents as possible.
-fn place_journal(geometry: &Geometry, space: &mut Space, len: u32) -> Option<JournalPlace> {
-    let middle = geometry.first_block_of(BlockGroup(geometry.group_count / 2)).get();
-    let mut extents = Vec::new();
-    let mut done = 0;
-    while done < len {
-        let run =
-            space.take_some(middle, (len - done).min(ExtentState::Written.max_len()).into())?;
-        let blocks = LogicalRange::new(done, low_u32(run.end - run.start))?;
-        done += blocks.len();
-        extents.push(Extent {
-            blocks,
-            start: PhysicalBlock::new(run.start),
-            state: ExtentState::Written,
-        });
-    }
-    let node = if extents.len() > extant_format::extent::ROOT_CAPACITY {
-        Some(space.place(middle, 1)?)
-    } else {
-        None
-    };
-    Some(JournalPlace { len, extents, node })
+    Ok(())
 }
 
 /// Fills in what a group has left, and the sums of its bitmaps.
@@ -168,23 +304,20 @@ fn count(
     space: &Space,
     group: BlockGroup,
     descriptor: &mut GroupDescriptor,
-    zeroed_tables: bool,
+    used_inodes: u32,
 ) {
     let blocks = blocks_of(geometry, group);
-    let used = space.taken_in(blocks.clone());
-    descriptor.free_clusters = low_u32(blocks.end - blocks.start - used);
-    let (used_inodes, used_dirs) =
-        if group.get() == 0 { (geometry.first_inode, 2) } else { (0, 0) };
+    let ratio = u64::from(geometry.cluster_ratio());
+    let used = space.taken_in(blocks.clone()).div_ceil(ratio);
+    descriptor.free_clusters = geometry.clusters_in(group) - low_u32(used);
+    let used_inodes = used_in_group(geometry, group, used_inodes);
     descriptor.free_inodes = geometry.inodes_per_group - used_inodes;
-    descriptor.used_dirs = used_dirs;
     if geometry.has_gdt_csum() {
         descriptor.itable_unused = descriptor.free_inodes;
         descriptor.flags.set(GroupFlags::INODE_UNINIT, used_inodes == 0);
-        let computable = used == own_metadata(geometry, group, descriptor, &blocks);
-        descriptor
-            .flags
-            .set(GroupFlags::BLOCK_UNINIT, computable && group.get() + 1 < geometry.group_count);
-        descriptor.flags.set(GroupFlags::INODE_ZEROED, zeroed_tables);
+        let computable = used == own_metadata(geometry, group, descriptor);
+        let is_last = group.get() + 1 == geometry.group_count;
+        descriptor.flags.set(GroupFlags::BLOCK_UNINIT, computable && !is_last && used_inodes == 0);
     }
     if !geometry.has_metadata_csum() {
         return;
@@ -194,47 +327,56 @@ fn count(
             bitmap::block_bitmap_csum(geometry, &block_bitmap(geometry, space, group));
     }
     if !descriptor.inodes_are_uninitialized(geometry) {
-        descriptor.inode_bitmap_csum =
-            bitmap::inode_bitmap_csum(geometry, &inode_bitmap(geometry, group));
+        let bits = inode_bitmap_of(geometry, used_inodes);
+        descriptor.inode_bitmap_csum = bitmap::inode_bitmap_csum(geometry, &bits);
     }
 }
 
-/// What a reader takes for used where a block bitmap was never written: the group's head, and its own tables.
-fn own_metadata(
-    geometry: &Geometry,
-    group: BlockGroup,
-    descriptor: &GroupDescriptor,
-    blocks: &Range<u64>,
-) -> u64 {
+/// Clusters that a reader takes for used where a block bitmap was never written: the group's head, and its own tables.
+fn own_metadata(geometry: &Geometry, group: BlockGroup, descriptor: &GroupDescriptor) -> u64 {
+    let blocks = blocks_of(geometry, group);
+    let mut own = Space::nothing(blocks.clone(), geometry.cluster_ratio());
+    own.take(blocks.start..blocks.start + u64::from(geometry.base_meta_blocks(group)));
     let tables = [
         (descriptor.block_bitmap, 1),
         (descriptor.inode_bitmap, 1),
         (descriptor.inode_table, u64::from(geometry.itable_blocks())),
     ];
-    let inside = |(start, len): (PhysicalBlock, u64)| {
-        (start.get() + len).min(blocks.end).saturating_sub(start.get().max(blocks.start))
-    };
-    u64::from(geometry.base_meta_blocks(group)) + tables.into_iter().map(inside).sum::<u64>()
+    for (start, len) in tables {
+        let start = start.get();
+        own.take(start.max(blocks.start)..(start + len).min(blocks.end));
+    }
+    own.taken_in(blocks).div_ceil(geometry.cluster_ratio().into())
 }
 
 fn block_bitmap(geometry: &Geometry, space: &Space, group: BlockGroup) -> Vec<u8> {
     let blocks = blocks_of(geometry, group);
+    let ratio = u64::from(geometry.cluster_ratio());
     let mut bits = vec![0; geometry.block_len()];
     let all = low_u32(u64_from(bits.len()) * 8);
     for run in space.taken(blocks.clone()) {
-        bitmap::set(&mut bits, low_u32(run.start - blocks.start)..low_u32(run.end - blocks.start));
+        let (start, end) = (run.start - blocks.start, run.end - blocks.start);
+        bitmap::set(&mut bits, low_u32(start / ratio)..low_u32(end.div_ceil(ratio)));
     }
-    bitmap::set(&mut bits, low_u32(blocks.end - blocks.start)..all);
+    bitmap::set(&mut bits, geometry.clusters_in(group)..all);
     bits
 }
 
-fn inode_bitmap(geometry: &Geometry, group: BlockGroup) -> Vec<u8> {
+fn inode_bitmap(geometry: &Geometry, group: BlockGroup, used: u32) -> Vec<u8> {
+    inode_bitmap_of(geometry, used_in_group(geometry, group, used))
+}
+
+fn inode_bitmap_of(geometry: &Geometry, used_in_group: u32) -> Vec<u8> {
     let mut bits = vec![0; geometry.block_len()];
     bitmap::init_inode_bitmap(geometry, &mut bits);
-    if group.get() == 0 {
-        bitmap::set(&mut bits, 0..geometry.first_inode);
-    }
+    bitmap::set(&mut bits, 0..used_in_group);
     bits
+}
+
+/// How many of the first `used` inodes are in a group.
+fn used_in_group(geometry: &Geometry, group: BlockGroup, used: u32) -> u32 {
+    let before = group.get().saturating_mul(geometry.inodes_per_group);
+    used.saturating_sub(before).min(geometry.inodes_per_group)
 }
 
 fn blocks_of(geometry: &Geometry, group: BlockGroup) -> Range<u64> {
@@ -243,130 +385,15 @@ fn blocks_of(geometry: &Geometry, group: BlockGroup) -> Range<u64> {
 }
 
 /// Blocks that hold everything if there is one group.
-fn least_blocks(geometry: &Geometry, journal_len: Option<u32>) -> u64 {
+fn least_blocks(geometry: &Geometry, journal: Option<JournalLen>) -> u64 {
     let tables = geometry.base_meta_blocks(BlockGroup(0))
         + (2 + geometry.itable_blocks()) * geometry.group_count;
-    u64::from(geometry.first_data_block + tables + journal_len.unwrap_or(0)) + SPARE_BLOCKS
+    let journal = journal.map_or(0, |len| len.all);
+    u64::from(geometry.first_data_block + tables) + u64::from(journal) + SPARE_BLOCKS
 }
 
-/// Which blocks are taken.
-#[derive(Debug)]
-struct Space {
-    all: Range<u64>,
-    /// First block to end; ranges neither overlap nor touch.
-    taken: BTreeMap<u64, u64>,
-}
-
-impl Space {
-    /// Takes the superblocks and descriptors with their reserve.
-    fn new(geometry: &Geometry) -> Self {
-        let all = geometry.first_data_block.into()..geometry.blocks_count;
-        let mut space = Self { all, taken: BTreeMap::new() };
-        for group in geometry.groups() {
-            let start = geometry.first_block_of(group).get();
-            space.take(start..start + u64::from(geometry.base_meta_blocks(group)));
-        }
-        space
-    }
-
-    fn take(&mut self, run: Range<u64>) {
-        if run.is_empty() {
-            return;
-        }
-        let Range { mut start, mut end } = run;
-        if let Some((&before, &touching)) = self.taken.range(..start).next_back()
-            && touching == start
-        {
-            start = before;
-        }
-        if let Some(after) = self.taken.remove(&end) {
-            end = after;
-        }
-        self.taken.insert(start, end);
-    }
-
-    /// Takes the first `len` free blocks in a row at or after `goal`, or else anywhere.
-    fn place(&mut self, goal: u64, len: u64) -> Option<u64> {
-        let fits = |run: &Range<u64>| run.end - run.start >= len;
-        let start = self.free(goal).find(fits).or_else(|| self.free(0).find(fits))?.start;
-        self.take(start..start + len);
-        Some(start)
-    }
-
-    /// Takes the first free run at or after `goal`, or else anywhere, but no more than `most` of it.
-    fn take_some(&mut self, goal: u64, most: u64) -> Option<Range<u64>> {
-        let run = self.free(goal).next().or_else(|| self.free(0).next())?;
-        let run = run.start..run.end.min(run.start + most);
-        self.take(run.clone());
-        Some(run)
-    }
-
-    /// Free runs from `from` on; the first may be the rest of one.
-    fn free(&self, from: u64) -> impl Iterator<Item = Range<u64>> + '_ {
-        let from = from.max(self.all.start);
-        let before = self.taken.range(..=from).next_back().map_or(from, |(_, &end)| end.max(from));
-        let mut start = before;
-        let ends = self.taken.range(from + 1..).map(|(&start, &end)| (start, end));
-        ends.chain([(self.all.end, self.all.end)]).filter_map(move |(next, end)| {
-            let run = start..next;
-            start = end.max(start);
-            (run.start < run.end).then_some(run)
-        })
-    }
-
-    /// The taken parts of `range`.
-    fn taken(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first =
-            self.taken.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
-        let runs = self.taken.range(first..range.end.max(first));
-        runs.map(move |(&start, &end)| start.max(range.start)..end.min(range.end))
-            .filter(|run| !run.is_empty())
-    }
-
-    fn taken_in(&self, range: Range<u64>) -> u64 {
-        self.taken(range).map(|run| run.end - run.start).sum()
-    }
-}
-
-const LOST_AND_FOUND_BYTES: u64 = 16 << 10;
+const USER_QUOTA: InodeNumber = InodeNumber::new(3).expect("not zero");
+const GROUP_QUOTA: InodeNumber = InodeNumber::new(4).expect("not zero");
+const LOST_AND_FOUND_BYTES: usize = 16 << 10;
+const MOST_ORPHAN_BLOCKS: u32 = orphan::MAX_BLOCKS;
 const SPARE_BLOCKS: u64 = 50;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn space() -> Space {
-        let mut space = Space { all: 1..100, taken: BTreeMap::new() };
-        space.take(1..10);
-        space.take(50..60);
-        space
-    }
-
-    #[test]
-    fn places_at_the_goal_or_else_anywhere() {
-        let mut space = space();
-        assert_eq!(space.place(55, 5), Some(60));
-        assert_eq!(space.place(70, 40), Some(10));
-        assert_eq!(space.place(0, 36), None);
-        assert_eq!(space.taken, BTreeMap::from([(1, 65)]));
-    }
-
-    #[test]
-    fn takes_what_is_there_first() {
-        let mut space = space();
-        assert_eq!(space.take_some(45, 100), Some(45..50));
-        assert_eq!(space.take_some(45, 10), Some(60..70));
-        assert_eq!(space.take_some(95, 10), Some(95..100));
-        assert_eq!(space.take_some(95, 10), Some(10..20));
-    }
-
-    #[test]
-    fn counts_what_is_taken_in_a_range() {
-        let space = space();
-        assert_eq!(space.taken_in(5..55), 10);
-        assert_eq!(space.taken_in(10..50), 0);
-        assert_eq!(space.taken_in(52..54), 2);
-        assert_eq!(space.free(0).collect::<Vec<_>>(), [10..50, 60..100]);
-        assert_eq!(space.free(52).next(), Some(60..100));
-    }
-}

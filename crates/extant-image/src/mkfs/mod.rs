@@ -1,8 +1,10 @@
-//! Makes an empty ext4 file system with the features that mke2fs gives by default.
+//! Makes empty ext2, ext3 and ext4 file systems as mke2fs does, from the same options and with the same defaults.
 //!
-//! A plan comes first ([`layout`]): where tables, directories and the journal go, and what each group then has left. Only
-//! then is anything written, in batches, and only what must be: zeros are asked for, not sent. The superblock comes last,
-//! after a flush, so a half-made image is no file system at all.
+//! Options become one value for everything ([`resolve`]): the caller's, else that of the types in a configuration
+//! ([`config`]), which is built in. Then comes a [`Plan`]: a superblock ([`sizes`]), where tables go ([`tables`]), where files
+//! go ([`files`], [`map`]), and what each group then has left ([`layout`]). Only then is anything written, in batches, and
+//! only what must be: zeros are asked for, not sent. The superblock comes last, after a flush, so a half-made image is no
+//! file system at all.
 //!
 //! # Invariants
 //! The same options on a device of the same size give the same bytes: UUID, hash seed and time are the caller's.
@@ -10,27 +12,47 @@
 //! # Locking
 //! None; the caller owns the device.
 //! # Not here
-//! Indirect maps, `bigalloc`, `meta_bg`, quota files, external journals: options that ask for them are refused.
+//! Files from elsewhere; undo files, since nobody can tell what of a device a file system will overwrite later; tests of the
+//! device for bad blocks, which are the caller's to find.
 //! # Source
 //! mke2fs(8) and mke2fs.conf(5) for options and defaults; kernel `Documentation/filesystems/ext4/` for the structures.
 
-mod contents;
+mod config;
+mod directory;
+mod extended;
+mod features;
+mod files;
+mod hugefiles;
+mod journal_device;
 mod layout;
+mod map;
+mod numbers;
 mod options;
+mod quota;
+mod resolve;
 mod sizes;
+mod space;
+mod tables;
 #[cfg(test)]
 mod tests;
-mod usage;
 mod writer;
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 
-use extant_device::{BlockDevice, DeviceError};
-use extant_format::{FormatError, Superblock};
+use extant_device::{BlockDevice, DeviceError, WindowDevice};
+use extant_format::{FormatError, Incompat, InodeNumber, Superblock};
 
-pub use options::{Features, JournalSize, MkfsOptions};
-pub use usage::Usage;
+pub use config::{Config, ConfigError};
+pub use extended::{Encoding, ExtendedOptions, QuotaTypes, RootOwner};
+pub use features::{FeatureEdits, Features};
+pub use hugefiles::Hugefiles;
+pub use journal_device::{
+    journal_device_block_size, make_journal_device, use_journal_device, wants_journal_device,
+};
+pub use numbers::{Amount, Percent};
+pub use options::{CreatorOs, ErrorPolicy, ExternalJournal, JournalSize, MkfsOptions};
 
 /// Makes an empty file system on `device`; what was there before is lost.
 ///
@@ -38,33 +60,71 @@ pub use usage::Usage;
 /// Options that contradict each other, a device that is too small, or the device's own errors. Before the first write the
 /// device is unchanged; after it, it holds no file system.
 pub fn mkfs(device: &dyn BlockDevice, options: &MkfsOptions) -> Result<Superblock, MkfsError> {
-    let (superblock, layout) = plan(device, options)?;
-    writer::write(device, &layout, superblock)
+    let device_bytes = device.geometry().len_bytes;
+    let plan = Plan::new(device_bytes, options)?;
+    match plan.offset_bytes {
+        0 => plan.write(device),
+        offset => plan.write(&WindowDevice::new(device, offset, None)?),
+    }
 }
 
-fn plan(
-    device: &dyn BlockDevice,
-    options: &MkfsOptions,
-) -> Result<(Superblock, layout::Layout), MkfsError> {
-    let device_bytes = device.geometry().len_bytes;
-    let bytes = options.size_bytes.unwrap_or(device_bytes);
-    if bytes > device_bytes {
-        return Err(MkfsError::TooSmall {
-            bytes: device_bytes,
-            needed_bytes: bytes,
-            journal_bytes: 0,
-        });
+/// A file system that could be made: all that `mkfs` decides before it writes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    superblock: Superblock,
+    layout: layout::Layout,
+    manner: writer::Manner,
+    offset_bytes: u64,
+}
+
+impl Plan {
+    /// Decides everything for a device of so many bytes.
+    ///
+    /// # Errors
+    /// Options that contradict each other, or too few bytes.
+    pub fn new(device_bytes: u64, options: &MkfsOptions) -> Result<Self, MkfsError> {
+        let offset_bytes = options.extended.offset_bytes.unwrap_or(0);
+        let after = device_bytes.saturating_sub(offset_bytes);
+        let needed_bytes = options.size_bytes.unwrap_or(after);
+        if needed_bytes > after {
+            return Err(MkfsError::TooSmall { bytes: after, needed_bytes, journal_bytes: 0 });
+        }
+        let decided = resolve::Decided::new(options, after)?;
+        if decided.features.incompat.contains(Incompat::JOURNAL_DEV) {
+            let problem = "journal_dev makes a journal device and no file system";
+            return Err(options::option("features", problem.to_owned()));
+        }
+        let mut raw = decided.superblock()?;
+        raw.set_checksum();
+        let mut superblock = Superblock::try_from(&raw)?;
+        let layout = layout::Layout::plan(&decided, superblock.geometry())?;
+        layout.describe(&mut superblock);
+        let manner = writer::Manner {
+            discard: decided.extended.discard.unwrap_or(true),
+            zero_tables: decided.extended.lazy_itable_init.map(|lazy| !lazy),
+            is_zeroed: decided.extended.storage_is_zeroed.unwrap_or(false),
+            superblocks_only: options.superblocks_only,
+        };
+        Ok(Self { superblock, layout, manner, offset_bytes })
     }
-    let sizes = sizes::Sizes::new(options, device_bytes)?;
-    let mut raw = sizes.superblock()?;
-    raw.set_checksum();
-    let mut superblock = Superblock::try_from(&raw)?;
-    let geometry = superblock.geometry();
-    let zeroed_tables = device.geometry().fast_zeroes || !geometry.has_gdt_csum();
-    let journal_len = sizes.journal_len(geometry.blocks_count)?;
-    let layout = layout::Layout::plan(geometry, journal_len, options.time_seconds, zeroed_tables)?;
-    layout.describe(&mut superblock);
-    Ok((superblock, layout))
+
+    /// What the file system's superblock will say.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Bytes that files can have in it, root's reserve among them.
+    pub fn free_bytes(&self) -> u64 {
+        self.superblock.raw().free_blocks_count() << self.superblock.geometry().block_bits
+    }
+
+    /// Makes the file system; `device` begins where the file system does, whatever the options' offset is.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn write(&self, device: &dyn BlockDevice) -> Result<Superblock, MkfsError> {
+        writer::write(device, self)
+    }
 }
 
 /// Why no file system was made.
@@ -92,9 +152,12 @@ pub enum MkfsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file would have more blocks than an inode can count without `huge_file`.
+    #[error("{0} has more blocks than it can count without huge_file")]
+    FileTooLarge(InodeNumber),
     /// The options make a superblock that no reader would take.
     #[error("these options make no file system: {0}")]
-    Format(#[from] FormatError),
+    Format(FormatError),
     /// The device failed.
     #[error("device: {0}")]
     Device(#[from] DeviceError),

@@ -1,45 +1,87 @@
-//! What a new file system shall be like, and the superblock that follows.
+//! What a new file system shall be like.
 //!
-//! Source: mke2fs(8), mke2fs.conf(5); the default journal sizes are those that mke2fs 1.47 prints.
+//! Source: mke2fs(8), mke2fs.conf(5).
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use extant_format::{Compat, Incompat, RoCompat};
+use super::config::Config;
+use super::extended::ExtendedOptions;
+use super::features::FeatureEdits;
+use super::numbers::{Amount, Percent};
+use super::{Hugefiles, MkfsError};
 
-use super::{MkfsError, Usage};
-
-/// What a new file system shall be like. The default is mke2fs's, but for what must come from outside: UUID, hash seed and
-/// time are zero.
-#[derive(Clone, Debug)]
+/// What a new file system shall be like. The default is what mke2fs makes an ext4 file system, but for what must come from
+/// outside: UUID, hash seed and time are zero.
+///
+/// What is `None` comes from the [`config`](Self::config): from the types that [`fs_type`](Self::fs_type) and
+/// [`usage`](Self::usage) name, the last of them first.
+#[derive(Clone, Debug, Default)]
 pub struct MkfsOptions {
     /// How much of the device to use; by default all of it, in whole pages of 4 KiB.
     pub size_bytes: Option<u64>,
-    /// What it is for, which decides what is left open below; by default the size does.
-    pub usage: Option<Usage>,
+    /// What each type is like; by default as mke2fs has it where nothing else is installed.
+    pub config: Config,
+    /// `ext2`, `ext3`, `ext4`, or another type of the configuration; by default `ext4`.
+    pub fs_type: Option<String>,
+    /// What it is for: names of types, with commas between; by default `floppy` below 3 MiB, `small` below 512 MiB,
+    /// `default` below 4 TiB, `big` below 16 TiB, else `huge`.
+    pub usage: Option<String>,
+    /// Changes to the features that the types give.
+    pub features: FeatureEdits,
     /// Bytes in a block: a power of two from 1024 to 65,536.
     pub block_size: Option<u32>,
+    /// Bytes that a block has at least, if [`block_size`](Self::block_size) is left to the types.
+    pub least_block_size: Option<u32>,
+    /// With `bigalloc`: bytes in a cluster, a power of two.
+    pub cluster_size: Option<u32>,
     /// Bytes in an inode: a power of two from 128 to the block size.
-    pub inode_size: u16,
+    pub inode_size: Option<u16>,
     /// One inode for this many bytes.
     pub bytes_per_inode: Option<u32>,
     /// How many inodes at least, whatever the bytes.
     pub inodes: Option<u32>,
-    /// Percent of the blocks that only root may use; at most 50.
-    pub reserved_percent: u8,
+    /// The part of the blocks that only root may use; at most half.
+    pub reserved: Option<Percent>,
+    /// Blocks in a group, or clusters with `bigalloc`: a multiple of 8 from 256 to eight times the block size.
+    pub blocks_per_group: Option<u32>,
+    /// With `flex_bg`: groups that have their tables together, a power of two.
+    pub groups_per_flex: Option<u32>,
+    /// What the kernel does when it finds an error.
+    pub errors: Option<ErrorPolicy>,
+    /// Which system made it; by default Linux.
+    pub creator_os: Option<CreatorOs>,
     /// At most 16 bytes.
     pub label: Vec<u8>,
+    /// Where it was last mounted, at most 64 bytes.
+    pub last_mounted: Vec<u8>,
     /// The file system's UUID.
     pub uuid: [u8; 16],
     /// Seed of the hashes of names.
     pub hash_seed: [u8; 16],
     /// When all of this was made, in seconds since 1970.
     pub time_seconds: u32,
-    /// Which features it has.
-    pub features: Features,
+    /// Whether it has a journal even if its type has none.
+    pub wants_journal: bool,
     /// How large the journal is.
     pub journal: JournalSize,
+    /// With `fast_commit`: bytes of the journal for fast commits; by default a 64th of the rest.
+    pub fast_commit_bytes: Option<u64>,
+    /// Where the journal begins; by default in the middle.
+    pub journal_location: Option<Amount>,
+    /// The journal is on a device of its own.
+    pub external_journal: Option<ExternalJournal>,
+    /// Blocks that nothing may be put into.
+    pub bad_blocks: Vec<u32>,
+    /// Files that fill it from the start.
+    pub hugefiles: Option<Hugefiles>,
+    /// Where the device begins on its disk, in bytes, for files that are aligned there.
+    pub disk_offset_bytes: u64,
+    /// What else there is.
+    pub extended: ExtendedOptions,
+    /// Writes superblocks and descriptors alone, for whoever has lost them: tables and files stay as they are, and a check
+    /// has to follow.
+    pub superblocks_only: bool,
 }
 
 /// How large a journal is.
@@ -54,97 +96,66 @@ pub enum JournalSize {
     Bytes(u64),
 }
 
-impl Default for MkfsOptions {
-    fn default() -> Self {
-        Self {
-            size_bytes: None,
-            usage: None,
-            block_size: None,
-            inode_size: 256,
-            bytes_per_inode: None,
-            inodes: None,
-            reserved_percent: 5,
-            label: Vec::new(),
-            uuid: [0; 16],
-            hash_seed: [0; 16],
-            time_seconds: 0,
-            features: Features::default(),
-            journal: JournalSize::BySize,
-        }
-    }
-}
-
-/// The three feature words.
+/// A journal on a device of its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Features {
-    /// Those that may be ignored.
-    pub compat: Compat,
-    /// Those that a reader must know.
-    pub incompat: Incompat,
-    /// Those that a writer must know.
-    pub ro_compat: RoCompat,
+pub struct ExternalJournal {
+    /// Its UUID.
+    pub uuid: [u8; 16],
+    /// The device's number, as the kernel encodes it in 32 bits; 0 if it has none.
+    pub device: u32,
 }
 
-impl Default for Features {
-    /// What mke2fs 1.47 gives an ext4 file system.
-    fn default() -> Self {
-        Self {
-            compat: Compat::HAS_JOURNAL
-                | Compat::EXT_ATTR
-                | Compat::RESIZE_INODE
-                | Compat::DIR_INDEX,
-            incompat: Incompat::FILETYPE | Incompat::EXTENTS | Incompat::BIT64 | Incompat::FLEX_BG,
-            ro_compat: RoCompat::SPARSE_SUPER
-                | RoCompat::LARGE_FILE
-                | RoCompat::HUGE_FILE
-                | RoCompat::DIR_NLINK
-                | RoCompat::EXTRA_ISIZE
-                | RoCompat::METADATA_CSUM,
+/// What the kernel does when it finds an error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ErrorPolicy {
+    /// Go on.
+    Continue,
+    /// Write no more.
+    RemountReadOnly,
+    /// Panic.
+    Panic,
+}
+
+impl ErrorPolicy {
+    /// By the name that mke2fs has for it.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "continue" => Self::Continue,
+            "remount-ro" => Self::RemountReadOnly,
+            "panic" => Self::Panic,
+            _ => return None,
+        })
+    }
+
+    /// As the superblock has it.
+    pub(super) fn number(self) -> u16 {
+        match self {
+            Self::Continue => 1,
+            Self::RemountReadOnly => 2,
+            Self::Panic => 3,
         }
     }
 }
 
-impl Features {
-    /// Switches features on, or off with a `^` before the name, as `mke2fs -O` does: `^has_journal,^64bit`.
-    ///
-    /// # Errors
-    /// A name that is unknown, or of a feature that [`mkfs`](super::mkfs) cannot give or cannot do without.
-    pub fn apply(&mut self, list: &str) -> Result<(), MkfsError> {
-        for word in list.split(',').filter(|word| !word.is_empty()) {
-            let (name, on) = word.strip_prefix('^').map_or((word, true), |name| (name, false));
-            if let Some(bit) = Compat::by_name(name).filter(|bit| SWITCHES.compat.contains(*bit)) {
-                self.compat.set(bit, on);
-            } else if let Some(bit) =
-                Incompat::by_name(name).filter(|bit| SWITCHES.incompat.contains(*bit))
-            {
-                self.incompat.set(bit, on);
-            } else if let Some(bit) =
-                RoCompat::by_name(name).filter(|bit| SWITCHES.ro_compat.contains(*bit))
-            {
-                self.ro_compat.set(bit, on);
-            } else {
-                return Err(option("features", format!("`{name}` cannot be switched here")));
-            }
-        }
-        Ok(())
+/// The system that made a file system, by its number in the superblock.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CreatorOs(pub u32);
+
+impl CreatorOs {
+    /// GNU/Hurd, which knows few features.
+    pub const HURD: Self = Self(1);
+
+    /// By the name that mke2fs has for it, or by its number.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match &*name.to_ascii_lowercase() {
+            "linux" => Self(0),
+            "gnu" | "hurd" => Self::HURD,
+            "freebsd" => Self(3),
+            "lites" => Self(4),
+            number => Self(number.parse().ok()?),
+        })
     }
 }
-
-/// What may be on or off; everything else is as by default.
-const SWITCHES: Features = Features {
-    compat: Compat::HAS_JOURNAL
-        .union(Compat::EXT_ATTR)
-        .union(Compat::RESIZE_INODE)
-        .union(Compat::DIR_INDEX),
-    incompat: Incompat::BIT64.union(Incompat::FLEX_BG).union(Incompat::CSUM_SEED),
-    ro_compat: RoCompat::SPARSE_SUPER
-        .union(RoCompat::LARGE_FILE)
-        .union(RoCompat::HUGE_FILE)
-        .union(RoCompat::DIR_NLINK)
-        .union(RoCompat::EXTRA_ISIZE)
-        .union(RoCompat::GDT_CSUM)
-        .union(RoCompat::METADATA_CSUM),
-};
 
 /// An option that cannot be.
 pub(super) fn option(option: &'static str, problem: String) -> MkfsError {

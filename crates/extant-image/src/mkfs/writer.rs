@@ -3,74 +3,93 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use extant_device::{BlockDevice, BlockDeviceExt, Frame, Request};
-use extant_format::cast::{low_u32, u64_from, usize_from};
-use extant_format::inode::InodeRecord;
-use extant_format::jbd2::RawJournalSuperblock;
-use extant_format::{BlockGroup, Geometry, InodeNumber, Superblock};
+use extant_device::{BlockDevice, BlockDeviceExt, Frame, Operation, Request};
+use extant_format::cast::{u64_from, usize_from};
+use extant_format::descriptor::GroupFlags;
+use extant_format::mmp::RawMmp;
+use extant_format::superblock::State;
+use extant_format::{BlockGroup, Geometry, InodeNumber, Superblock, inode};
 use zerocopy::IntoBytes;
 
-use super::MkfsError;
-use super::contents::Contents;
-use super::layout::{JournalPlace, Layout};
+use super::layout::Layout;
+use super::{MkfsError, Plan};
 
-pub(super) fn write(
-    device: &dyn BlockDevice,
-    layout: &Layout,
-    mut superblock: Superblock,
-) -> Result<Superblock, MkfsError> {
-    let contents = Contents::new(layout);
-    let geometry = &layout.geometry;
-    let mut batch =
-        Batch { device, geometry, requests: Vec::new(), pending_bytes: 0, written_bytes: 0 };
+/// What is done to a device beside what has to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Give all blocks back first.
+    pub(super) discard: bool,
+    /// Zero inode tables even where that takes time, or never.
+    pub(super) zero_tables: Option<bool>,
+    /// Nothing has to be zeroed.
+    pub(super) is_zeroed: bool,
+    /// Superblocks and descriptors alone.
+    pub(super) superblocks_only: bool,
+}
 
+pub(super) fn write(device: &dyn BlockDevice, plan: &Plan) -> Result<Superblock, MkfsError> {
+    let mut layout = plan.layout.clone();
+    let mut superblock = plan.superblock.clone();
+    let geometry = layout.geometry;
+    let mut batch = Batch {
+        device,
+        geometry: &geometry,
+        requests: Vec::new(),
+        pending_bytes: 0,
+        written_bytes: 0,
+    };
+    if plan.manner.superblocks_only {
+        forget_unused(&mut layout);
+        superblock.raw_mut().state = (State::VALID | State::ERRORS).bits().into();
+        write_descriptors(&mut batch, &layout)?;
+        return write_superblocks(batch, superblock);
+    }
     // Until the last step there is no file system here, not even the one from before.
     let head = Superblock::OFFSET_BYTES + 1024;
     batch.zero_bytes(0, head.next_multiple_of(geometry.block_size.into()))?;
     batch.flush()?;
-    write_tables(&mut batch, layout)?;
-    let table = layout.groups[0].inode_table.get();
-    batch.write(table, &contents.inodes())?;
-    batch.write(layout.root, &contents.root_directory())?;
-    batch.write(layout.lost_and_found.start, &contents.lost_and_found())?;
-    for (block, bytes) in contents.resize_blocks() {
-        batch.write(block, &bytes)?;
+    if plan.manner.discard && device.geometry().discard {
+        // A device that does not do it after all is no worse a place.
+        let _ = device.run_one(Request::discard(0, geometry.blocks_count << geometry.block_bits));
     }
-    if let Some((block, bytes)) = contents.journal_node() {
-        batch.write(block, &bytes)?;
+    batch.zero_end()?;
+    mark_tables(&mut layout, plan.manner, device.geometry().fast_zeroes);
+    write_tables(&mut batch, &layout, plan.manner)?;
+    write_inodes(&mut batch, &layout)?;
+    write_files(&mut batch, &layout, plan.manner)?;
+    if let Some(block) = layout.mmp {
+        let seconds = superblock.raw().mmp_interval.get().max(LEAST_MMP_SECONDS);
+        let mut raw = RawMmp::clean(seconds);
+        raw.time = u64::from(superblock.raw().mkfs_time.get()).into();
+        raw.set_checksum(&geometry);
+        batch.write(block, raw.as_bytes())?;
     }
-    if let Some(journal) = &layout.journal {
-        write_journal(&mut batch, journal)?;
-    }
-    write_descriptors(&mut batch, layout)?;
-
-    if let Some(inode) = contents.journal_inode() {
-        back_up_journal(&mut superblock, &inode);
-    }
+    write_descriptors(&mut batch, &layout)?;
     superblock.raw_mut().kbytes_written = (batch.written_bytes / 1024).into();
-    for group in geometry.groups().filter(|group| group.get() > 0 && geometry.has_super(*group)) {
-        let mut copy = superblock.clone();
-        copy.raw_mut().block_group_nr = u16::try_from(group.get()).unwrap_or(u16::MAX).into();
-        let at = geometry.first_block_of(group).get() << geometry.block_bits;
-        batch.push(Request::write_frame(
-            at,
-            padded(copy.to_raw().as_bytes(), geometry.block_len()),
-        ))?;
-    }
-    batch.flush()?;
-    batch.push(Request::write_frame(
-        Superblock::OFFSET_BYTES,
-        Frame::copy_from(superblock.to_raw().as_bytes()),
-    ))?;
-    batch.flush()?;
-    Ok(superblock)
+    write_superblocks(batch, superblock)
 }
 
-/// Bitmaps that must be there, and inode tables of zeros.
+/// All inodes may hold something that a check has to look at.
+fn forget_unused(layout: &mut Layout) {
+    for descriptor in &mut layout.groups {
+        descriptor.itable_unused = 0;
+        descriptor.flags = GroupFlags::empty();
+    }
+}
+
+/// Notes which inode tables are zeroed.
 ///
 /// With checksums of descriptors a table that is not marked zeroed is cleaned by the kernel later, so a device that would
 /// have to send the zeros is spared them.
-fn write_tables(batch: &mut Batch<'_>, layout: &Layout) -> Result<(), MkfsError> {
+fn mark_tables(layout: &mut Layout, manner: Manner, zeroes_are_fast: bool) {
+    let zeroed = manner.is_zeroed || manner.zero_tables.unwrap_or(zeroes_are_fast);
+    for descriptor in &mut layout.groups {
+        descriptor.flags.set(GroupFlags::INODE_ZEROED, zeroed);
+    }
+}
+
+/// Bitmaps that must be there, and inode tables of zeros.
+fn write_tables(batch: &mut Batch<'_>, layout: &Layout, manner: Manner) -> Result<(), MkfsError> {
     let geometry = &layout.geometry;
     for (group, descriptor) in geometry.groups().zip(&layout.groups) {
         if !descriptor.block_bitmap_is_uninitialized(geometry) {
@@ -79,56 +98,118 @@ fn write_tables(batch: &mut Batch<'_>, layout: &Layout) -> Result<(), MkfsError>
         if !descriptor.inodes_are_uninitialized(geometry) {
             batch.write(descriptor.inode_bitmap.get(), &layout.inode_bitmap(group))?;
         }
-        let zeroed = descriptor.flags.contains(extant_format::descriptor::GroupFlags::INODE_ZEROED);
-        if zeroed || !geometry.has_gdt_csum() {
+        let is_marked = descriptor.flags.contains(GroupFlags::INODE_ZEROED);
+        if !manner.is_zeroed && (is_marked || !geometry.has_gdt_csum()) {
             batch.zero(descriptor.inode_table.get(), geometry.itable_blocks().into())?;
         }
     }
     batch.run()
 }
 
-/// A clean journal: its superblock, and zeros where old blocks could be mistaken for its own.
-fn write_journal(batch: &mut Batch<'_>, journal: &JournalPlace) -> Result<(), MkfsError> {
-    for extent in &journal.extents {
-        batch.zero(extent.start.get(), extent.blocks.len().into())?;
+/// The blocks of inode tables that hold inodes in use.
+fn write_inodes(batch: &mut Batch<'_>, layout: &Layout) -> Result<(), MkfsError> {
+    let geometry = &layout.geometry;
+    let inode_len = usize_from(geometry.inode_size);
+    let per_group = geometry.inodes_per_group;
+    for (group, descriptor) in geometry.groups().zip(&layout.groups) {
+        let before = group.get() * per_group;
+        let used = layout.last_inode().saturating_sub(before).min(per_group);
+        if used == 0 {
+            return Ok(());
+        }
+        let mut table = vec![0; usize_from(used) * inode_len];
+        for (number, bytes) in (before + 1..).zip(table.chunks_mut(inode_len)) {
+            let Some(number) = InodeNumber::new(number) else { continue };
+            let file = layout.files.iter().find(|file| file.number == number);
+            if let Some(file) = file {
+                file.record.encode(bytes, geometry).map_err(|_| MkfsError::FileTooLarge(number))?;
+            }
+            if geometry.has_metadata_csum() {
+                let seed = inode::inode_seed(geometry.csum_seed, number, 0);
+                inode::set_checksum(bytes, seed);
+            }
+        }
+        batch.write(descriptor.inode_table.get(), &table)?;
+    }
+    Ok(())
+}
+
+/// Maps and contents of files.
+fn write_files(batch: &mut Batch<'_>, layout: &Layout, manner: Manner) -> Result<(), MkfsError> {
+    let has_zeros = |file: &&super::files::PlannedFile| file.zero && !manner.is_zeroed;
+    for file in layout.files.iter().filter(has_zeros) {
+        for run in &file.map.runs {
+            batch.zero(run.start.get(), run.blocks.len().into())?;
+        }
     }
     batch.run()?;
-    let raw =
-        RawJournalSuperblock::blank(batch.geometry.block_size, journal.len, batch.geometry.uuid);
-    batch.write(journal.extents[0].start.get(), raw.as_bytes())
+    let block_len = layout.geometry.block_len();
+    for file in &layout.files {
+        for (block, bytes) in &file.map.nodes {
+            batch.write(*block, bytes)?;
+        }
+        let mut rest = &*file.bytes;
+        for run in &file.map.runs {
+            let len = usize_from(run.blocks.len()).saturating_mul(block_len).min(rest.len());
+            let (bytes, after) = rest.split_at(len);
+            if !bytes.is_empty() {
+                batch.write(run.start.get(), bytes)?;
+            }
+            rest = after;
+        }
+    }
+    Ok(())
 }
 
 /// The descriptors, and their copies.
 fn write_descriptors(batch: &mut Batch<'_>, layout: &Layout) -> Result<(), MkfsError> {
     let geometry = &layout.geometry;
-    let mut table = vec![0; usize_from(geometry.desc_blocks) * geometry.block_len()];
+    let block_len = geometry.block_len();
+    let mut table = vec![0; usize_from(geometry.desc_blocks) * block_len];
     for (group, descriptor) in geometry.groups().zip(&layout.groups) {
         let (block, offset) = geometry.descriptor_place(group);
-        let at = usize_from(block) * geometry.block_len() + offset;
+        let at = usize_from(block) * block_len + offset;
         descriptor.encode(&mut table[at..at + usize_from(geometry.desc_size)], geometry, group);
     }
+    let (full, scattered) = table.split_at(usize_from(geometry.full_table_blocks()) * block_len);
     for group in geometry.groups().filter(|group| geometry.has_super(*group)) {
-        let first = match group {
-            BlockGroup(0) => geometry.descriptor_block(0),
-            _ => geometry
-                .descriptor_block_copy(0, group)
-                .expect("a group with a superblock has descriptors"),
-        };
-        batch.write(first.get(), &table)?;
+        if !full.is_empty()
+            && let Some(first) = geometry.descriptor_block_copy(0, group)
+        {
+            batch.write(first.get(), full)?;
+        }
+    }
+    let first = geometry.full_table_blocks();
+    for (index, block) in (first..).zip(scattered.chunks(block_len)) {
+        let start = index * geometry.desc_per_block();
+        let meta_group = start..(start + geometry.desc_per_block()).min(geometry.group_count);
+        for group in meta_group.map(BlockGroup) {
+            if let Some(place) = geometry.descriptor_block_copy(index, group) {
+                batch.write(place.get(), block)?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Copies the journal's block map and size, for a reader whose inode table is damaged.
-fn back_up_journal(superblock: &mut Superblock, inode: &InodeRecord) {
-    let raw = superblock.raw_mut();
-    raw.journal_inum = InodeNumber::JOURNAL.get().into();
-    raw.jnl_backup_type = 1;
-    for (to, from) in raw.jnl_blocks.iter_mut().zip(inode.block.as_chunks().0) {
-        *to = (*from).into();
+/// The copies of the superblock, and when all else is there, itself.
+fn write_superblocks(
+    mut batch: Batch<'_>,
+    superblock: Superblock,
+) -> Result<Superblock, MkfsError> {
+    let geometry = *batch.geometry;
+    for group in geometry.groups().filter(|group| group.get() > 0 && geometry.has_super(*group)) {
+        let mut copy = superblock.clone();
+        copy.raw_mut().block_group_nr = u16::try_from(group.get()).unwrap_or(u16::MAX).into();
+        let at = geometry.first_block_of(group).get() << geometry.block_bits;
+        let frame = padded(copy.to_raw().as_bytes(), geometry.block_len());
+        batch.push(Request::write_frame(at, frame))?;
     }
-    raw.jnl_blocks[15] = extant_format::cast::high_u32(inode.size).into();
-    raw.jnl_blocks[16] = low_u32(inode.size).into();
+    batch.flush()?;
+    let raw = Frame::copy_from(superblock.to_raw().as_bytes());
+    batch.push(Request::write_frame(Superblock::OFFSET_BYTES, raw))?;
+    batch.flush()?;
+    Ok(superblock)
 }
 
 /// Requests that wait until there are enough for one call of the device.
@@ -152,10 +233,21 @@ impl Batch<'_> {
         self.zero_bytes(block << self.geometry.block_bits, blocks << self.geometry.block_bits)
     }
 
+    /// Zeroes the last part of the file system, where a RAID may have left what it is known by.
+    fn zero_end(&mut self) -> Result<(), MkfsError> {
+        let end = self.geometry.blocks_count << self.geometry.block_bits;
+        let start = (end - end % LAST_BYTES).saturating_sub(LAST_BYTES);
+        // A small one has its tables there, which are written later anyway.
+        if start > LAST_BYTES {
+            self.zero_bytes(start, end - start)?;
+        }
+        self.run()
+    }
+
     fn zero_bytes(&mut self, offset: u64, len: u64) -> Result<(), MkfsError> {
         if let Some(Request {
             offset: start,
-            operation: extant_device::Operation::WriteZeroes { len: before },
+            operation: Operation::WriteZeroes { len: before },
             ..
         }) = self.requests.last_mut()
             && *start + *before == offset
@@ -167,7 +259,7 @@ impl Batch<'_> {
     }
 
     fn push(&mut self, request: Request) -> Result<(), MkfsError> {
-        if matches!(request.operation, extant_device::Operation::Write { .. }) {
+        if matches!(request.operation, Operation::Write { .. }) {
             self.pending_bytes += request.len();
             self.written_bytes += request.len();
         }
@@ -198,3 +290,5 @@ fn padded(bytes: &[u8], len: usize) -> Frame {
 
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_REQUESTS: u64 = 256;
+const LAST_BYTES: u64 = 64 << 10;
+const LEAST_MMP_SECONDS: u16 = 5;

@@ -38,7 +38,7 @@ fn base() -> &'static MemoryDevice {
     BASE.get_or_init(|| {
         let device = MemoryDevice::new(8 << 20);
         let options = MkfsOptions {
-            usage: Some(extant_image::Usage::Default),
+            usage: Some("default".to_owned()),
             uuid: [7; 16],
             hash_seed: [9; 16],
             ..MkfsOptions::default()
