@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 
 use crate::commands::{
-    cat, chmod, chown, df, info, link, list, map, mkdir, mkfs, mount, remove, rename, stat, touch,
-    trace, tree, xattr,
+    cat, check, chmod, chown, df, info, link, list, map, mkdir, mkfs, mount, remove, rename, stat,
+    touch, trace, tree, xattr,
 };
 use crate::volume::Part;
 use crate::{address, copy, failure, values};
@@ -65,13 +65,17 @@ pub fn tell(error: &clap::Error) -> ExitCode {
         }
     }
     let _ = write!(std::io::stderr(), "extant: {shown}");
-    ExitCode::from(2)
+    // One command has the codes of the program that it stands for.
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+    let is_check = usage.is_some_and(|usage| usage.contains("extant check "));
+    ExitCode::from(if is_check { check::USAGE_CODE } else { 2 })
 }
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Info(info::InfoArgs),
+    Check(check::CheckArgs),
     Ls(list::LsArgs),
     Cat(cat::CatArgs),
     Stat(stat::StatArgs),

@@ -69,13 +69,20 @@ impl GroupDescriptor {
         group: BlockGroup,
     ) -> Result<Self, Corruption> {
         let at = Place::Group(group);
-        let (low, rest) = RawLow::ref_from_prefix(bytes).map_err(|_| at.breaks(Rule::TooShort))?;
+        let descriptor = Self::fields(bytes, geometry).ok_or(at.breaks(Rule::TooShort))?;
+        descriptor.check_places(geometry, group)?;
+        Ok(descriptor)
+    }
+
+    /// The fields of a record, whatever they say; `None` if it is too short.
+    pub fn fields(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
+        let (low, rest) = RawLow::ref_from_prefix(bytes).ok()?;
         let zero = RawHigh::default();
         let high = match geometry.desc_size {
             ..64 => &zero,
-            _ => RawHigh::ref_from_prefix(rest).map_err(|_| at.breaks(Rule::TooShort))?.0,
+            _ => RawHigh::ref_from_prefix(rest).ok()?.0,
         };
-        let descriptor = Self {
+        Some(Self {
             block_bitmap: PhysicalBlock::new(join32(low.block_bitmap, high.block_bitmap)),
             inode_bitmap: PhysicalBlock::new(join32(low.inode_bitmap, high.inode_bitmap)),
             inode_table: PhysicalBlock::new(join32(low.inode_table, high.inode_table)),
@@ -86,15 +93,19 @@ impl GroupDescriptor {
             flags: GroupFlags::from_bits_retain(low.flags.get()),
             block_bitmap_csum: join16(low.block_bitmap_csum, high.block_bitmap_csum),
             inode_bitmap_csum: join16(low.inode_bitmap_csum, high.inode_bitmap_csum),
-        };
+        })
+    }
+
+    /// Checks that bitmaps and table lie where the group may have them.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check_places(&self, geometry: &Geometry, group: BlockGroup) -> Result<(), Corruption> {
+        let at = Place::Group(group);
         let inside = |block, count| lies_inside(geometry, group, block, count);
-        at.require(inside(descriptor.block_bitmap, 1), Rule::BlockBitmapPlace)?;
-        at.require(inside(descriptor.inode_bitmap, 1), Rule::InodeBitmapPlace)?;
-        at.require(
-            inside(descriptor.inode_table, geometry.itable_blocks()),
-            Rule::InodeTablePlace,
-        )?;
-        Ok(descriptor)
+        at.require(inside(self.block_bitmap, 1), Rule::BlockBitmapPlace)?;
+        at.require(inside(self.inode_bitmap, 1), Rule::InodeBitmapPlace)?;
+        at.require(inside(self.inode_table, geometry.itable_blocks()), Rule::InodeTablePlace)
     }
 
     /// Checks that no count is larger than what it counts from.
@@ -172,8 +183,13 @@ const fn matches_csum(stored: u32, sum: u32, geometry: &Geometry) -> bool {
     stored & mask == sum & mask
 }
 
-/// Whether `count` blocks from `block` on lie where the group may have them.
-fn lies_inside(geometry: &Geometry, group: BlockGroup, block: PhysicalBlock, count: u32) -> bool {
+/// Whether `count` blocks from `block` on lie where the group may have its bitmaps and its table.
+pub fn lies_inside(
+    geometry: &Geometry,
+    group: BlockGroup,
+    block: PhysicalBlock,
+    count: u32,
+) -> bool {
     let (first, end) = if geometry.incompat.contains(Incompat::FLEX_BG) {
         (geometry.first_data_block.into(), geometry.blocks_count)
     } else {

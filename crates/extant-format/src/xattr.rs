@@ -166,6 +166,11 @@ impl<'a> XattrView<'a> {
         self.slots().filter_map(move |slot| slot.entry(self.bytes))
     }
 
+    /// Where the values of the area lie in it, padding counted, in the order of their entries.
+    pub fn value_ranges(self) -> impl Iterator<Item = Range<usize>> + use<'a> {
+        self.slots().filter_map(|slot| slot.value_range())
+    }
+
     /// The entry with that name.
     pub fn find(self, index: NameIndex, name: &[u8]) -> Option<XattrEntry<'a>> {
         self.entries().find(|entry| entry.index == index && entry.name == name)

@@ -28,8 +28,10 @@
 
 extern crate alloc;
 
+pub mod check;
 pub mod map;
 pub mod mkfs;
 pub mod reader;
 
+pub use check::{CheckError, CheckOptions, Report, check};
 pub use mkfs::{JournalSize, MkfsError, MkfsOptions, Plan, mkfs};

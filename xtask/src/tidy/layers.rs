@@ -58,7 +58,7 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("extant-sys", &[]),
     ("extant-journal", &["extant-format"]),
     ("extant", &["extant-journal", "extant-device", "extant-format"]),
-    ("extant-image", &["extant", "extant-device", "extant-format"]),
+    ("extant-image", &["extant", "extant-journal", "extant-device", "extant-format"]),
     ("extant-script", &["extant", "extant-device", "extant-format"]),
     ("extant-bench", &["extant", "extant-device", "extant-format", "extant-image"]),
     (

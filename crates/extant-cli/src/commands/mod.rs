@@ -3,6 +3,7 @@
 mod acl;
 pub mod bench;
 pub mod cat;
+pub mod check;
 pub mod chmod;
 pub mod chown;
 pub mod demo;
@@ -46,6 +47,7 @@ use crate::{copy, volume};
 pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
     match command {
         Command::Info(args) => info::run(args, out),
+        Command::Check(args) => check::run(args, out),
         Command::Ls(args) => list::run(args, out),
         Command::Cat(args) => cat::run(args, out),
         Command::Stat(args) => stat::run(args, out),
