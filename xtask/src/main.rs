@@ -37,12 +37,17 @@ const USAGE: &str = "usage: cargo xtask <command>
   sabotage [FILTER]
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
-          a benchmark. Of the engine: kernel, latency, paths. Of `extant mount`, beside the kernel, fuse2fs and a server that does
+          a benchmark. Of the engine: kernel, fsync, latency, paths. Of `extant mount`, beside the kernel, fuse2fs and a server that does
           nothing: mount [--quick] [--row NAME]..; a whole run writes docs/performance.md";
 
 /// The benchmarks, each with its crate.
-const BENCHMARKS: [(&str, &str); 4] =
-    [("kernel", "extant"), ("latency", "extant"), ("paths", "extant"), ("mount", "extant-cli")];
+const BENCHMARKS: [(&str, &str); 5] = [
+    ("kernel", "extant"),
+    ("fsync", "extant"),
+    ("latency", "extant"),
+    ("paths", "extant"),
+    ("mount", "extant-cli"),
+];
 
 /// The lab as it is while one works on it: with the checks of debug builds.
 const CHECKED_LAB: [&str; 5] = ["run", "--quiet", "-p", "extant-lab", "--"];

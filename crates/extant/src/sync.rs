@@ -242,6 +242,16 @@ mod imp {
     pub(super) fn notify_all(condvar: &Condvar) {
         condvar.notify_all();
     }
+    pub(super) fn can_wait_for_time() -> bool {
+        cfg!(not(extant_shuttle)) && waiting::hook().is_none()
+    }
+    pub(super) fn wait_at_most<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        most: core::time::Duration,
+    ) -> MutexGuard<'a, T> {
+        waiting::timed(|| condvar.wait_timeout(guard, most).expect(PANICKED).0)
+    }
 }
 
 /// Waiting without sleeping, for threads whose turns a scheduler of the program's own decides; and how long a thread
@@ -366,6 +376,16 @@ mod imp {
         mutex.lock()
     }
     pub(super) fn notify_all(_: &Condvar) {}
+    pub(super) fn can_wait_for_time() -> bool {
+        false
+    }
+    pub(super) fn wait_at_most<'a, T>(
+        _: &Condvar,
+        guard: MutexGuard<'a, T>,
+        _: core::time::Duration,
+    ) -> MutexGuard<'a, T> {
+        guard
+    }
 }
 
 /// A lock that one thread holds at a time.
@@ -543,6 +563,20 @@ impl Condvar {
         MutexGuard { lock, inner: Some(inner) }
     }
 
+    /// As [`Self::wait`], but not much longer than `most`; where [`can_wait_for_time`].
+    pub(crate) fn wait_at_most<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        most: core::time::Duration,
+    ) -> MutexGuard<'a, T> {
+        let lock = guard.lock;
+        let inner = guard.inner.take().expect("taken only here");
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let inner = imp::wait_at_most(&self.inner, inner, most);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        MutexGuard { lock, inner: Some(inner) }
+    }
+
     /// Wakes all that wait; costs nothing if nobody does. The change was made with the mutex held.
     #[inline]
     pub(crate) fn notify_all(&self) {
@@ -551,6 +585,11 @@ impl Condvar {
             imp::notify_all(&self.inner);
         }
     }
+}
+
+/// Whether a thread can wait for a moment: not where it does not sleep, nor where somebody else decides which threads run.
+pub(crate) fn can_wait_for_time() -> bool {
+    imp::can_wait_for_time()
 }
 
 /// A number of this thread, for structures that give threads places of their own; several may have the same.

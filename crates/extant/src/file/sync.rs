@@ -84,7 +84,7 @@ impl Files {
         } else if inode.file_type() == FileType::Regular {
             self.fast_commits.commit(tid)?;
         } else {
-            self.transactions.commit(tid)?;
+            self.transactions.commit_together(tid)?;
         }
         if flushes.load(Ordering::Relaxed) == before {
             self.transactions.io().flush()?;

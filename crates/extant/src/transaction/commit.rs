@@ -25,6 +25,7 @@ use super::seal;
 use crate::Error;
 use crate::block_io::Tally;
 use crate::sync::MutexGuard;
+use crate::sync::can_wait_for_time;
 use crate::trace::{Event, Task};
 
 impl Transactions {
@@ -33,8 +34,31 @@ impl Transactions {
     /// # Errors
     /// [`Error::Aborted`] with the first reason, if it could not be made durable.
     pub(crate) fn commit(&self, tid: TransactionId) -> Result<(), Error> {
+        self.commit_for(tid, false)
+    }
+
+    /// As [`Self::commit`], for a caller that may come again soon: where several do, they wait for each other for a moment, so
+    /// that one commit serves them all.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) fn commit_together(&self, tid: TransactionId) -> Result<(), Error> {
+        self.commit_for(tid, true)
+    }
+
+    fn commit_for(&self, tid: TransactionId, together: bool) -> Result<(), Error> {
         let Some(state) = &self.journal else { return Ok(()) };
         let mut locked = state.state.lock();
+        match locked.journal.progress(tid) {
+            _ if !together => {}
+            Progress::Running => {
+                locked.sharing.arrives();
+                state.changed.notify_all();
+            }
+            Progress::Locked => locked.sharing.arrives(),
+            Progress::Committing => locked.sharing.arrives_late(),
+            Progress::Committed | Progress::Future => {}
+        }
         loop {
             if let Some(error) = locked.journal.aborted() {
                 return Err(self.refusal(error));
@@ -47,6 +71,13 @@ impl Transactions {
                         || locked.journal.committing().is_some() =>
                 {
                     locked = state.changed.wait(locked);
+                }
+                Progress::Running
+                    if together
+                        && can_wait_for_time()
+                        && let Some(most) = locked.sharing.patience(self.clock.monotonic()) =>
+                {
+                    locked = state.changed.wait_at_most(locked, most);
                 }
                 Progress::Running | Progress::Locked => {
                     match locked.journal.lock(tid).map_err(|e| self.refusal(e))? {
@@ -126,6 +157,7 @@ impl Transactions {
         };
         self.data.seal(plan.tid(), shares.iter());
         let ordered = core::mem::take(&mut locked.ordered);
+        locked.sharing.begins();
         drop(locked);
         state.changed.notify_all();
 
@@ -136,10 +168,9 @@ impl Transactions {
         let freed_in_flight = match outcome {
             Ok(plan) => {
                 Tally::add(&self.io.tally.commits, 1);
-                locked
-                    .journal
-                    .committed(plan, self.clock.monotonic())
-                    .map(|done| done.freed_in_flight)
+                let end = self.clock.monotonic();
+                locked.sharing.took(end.saturating_sub(now));
+                locked.journal.committed(plan, end).map(|done| done.freed_in_flight)
             }
             Err(error) => {
                 drop(locked);

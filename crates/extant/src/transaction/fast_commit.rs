@@ -134,7 +134,7 @@ impl Transactions {
         record: impl FnOnce(&Noted, FastCommitSpace) -> Result<Option<Vec<Vec<u8>>>, Error>,
     ) -> Result<(), Error> {
         let (Some(state), Some(fast)) = (&self.journal, &self.fast_commits) else {
-            return self.commit(tid);
+            return self.commit_together(tid);
         };
         self.tracer.emit(|| Event::FcCommitStart { tid: tid.get() });
         let start = self.clock.monotonic();
@@ -153,7 +153,7 @@ impl Transactions {
         });
         match outcome {
             Outcome::Written(_) | Outcome::Skipped => Ok(()),
-            Outcome::Ineligible | Outcome::Failed => self.commit(tid),
+            Outcome::Ineligible | Outcome::Failed => self.commit_together(tid),
         }
     }
 

@@ -443,7 +443,7 @@ impl<'t> Handle<'t> {
     pub(crate) fn stop(mut self) -> Result<(), Error> {
         let (transactions, tid, sync) = (self.transactions, self.tid, self.sync);
         self.finish();
-        if sync { transactions.commit(tid) } else { Ok(()) }
+        if sync { transactions.commit_together(tid) } else { Ok(()) }
     }
 
     /// Ends the handle of an operation that failed with `error`. Nothing is undone: if it broke off in the middle of its

@@ -34,6 +34,7 @@ use super::handle::HandleRank;
 use super::handle::Ordered;
 use super::handle::ReservedCredits;
 use super::log_map::LogMap;
+use super::sharing::Sharing;
 use crate::Errno;
 use crate::Error;
 use crate::block_io::BlockIo;
@@ -61,6 +62,8 @@ pub(super) struct Locked {
     pub(super) journal: Journal<FrameSlice>,
     /// Ordered data of the running transaction.
     pub(super) ordered: Vec<Ordered>,
+    /// Whose syncs share a commit.
+    pub(super) sharing: Sharing,
 }
 
 impl Locked {
@@ -94,7 +97,10 @@ impl JournalState {
         map: LogMap,
         barriers: bool,
     ) -> Self {
-        let state = Mutex::new(Rank::Journal, Locked { journal, ordered: Vec::new() });
+        let state = Mutex::new(
+            Rank::Journal,
+            Locked { journal, ordered: Vec::new(), sharing: Sharing::default() },
+        );
         Self { state, changed: Condvar::new(), io, separate, map, barriers }
     }
 

@@ -26,6 +26,7 @@ mod handle;
 mod journal;
 mod log_map;
 mod seal;
+mod sharing;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
