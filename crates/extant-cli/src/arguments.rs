@@ -91,7 +91,7 @@ pub enum Command {
     Xattr(xattr::XattrArgs),
     Df(df::DfArgs),
     Map(map::MapArgs),
-    Mkfs(mkfs::MkfsArgs),
+    Mkfs(Box<mkfs::MkfsArgs>),
     Bench(crate::commands::bench::BenchArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),

@@ -82,12 +82,18 @@ pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
-/// Copies everything below a directory of this machine into the root of a new image, with all attributes.
-pub fn fill_new(from: &Path, filesystem: &Filesystem, image: &Path) -> anyhow::Result<()> {
+/// Copies everything below a directory of this machine into the root of a new image, with all attributes, or without the
+/// extended ones.
+pub fn fill_new(
+    from: &Path,
+    filesystem: &Filesystem,
+    image: &Path,
+    xattrs: bool,
+) -> anyhow::Result<()> {
     let settings = Settings {
         recursive: true,
         follow: Follow::Never,
-        keep: Keep::ALL,
+        keep: Keep { xattrs, ..Keep::ALL },
         usual_mode: false,
         sparse: Sparse::Auto,
         one_file_system: false,

@@ -189,7 +189,7 @@ impl<'a> Files<'a> {
         let geometry = self.geometry;
         let first = geometry.descriptor_block(0).get() + u64::from(geometry.desc_blocks);
         let room = u64::from(geometry.reserved_gdt_blocks);
-        let goal = first + room + 2 + u64::from(geometry.itable_blocks());
+        let goal = first + room + 1 + u64::from(geometry.itable_blocks());
         let double_indirect = self.space.place(goal, 1)?;
         let with_copy = |group: &BlockGroup| group.get() > 0 && geometry.has_super(*group);
         let zero = geometry.first_block_of(BlockGroup(0)).get();

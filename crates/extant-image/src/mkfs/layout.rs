@@ -199,16 +199,16 @@ impl Planner<'_> {
         self.files.add_directory(inode, InodeNumber::ROOT, attributes, &[], blocks)
     }
 
-    /// The middle, from where the way to any file is shortest, unless somebody wants another place.
+    /// The middle, from where the way to any file is shortest, unless somebody wants another place; at the front where it is
+    /// mapped by pointers, beside the block that these begin with.
     fn journal_goal(&self) -> u64 {
-        let decided = self.decided;
-        if decided.packed {
+        let (decided, geometry) = (self.decided, self.files.geometry);
+        if decided.packed || !geometry.incompat.contains(Incompat::EXTENTS) {
             return 0;
         }
         if let Some(block) = decided.journal_location {
             return block;
         }
-        let geometry = self.files.geometry;
         let last = geometry.group_count - 1;
         let middle = (geometry.blocks_count - u64::from(geometry.first_data_block)) / 2;
         let middle = middle.saturating_sub(geometry.first_data_block.into());

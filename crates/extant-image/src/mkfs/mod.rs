@@ -75,6 +75,7 @@ pub struct Plan {
     layout: layout::Layout,
     manner: writer::Manner,
     offset_bytes: u64,
+    lost_journal: bool,
 }
 
 impl Plan {
@@ -105,12 +106,18 @@ impl Plan {
             is_zeroed: decided.extended.storage_is_zeroed.unwrap_or(false),
             superblocks_only: options.superblocks_only,
         };
-        Ok(Self { superblock, layout, manner, offset_bytes })
+        let lost_journal = decided.lost_journal;
+        Ok(Self { superblock, layout, manner, offset_bytes, lost_journal })
     }
 
     /// What the file system's superblock will say.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
+    }
+
+    /// Whether it is too small for the journal that it should have, and goes without.
+    pub fn lost_journal(&self) -> bool {
+        self.lost_journal
     }
 
     /// Bytes that files can have in it, root's reserve among them.

@@ -42,6 +42,8 @@ pub(super) struct Decided<'a> {
     pub(super) packed: bool,
     pub(super) hugefiles: Option<Hugefiles>,
     pub(super) extended: ExtendedOptions,
+    /// It is too small for the journal that it should have.
+    pub(super) lost_journal: bool,
 }
 
 impl<'a> Decided<'a> {
@@ -77,7 +79,10 @@ impl<'a> Decided<'a> {
                 Some("tea") => 2,
                 _ => HALF_MD4,
             },
-            mount_options: mount_options(&lookup)?,
+            mount_options: match extended.revision {
+                Some(0) => DefaultMountOptions::empty(),
+                _ => mount_options(&lookup)?,
+            },
             periodic_check: lookup.flag("enable_periodic_fsck").unwrap_or(false),
             quotas: quotas(&features, &extended),
             encoding: encoding(&lookup, &extended)?,
@@ -85,6 +90,7 @@ impl<'a> Decided<'a> {
             packed: extended.packed_meta_blocks.unwrap_or(false),
             hugefiles: Hugefiles::decide(options, &lookup)?,
             extended,
+            lost_journal: false,
         };
         decided.fit_to_size(&lookup)?;
         decided.inodes = decided.count_inodes(&lookup)?;
@@ -108,6 +114,7 @@ impl<'a> Decided<'a> {
             && self.options.fast_commit_bytes.is_none()
             && self.options.external_journal.is_none();
         if by_size && self.blocks < SMALLEST_WITH_JOURNAL {
+            self.lost_journal = self.features.compat.contains(Compat::HAS_JOURNAL);
             self.features.compat.remove(Compat::HAS_JOURNAL | Compat::ORPHAN_FILE);
         }
         Ok(())
