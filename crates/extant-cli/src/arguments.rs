@@ -8,8 +8,8 @@ use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
 use crate::commands::{
-    cat, check, chmod, chown, df, info, link, list, map, mkdir, mkfs, mount, remove, rename, stat,
-    touch, trace, tree, xattr,
+    cat, check, chmod, chown, df, export, info, link, list, map, mkdir, mkfs, mount, remove,
+    rename, stat, touch, trace, tree, xattr,
 };
 use crate::volume::Part;
 use crate::{address, copy, failure, values};
@@ -90,6 +90,7 @@ pub enum Command {
     Touch(touch::TouchArgs),
     Xattr(xattr::XattrArgs),
     Df(df::DfArgs),
+    Export(export::ExportArgs),
     Map(map::MapArgs),
     Mkfs(Box<mkfs::MkfsArgs>),
     Bench(crate::commands::bench::BenchArgs),

@@ -29,6 +29,8 @@
 extern crate alloc;
 
 pub mod check;
+#[cfg(feature = "std")]
+pub mod export;
 pub mod map;
 pub mod mkfs;
 pub mod reader;

@@ -8,6 +8,7 @@ pub mod chmod;
 pub mod chown;
 pub mod demo;
 pub mod df;
+pub mod export;
 pub mod info;
 pub mod link;
 pub mod list;
@@ -62,6 +63,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Touch(args) => touch::run(args),
         Command::Xattr(args) => xattr::run(args, out),
         Command::Df(args) => df::run(args, out),
+        Command::Export(args) => export::run(args),
         Command::Map(args) => map::run(args, out),
         Command::Mkfs(args) => mkfs::run(args, out),
         Command::Bench(args) => bench::run(args, out),

@@ -122,6 +122,57 @@ pub fn fill_new(
     }
 }
 
+/// Copies a file of an image, or everything below a directory of it, into a directory of this machine that is there, with all
+/// attributes: what `cp -a` does.
+pub fn fill_directory_from(from: &ImagePath, directory: &Path) -> anyhow::Result<()> {
+    let mut below = from.clone();
+    below.path.extend_from_slice(b"/.");
+    let is_dir = volume::read(&from.image, |filesystem| {
+        Ok(filesystem.inode(&from.path).with_context(|| from.to_string())?.is_dir())
+    })?;
+    let source = Address::Image(if is_dir { below } else { from.clone() });
+    let plan = Plan {
+        sources: vec![source],
+        directory: Address::Local(directory.to_owned()),
+        naming: Naming::AsSources,
+    };
+    let avoid = local_id(&from.image).into_iter().collect();
+    let target = LocalTarget::new(directory, whole_policy(), avoid);
+    let mut target = target.with_context(|| directory.display().to_string())?;
+    let progress = Progress::new(None, Words::Usual);
+    let outcome = pump(plan, &WHOLE, whole_policy(), None, &mut target, &progress);
+    let outcome = outcome.inspect_err(|_| progress.clear())?;
+    progress.finish();
+    match outcome {
+        Outcome::Interrupted => Err(Interrupted(String::new()).into()),
+        Outcome::Done if progress.failures() > 0 => Err(Told(progress.worst_code()).into()),
+        Outcome::Done => Ok(()),
+    }
+}
+
+/// Everything below a directory, with all attributes.
+const WHOLE: Settings = Settings {
+    recursive: true,
+    follow: Follow::Never,
+    keep: Keep::ALL,
+    usual_mode: false,
+    sparse: Sparse::Auto,
+    one_file_system: false,
+};
+
+fn whole_policy() -> Policy {
+    Policy {
+        replace: Replace::Always,
+        remove_first: false,
+        force: false,
+        keep_links: true,
+        through: Follow::Never,
+        umask: umask(),
+        keep_mode: true,
+        keep_times: true,
+    }
+}
+
 fn fill_image(
     plan: Plan,
     settings: &Settings,
