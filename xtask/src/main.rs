@@ -20,7 +20,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   oracle trace [--all | --random N --seed S | SCRIPT..] [--quiet]
           events of scripts compared with those of the kernel's tracefs; needs root
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
-  crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --sabotage to see it fail
+  crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --pairs for all sequences of two
+          changes, --sabotage to see it fail
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
   fast-commit
           fast commits of the kernel recovered, and ours by it: --seeds N --first SEED; needs root
@@ -116,7 +117,7 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             check_options(rest, &["--seeds", "--first", "--operations"], &["--tell"])
         }
         ["crash", ref rest @ ..] => {
-            let flags = ["--fast-commits", "--sabotage"];
+            let flags = ["--fast-commits", "--pairs", "--sabotage"];
             check_options(rest, &["--seeds", "--first", "--images"], &flags)
         }
         ["fast-commit", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &[]),

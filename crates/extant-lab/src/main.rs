@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cap::Cap;
@@ -187,9 +188,9 @@ struct DamagedImages {
 
 #[derive(Debug, Args)]
 struct CrashArgs {
-    /// How many seeds; each is a script on a kind of volume
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
+    /// How many seeds, each a script on a kind of volume: 100, or all pairs
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
@@ -199,6 +200,9 @@ struct CrashArgs {
     /// Volumes with fast commits
     #[arg(long)]
     fast_commits: bool,
+    /// All sequences of one and two changes
+    #[arg(long, conflicts_with = "fast_commits")]
+    pairs: bool,
     /// Drop every flush, and expect that to be found
     #[arg(long)]
     sabotage: bool,
@@ -415,16 +419,26 @@ fn run_crash(arguments: &CrashArgs) -> bool {
     let fault =
         Fault { kind: Some(OperationKind::Flush), nth: 1, onwards: true, effect: Effect::Ignore };
     let sabotage = arguments.sabotage.then_some(fault);
-    let set = if arguments.fast_commits { Set::FastCommits } else { Set::Usual };
-    let mut all = Report::default();
-    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
-        let report = crash::explore(set, seed, arguments.images, sabotage);
-        report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
-        all.images += report.images;
-        all.checked += report.checked;
-        all.compared += report.compared;
-        all.failures.extend(report.failures);
-    }
+    let set = match (arguments.fast_commits, arguments.pairs) {
+        (true, _) => Set::FastCommits,
+        (_, true) => Set::Pairs,
+        _ => Set::Usual,
+    };
+    let usual = if set == Set::Pairs { crash::all_pairs() } else { 100 };
+    let end = arguments.first.saturating_add(arguments.seeds.unwrap_or(usual));
+    let (next, all) = (AtomicU64::new(arguments.first), Mutex::new(Report::default()));
+    let explore = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < end) {
+            let report = crash::explore(set, seed, arguments.images, sabotage);
+            report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
+            all.lock().expect("no thread panics").add(report);
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..workers).for_each(|_| drop(scope.spawn(explore)));
+    });
+    let all = all.into_inner().expect("no thread panics");
     println!("{all}, {} s", start.elapsed().as_secs());
     all.failures.is_empty() != arguments.sabotage
 }

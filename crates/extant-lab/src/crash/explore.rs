@@ -10,7 +10,7 @@ use extant_format::cast::u64_from;
 use extant_testkit::oracle::{self, KernelMount, Scratch};
 use extant_testkit::{CrashImage, CrashOptions, Fault, tree};
 
-use super::{Plan, Recorded, Recovered};
+use super::{Plan, Recorded, Recovered, pairs};
 use crate::bases::load;
 use crate::fast_commit;
 use crate::recipes::some;
@@ -27,6 +27,16 @@ pub struct Report {
     pub compared: usize,
     /// What went wrong.
     pub failures: Vec<String>,
+}
+
+impl Report {
+    /// Adds what became of another seed.
+    pub fn add(&mut self, other: Self) {
+        self.images += other.images;
+        self.checked += other.checked;
+        self.compared += other.compared;
+        self.failures.extend(other.failures);
+    }
 }
 
 impl fmt::Display for Report {
@@ -48,6 +58,13 @@ pub enum Set {
     Usual,
     /// Volumes with fast commits, and mostly scripts with many of them.
     FastCommits,
+    /// All sequences of one and two changes, with and without a sync after each; [`all_pairs`] says how many there are.
+    Pairs,
+}
+
+/// How many seeds [`Set::Pairs`] has.
+pub fn all_pairs() -> u64 {
+    u64_from(pairs::scripts().len())
 }
 
 /// Explores the script and the kind of volume that `seed` stands for in `set`, with at most `most_images` crash images.
@@ -55,7 +72,12 @@ pub fn explore(set: Set, seed: u64, most_images: usize, sabotage: Option<Fault>)
     let (kind, name, script) = choose(set, seed);
     let images = CrashOptions { seed, from: 0, all_subsets_up_to: 5, samples: 12, tears: 4 };
     let (mount, journaled) = mount_options(seed);
-    let plan = Plan { mount, images, most_images, journaled, sabotage };
+    // Such a change takes several transactions, as in the kernel, and not from front to back.
+    let journaled = journaled && !allocates(&script);
+    let after = if set == Set::Pairs { pairs::before() } else { 0 };
+    let plan = Plan { mount, images, most_images, journaled, after, sabotage };
+    // Each of the pairs has few images, and there are many of them.
+    let is_seen_by_oracles = set != Set::Pairs || seed.is_multiple_of(PAIRS_PER_ORACLE);
     let mut report = Report::default();
     let fail = |report: &mut Report, what: String| {
         report.failures.push(format!("seed {seed} ({}, {name}): {what}", KINDS[kind].0));
@@ -73,7 +95,7 @@ pub fn explore(set: Set, seed: u64, most_images: usize, sabotage: Option<Fault>)
         report.images += 1;
         match recorded.judge(&crash) {
             Err(reason) => fail(&mut report, format!("{crash}: {reason}")),
-            Ok(recovered) if number % CHECKED == 0 => {
+            Ok(recovered) if is_seen_by_oracles && number % CHECKED == 0 => {
                 report.checked += 1;
                 if let Err(reason) = recorded.judge_second_crashes(&crash, &recovered, SECOND) {
                     fail(&mut report, format!("{crash}, {reason}"));
@@ -92,6 +114,8 @@ pub fn explore(set: Set, seed: u64, most_images: usize, sabotage: Option<Fault>)
 
 /// How often e2fsck looks and recovery is cut off in its turn, and how often the kernel looks.
 const CHECKED: usize = 5;
+/// Of so many pairs one is seen by oracles.
+const PAIRS_PER_ORACLE: u64 = 5;
 /// How many images of a recovery that was cut off.
 const SECOND: usize = 4;
 const COMPARED: usize = 25;
@@ -99,6 +123,13 @@ const COMPARED: usize = 25;
 /// The kind of volume, the script's name, and the script.
 fn choose(set: Set, seed: u64) -> (usize, String, Vec<Operation>) {
     let at = |n: u64, len: usize| usize::try_from(n % u64_from(len)).expect("an index");
+    if set == Set::Pairs {
+        let script = pairs::scripts()[at(seed, pairs::scripts().len())].clone();
+        // Files of indirect blocks take no space ahead.
+        let kind = at(seed, USUAL);
+        let kind = if allocates(&script) && KINDS[kind].0 == "indirect" { 0 } else { kind };
+        return (kind, "a pair".to_owned(), script);
+    }
     if set == Set::FastCommits {
         let kind = USUAL + at(seed, KINDS.len() - USUAL);
         if seed % 4 < 3 {
@@ -120,6 +151,10 @@ fn choose(set: Set, seed: u64) -> (usize, String, Vec<Operation>) {
     let known = known_scripts();
     let (name, script) = known[at(seed / 2, known.len())].clone();
     (kind, name.to_owned(), script)
+}
+
+fn allocates(script: &[Operation]) -> bool {
+    script.iter().any(|step| matches!(step, Operation::Allocate { .. }))
 }
 
 /// How the volume is mounted, and whether all data is journaled then.

@@ -13,6 +13,7 @@
 //! `house-style`: a crash image is the log up to a flush, plus any subset of the writes before the next.
 
 mod explore;
+mod pairs;
 mod verdict;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::script::model::Model;
 use crate::script::{Operation, Target};
 use crate::volume::Volume;
 
-pub use explore::{Report, Set, explore};
+pub use explore::{Report, Set, all_pairs, explore};
 use verdict::Rule;
 pub use verdict::{Seen, see};
 
@@ -56,6 +57,8 @@ pub struct Plan {
     pub most_images: usize,
     /// All data goes through the journal, so that it is of the same moment as the names are.
     pub journaled: bool,
+    /// Crashes are looked at from behind this many operations.
+    pub after: usize,
     /// What the device does wrong while the script runs; whatever it breaks must be found.
     pub sabotage: Option<Fault>,
 }
@@ -82,7 +85,7 @@ impl Recorded {
         plan.sabotage.into_iter().for_each(|fault| faulty.add(fault));
         let volume = Volume::mount(Arc::new(faulty), plan.mount.clone())
             .map_err(|error| format!("mount: {error}"))?;
-        let mounted = device.position();
+        let begins = device.position();
         let (mut model, mut spans) = (Model::default(), Vec::new());
         let mut span = |operation, did: &dyn Fn() -> Result<(), extant::Error>| {
             let began = device.position();
@@ -104,7 +107,7 @@ impl Recorded {
         });
         Ok(Self {
             log: device.log(),
-            mounted,
+            mounted: plan.after.checked_sub(1).map_or(begins, |last| spans[last].1),
             spans,
             model,
             journaled: plan.journaled,
