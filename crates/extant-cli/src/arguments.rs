@@ -93,6 +93,7 @@ pub enum Command {
     Export(export::ExportArgs),
     Map(map::MapArgs),
     Mkfs(Box<mkfs::MkfsArgs>),
+    Build(Box<crate::commands::build::BuildArgs>),
     Bench(crate::commands::bench::BenchArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),

@@ -28,6 +28,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+pub mod build;
 pub mod check;
 #[cfg(feature = "std")]
 pub mod export;

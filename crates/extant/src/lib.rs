@@ -74,7 +74,7 @@ pub use extant_format::{FileType, InodeNumber, Timestamp};
 pub use file::Source;
 pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
-pub use options::{DataMode, MountOptions};
+pub use options::{DataMode, MountOptions, Placement};
 pub use report::{
     AllocatorStats, Counters, DirEntry, FastCommitStats, FileExtent, FileExtentState, GroupSpace,
     Ineligible, KernelCounters, MemoryCounters, Metadata, RangeChange, RangeSync, SetAttributes,

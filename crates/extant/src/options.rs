@@ -23,6 +23,17 @@ pub enum DataMode {
     Writeback,
 }
 
+/// Where space is looked for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Placement {
+    /// As the kernel does: near the directory, with room to grow, by groups.
+    #[default]
+    ByGroup,
+    /// One after the other: what is asked for at once gets the next free run that holds all of it, if there is one, and
+    /// nothing is set aside. For images that are filled once.
+    Sequential,
+}
+
 /// How a volume is mounted; by the kernel's names and defaults where it has them.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -38,6 +49,10 @@ pub struct MountOptions {
     pub(crate) unwritten_until_done: bool,
     /// Replace by rename or truncate starts writeback (`auto_da_alloc`).
     pub(crate) auto_da_alloc: bool,
+    /// Where space is looked for.
+    pub(crate) placement: Placement,
+    /// The journal stays as it is, unused.
+    pub(crate) unjournaled: bool,
     /// Flushes around commits (`barrier`).
     pub(crate) barriers: bool,
     /// `None`: as the superblock says.
@@ -83,6 +98,8 @@ impl Default for MountOptions {
             preallocation: true,
             unwritten_until_done: true,
             auto_da_alloc: true,
+            placement: Placement::ByGroup,
+            unjournaled: false,
             barriers: true,
             data_mode: None,
             fast_commits: true,
@@ -147,6 +164,20 @@ impl MountOptions {
     #[must_use]
     pub fn auto_da_alloc(self, on: bool) -> Self {
         Self { auto_da_alloc: on, ..self }
+    }
+
+    /// Where space is looked for.
+    #[must_use]
+    pub fn placement(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// Whether the volume is treated as if it had no journal: what is changed goes home by itself at a sync, and a crash before
+    /// the unmount leaves an image that only e2fsck can repair, if anybody. For images that nobody needs before they are
+    /// whole. A journal that needs recovery is refused.
+    #[must_use]
+    pub fn unjournaled(self, on: bool) -> Self {
+        Self { unjournaled: on, ..self }
     }
 
     /// Whether commits flush the device's cache (the default).
@@ -269,7 +300,7 @@ impl MountOptions {
         if !self.is_delay_asked_for {
             self.delayed_allocation = !stored.contains(DefaultMountOptions::NO_DELALLOC);
         }
-        if !superblock.geometry().compat.contains(Compat::HAS_JOURNAL) {
+        if self.unjournaled || !superblock.geometry().compat.contains(Compat::HAS_JOURNAL) {
             return match self.data_mode {
                 None => Ok(self),
                 Some(_) => Err(Error::Invalid("data= on a volume without a journal")),

@@ -2,6 +2,7 @@
 
 mod acl;
 pub mod bench;
+pub mod build;
 pub mod cat;
 pub mod check;
 pub mod chmod;
@@ -65,6 +66,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Df(args) => df::run(args, out),
         Command::Export(args) => export::run(args),
         Command::Map(args) => map::run(args, out),
+        Command::Build(args) => build::run(args, out),
         Command::Mkfs(args) => mkfs::run(args, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Demo(args) => demo::run(args, out),

@@ -82,46 +82,6 @@ pub fn run(args: &CpArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
-/// Copies everything below a directory of this machine into the root of a new image, with all attributes, or without the
-/// extended ones.
-pub fn fill_new(
-    from: &Path,
-    filesystem: &Filesystem,
-    image: &Path,
-    xattrs: bool,
-) -> anyhow::Result<()> {
-    let settings = Settings {
-        recursive: true,
-        follow: Follow::Never,
-        keep: Keep { xattrs, ..Keep::ALL },
-        usual_mode: false,
-        sparse: Sparse::Auto,
-        one_file_system: false,
-    };
-    let policy = Policy {
-        replace: Replace::Always,
-        remove_first: false,
-        force: false,
-        keep_links: true,
-        through: Follow::Always,
-        umask: umask(),
-        keep_mode: true,
-        keep_times: true,
-    };
-    let root = ImagePath { image: image.to_owned(), path: b"/".to_vec() };
-    let plan = Plan {
-        sources: vec![Address::Local(from.join("."))],
-        directory: Address::Image(root),
-        naming: Naming::AsSources,
-    };
-    let progress = Progress::new(None, Words::Quiet);
-    match fill_image(plan, &settings, policy, filesystem, &progress)? {
-        Outcome::Interrupted => Err(Interrupted(String::new()).into()),
-        Outcome::Done if progress.failures() > 0 => Err(Told(progress.worst_code()).into()),
-        Outcome::Done => Ok(()),
-    }
-}
-
 /// Copies a file of an image, or everything below a directory of it, into a directory of this machine that is there, with all
 /// attributes: what `cp -a` does.
 pub fn fill_directory_from(from: &ImagePath, directory: &Path) -> anyhow::Result<()> {

@@ -154,6 +154,9 @@ impl Allocator {
     /// One run for the request, marked in its bitmap: from what was set aside, or from a search.
     fn find(&self, handle: &mut Handle<'_>, request: &AllocationRequest) -> Result<Run, Error> {
         use AllocationFlags as F;
+        if let Some(line) = &self.line {
+            return self.find_next(handle, line, request);
+        }
         if self.takes_single(request) {
             let run = self.first_free(request.goal)?.ok_or_else(|| Error::NoSpace {
                 wanted: ClusterCount(1),

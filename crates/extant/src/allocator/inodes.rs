@@ -33,10 +33,14 @@ impl Allocator {
     ) -> Result<InodeNumber, Error> {
         let is_directory = matches!(kind, InodeKind::Directory { .. });
         let goal = goal.and_then(|goal| self.geometry.inode_place(goal));
-        let chosen = || choose(self, &self.layout, parent, kind).map(|group| (group, 0));
+        let chosen = || match &self.line {
+            Some(line) => Some((line.lock().inode_group, 0)),
+            None => choose(self, &self.layout, parent, kind).map(|group| (group, 0)),
+        };
         let (first, mut from) = goal.or_else(chosen).ok_or(Error::NoInodes)?;
         for group in (first.0..self.layout.groups).chain(0..first.0).map(BlockGroup) {
             if let Some(index) = self.take_inode(handle, group, from, is_directory)? {
+                self.line.iter().for_each(|line| line.lock().inode_group = group);
                 return self.geometry.inode_at(group, index).ok_or(Error::NoInodes);
             }
             from = 0;

@@ -16,6 +16,7 @@
 //! | `validity.rs` | blocks of the file system itself |
 //! | `group.rs` | a group in memory; its bitmap and descriptor under a handle |
 //! | `allocate.rs`, `free.rs`, `inodes.rs` | the three doors |
+//! | `sequential.rs` | all of it for images that are filled once |
 //! | `replay.rs` | blocks and inodes by number, for fast commits |
 //! | `events.rs` | what tracepoints are told |
 //!
@@ -51,6 +52,7 @@ mod normalize;
 mod preallocation;
 mod replay;
 mod request;
+mod sequential;
 #[cfg(test)]
 mod tests;
 mod validity;
@@ -81,6 +83,7 @@ pub use request::{
     Allocation, AllocationFlags, AllocationRequest, FileHints, FreeFlags, Neighbour, Owner,
     Tunables,
 };
+use sequential::Line;
 use validity::SystemZones;
 
 /// All groups of a volume, and what is remembered between allocations.
@@ -92,6 +95,8 @@ pub(crate) struct Allocator {
     discard: bool,
     spread: Option<Spread>,
     exact: bool,
+    /// Where space is taken from one after the other, if it is.
+    line: Option<Mutex<Line>>,
     ledger: Arc<SpaceLedger>,
     zones: SystemZones,
     groups: Box<[Mutex<Group>]>,
@@ -123,6 +128,8 @@ pub(crate) struct AllocatorOptions {
     pub(crate) spread: Option<Spread>,
     /// Nothing is set aside; data that is not delayed gets one cluster a request, the next free one from its goal on.
     pub(crate) exact: bool,
+    /// Space is taken one after the other.
+    pub(crate) sequential: bool,
 }
 
 /// By which number the goals of new files are spread over a group; the kernel takes that of the process.
@@ -193,6 +200,7 @@ impl Allocator {
             discard: options.discard,
             spread: options.spread,
             exact: options.exact,
+            line: options.sequential.then(|| Mutex::new(Rank::LocalityGroup, Line::default())),
             ledger,
             zones,
             groups: groups.into(),

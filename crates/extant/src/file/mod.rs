@@ -11,6 +11,7 @@
 //! | `prepare.rs` | what a block needs before bytes go into it |
 //! | `store.rs` | stores through a shared mapping |
 //! | `direct.rs` | past the cache |
+//! | `lay_out.rs` | places for bytes that somebody else brings to the device |
 //! | `range.rs` | ranges allocated ahead, punched, zeroed, taken out, pushed in |
 //! | `truncate.rs` | cutting, growing, and the end of an inode |
 //! | `sync.rs` | fsync, and errors told once |
@@ -31,6 +32,7 @@ mod direct;
 mod fill;
 mod inline;
 mod journaled;
+mod lay_out;
 mod map;
 mod prepare;
 mod range;

@@ -14,7 +14,7 @@ use crate::delayed::{LedgerParameters, SpaceLedger};
 use crate::extent_status::StatusAccount;
 use crate::inode_table::InodeTable;
 use crate::mapping::{MapOptions, Mapper};
-use crate::options::{DataMode, MountOptions};
+use crate::options::{DataMode, MountOptions, Placement};
 use crate::page_cache::CacheAccount;
 use crate::time::Clock;
 use crate::transaction::{JournalState, Transactions};
@@ -68,6 +68,7 @@ impl Layers {
                 discard: options.discard,
                 processors: options.processors,
                 exact: !options.preallocation,
+                sequential: options.placement == Placement::Sequential,
                 ..AllocatorOptions::default()
             },
         )?;

@@ -40,6 +40,7 @@ pub(crate) fn mount(
     let found = opening.open_journal(&superblock)?;
     let (io, journal, journal_blocks, has_failed) = match found {
         Opened::None => (io, None, Vec::new(), false),
+        Opened::Unused(blocks) => (io, None, blocks, false),
         Opened::Through(view) => (BlockIo::new(view, geometry.block_bits), None, Vec::new(), false),
         Opened::Ready { state, has_failed } => {
             let blocks = state.blocks();

@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 use extant_device::{BlockDevice, Frame, Request};
 use extant_format::corruption::{Place, Rule, Unsupported};
 use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
-use extant_format::{Compat, Geometry, Incompat, InodeNumber, LogicalRange, Superblock};
+use extant_format::{
+    Compat, Geometry, Incompat, InodeNumber, LogicalRange, PhysicalRange, Superblock,
+};
 use extant_journal::{
     FastCommits, Journal, JournalParameters, LogBlock, LogRange, LogState, Recovered, Recovery,
     RecoveryMode, RecoveryStep,
@@ -41,6 +43,8 @@ const MOST_CHANGED_BYTES: u32 = 128 << 20;
 pub(super) enum Opened {
     /// None, or none that matters to a reader.
     None,
+    /// An empty one that is not to be used; its blocks.
+    Unused(Vec<PhysicalRange>),
     /// A log that needs recovery, on a volume that must not be written: read through it.
     Through(Arc<dyn BlockDevice>),
     /// Recovered and ready.
@@ -83,6 +87,13 @@ impl Opening<'_> {
         let dirty = log.parameters.start().is_some();
         if self.options.read_only {
             return if dirty { self.read_through(&log) } else { Ok(Opened::None) };
+        }
+        if self.options.unjournaled {
+            let needs_recovery = superblock.raw().incompat().contains(Incompat::RECOVER);
+            if dirty || needs_recovery {
+                return Err(Error::Invalid("a journal that has to be recovered first"));
+            }
+            return Ok(Opened::Unused(log.map.runs().collect()));
         }
         let mut recovered = self.recover(&log, RecoveryMode::Replay)?;
         if let Some(found) = recovered.fast_commits {

@@ -238,6 +238,19 @@ impl Volume {
         self.files.extents(inode, bytes, most)
     }
 
+    /// Gives an empty file its size and places for its bytes, which somebody else brings there.
+    pub(crate) fn lay_out(
+        &self,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        parts: &[Range<u64>],
+        size: u64,
+    ) -> Result<Vec<FileExtent>, Error> {
+        let _gate = self.gate.read();
+        self.reclaim();
+        self.files.lay_out(caller, inode, parts, size)
+    }
+
     /// Where one block of a file is, once it has a place.
     pub(crate) fn place_of(
         &self,

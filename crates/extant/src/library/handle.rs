@@ -289,6 +289,20 @@ impl InodeHandle {
         self.volume.set_xattr(&self.caller, &self.inode, name.as_ref(), None, SetHow::Any)
     }
 
+    /// Gives this empty regular file its size, and places for `parts` of its bytes: rising, and none touches a block of another.
+    /// They count as written, and whoever calls brings the bytes there, on the device itself, whole blocks with zeros around
+    /// what is not in the file, before anybody reads them. Outside of the parts the file has holes.
+    ///
+    /// For images that nobody needs before they are whole: on a volume mounted
+    /// [`unjournaled`](crate::MountOptions::unjournaled) and no other.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a file that is not empty, or parts that do not rise; [`Error::NotSupported`] with a journal,
+    /// or for a file without extents; [`Error::NoSpace`], [`Error::TooLarge`]: what was placed by then stays.
+    pub fn lay_out(&self, parts: &[Range<u64>], size: u64) -> Result<Vec<FileExtent>, Error> {
+        self.volume.lay_out(&self.caller, &self.inode, parts, size)
+    }
+
     /// Forgets what memory knows of where its blocks lie, but for delayed ones, of which the disk knows nothing: the next
     /// look reads the map again.
     ///

@@ -243,7 +243,7 @@ fn usage(error: extant_image::MkfsError) -> Usage {
 }
 
 /// Sets what one word of `-J` says.
-fn set_journal(options: &mut MkfsOptions, word: &str) -> Result<(), String> {
+pub fn set_journal(options: &mut MkfsOptions, word: &str) -> Result<(), String> {
     let wrong = || format!("-J: `{word}` is no journal option");
     match word.split_once('=') {
         Some(("size", mebibytes)) => {
@@ -280,7 +280,7 @@ fn time_seconds() -> anyhow::Result<u32> {
 }
 
 /// Sixteen random bytes, marked as such (RFC 9562, version 4).
-fn random_uuid() -> [u8; 16] {
+pub fn random_uuid() -> [u8; 16] {
     let mut uuid = [0; 16];
     for part in uuid.chunks_mut(4) {
         part.copy_from_slice(&SystemEntropy.draw().to_le_bytes());
@@ -306,7 +306,7 @@ fn time_uuid() -> [u8; 16] {
 }
 
 /// Thirty-two hexadecimal digits, with dashes anywhere; or a word of mke2fs's.
-fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
+pub fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
     match text {
         "random" => return Ok(random_uuid()),
         "time" => return Ok(time_uuid()),
@@ -326,7 +326,7 @@ fn parse_size(text: &str) -> Result<Amount, String> {
     }
 }
 
-fn parse_percent(text: &str) -> Result<Percent, String> {
+pub fn parse_percent(text: &str) -> Result<Percent, String> {
     Percent::parse(text).ok_or_else(|| format!("`{text}` is no percentage"))
 }
 

@@ -1,12 +1,13 @@
 //! `extant mkfs`: makes an image with an empty file system, or a journal device.
 
-mod arguments;
+pub mod arguments;
 mod bad_blocks;
 mod block_device;
 mod summary;
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use extant_device::{BlockDevice, FileDevice, WindowDevice};
@@ -18,9 +19,9 @@ use extant_image::mkfs::{
 use extant_image::{MkfsError, MkfsOptions, Plan};
 
 pub use self::arguments::MkfsArgs;
+use super::build;
 use crate::failure::{Usage, say};
-use crate::volume::Part;
-use crate::{copy, foreign, interrupt, volume};
+use crate::{foreign, interrupt, volume};
 
 pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let Some(image) = args.image.as_deref().filter(|_| !args.version) else {
@@ -97,13 +98,9 @@ fn make(args: &MkfsArgs, image: &Path, options: &mut MkfsOptions) -> anyhow::Res
     };
     let device = WindowDevice::new(target.open(args, image)?, offset, None).with_context(name)?;
     let superblock = plan.write(&device).map_err(advised).with_context(name)?;
-    drop(device);
     if let Some(from) = &args.from {
-        if offset > 0 {
-            volume::use_part(Part::From(offset));
-        }
-        let xattrs = options.extended.no_copy_xattrs != Some(true);
-        volume::change(image, |filesystem| copy::fill_new(from, filesystem, image, xattrs))?;
+        let without_xattrs = options.extended.no_copy_xattrs == Some(true);
+        build::fill_from(from, Arc::new(device), image, without_xattrs, options)?;
     }
     Ok(made(&superblock))
 }
@@ -163,7 +160,7 @@ fn join(journal: &Path, block_size: u32, uuid: [u8; 16]) -> anyhow::Result<Exter
 }
 
 /// An error in the words of this command's options, and mistakes of the command line as such.
-fn advised(error: MkfsError) -> anyhow::Error {
+pub fn advised(error: MkfsError) -> anyhow::Error {
     match error {
         MkfsError::TooSmall { bytes, needed_bytes, journal_bytes } => {
             let journal = match journal_bytes {
