@@ -94,3 +94,169 @@ fn what_fails_leaves_things_as_they_were() {
     assert_eq!(json(["info", "--json", &tiny])["label"], "kept");
     check(&scratch.path("tiny.img"));
 }
+
+/// Writes an image with these bytes at a place, and asks for a file system on it.
+fn refused_over(scratch: &Scratch, at: u64, bytes: &[u8], named: &str) {
+    use std::os::unix::fs::FileExt;
+    let image = scratch.path("held.img");
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(8 << 20).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+    let text = image.to_str().unwrap();
+    fails(["mkfs", text], 2, &format!("holds {named} already; -F replaces it"));
+    ok(["mkfs", "-F", text]);
+    check(&image);
+}
+
+#[test]
+fn what_would_be_overwritten_is_named() {
+    let scratch = Scratch::new("mkfs-held");
+    refused_over(&scratch, 0, b"XFSB", "an XFS file system");
+    refused_over(&scratch, 65600, b"_BHRfS_M", "a btrfs file system");
+    refused_over(&scratch, 4086, b"SWAPSPACE2", "swap space");
+    refused_over(&scratch, 0, b"LUKS\xBA\xBE", "a LUKS volume");
+    refused_over(&scratch, 32769, b"CD001", "an ISO 9660 file system");
+    refused_over(&scratch, 82, b"FAT32", "a FAT file system");
+    refused_over(&scratch, 3, b"NTFS    ", "an NTFS file system");
+    refused_over(&scratch, 510, b"\x55\xAA", "a partition table (MBR)");
+    refused_over(&scratch, 512, b"EFI PART", "a partition table (GPT)");
+    refused_over(&scratch, 100_000, b"x", "data");
+    let image = scratch.path("ext.img");
+    let image = image.to_str().unwrap();
+    for (fs_type, named) in [
+        ("ext2", "an ext2 file system labelled `one`"),
+        ("ext3", "an ext3 file system labelled `one`"),
+        ("ext4", "an ext4 file system labelled `one`"),
+    ] {
+        ok(["mkfs", "-q", "-F", "-t", fs_type, "-L", "one", image, "8M"]);
+        fails(["mkfs", image], 2, named);
+    }
+}
+
+#[test]
+fn a_dry_run_tells_and_makes_nothing() {
+    let scratch = Scratch::new("mkfs-dry");
+    let image = scratch.path("none.img");
+    let told = ok(["mkfs", "-n", "-v", image.to_str().unwrap(), "64M", "-L", "label"]);
+    assert!(told.contains("64.0 MiB") && told.contains("label"), "{told}");
+    assert!(!image.exists());
+    assert!(ok(["mkfs", "-V"]).contains("mke2fs 1.47"));
+}
+
+#[test]
+fn a_size_without_a_unit_is_blocks() {
+    let scratch = Scratch::new("mkfs-blocks");
+    let blocks = |arguments: &[&str]| made(&scratch, arguments)["blocks"].as_u64();
+    assert_eq!(blocks(&["8192"]), Some(8192));
+    assert_eq!(blocks(&["-b", "4096", "8192"]), Some(8192));
+    assert_eq!(blocks(&["16384s"]), Some(8192));
+    assert_eq!(blocks(&["8388608B"]), Some(8192));
+}
+
+#[test]
+fn the_time_may_be_the_environments() {
+    let scratch = Scratch::new("mkfs-time");
+    let image = |name: &str, variable: &str, value: &str| {
+        let path = scratch.path(name);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_extant"));
+        let seed = "hash_seed=01234567-89ab-cdef-0123-456789abcdef";
+        command.args(["mkfs", "-q", "-U", "clear", "-E", seed]).arg(&path).arg("8M");
+        let done = command.env(variable, value).output().unwrap();
+        (done.status.code(), std::fs::read(&path).unwrap_or_default())
+    };
+    let (code, one) = image("one", "SOURCE_DATE_EPOCH", "1800000000");
+    let (_, other) = image("other", "E2FSPROGS_FAKE_TIME", "1800000000");
+    assert!(code == Some(0) && one == other);
+    assert_ne!(one, image("later", "SOURCE_DATE_EPOCH", "1800000001").1);
+    assert_eq!(image("wrong", "SOURCE_DATE_EPOCH", "soon").0, Some(2));
+}
+
+#[test]
+fn a_configuration_is_read_where_one_is_named() {
+    let scratch = Scratch::new("mkfs-config");
+    let config = scratch.path("mke2fs.conf");
+    std::fs::write(&config, "[fs_types]\n mine = {\n blocksize = 2048\n features = extent\n }\n")
+        .unwrap();
+    let config = config.to_str().unwrap();
+    let info = made(&scratch, &["8M", "--config", config, "-t", "mine"]);
+    assert_eq!(info["block_size"], 2048);
+    let image = scratch.path("none.img");
+    let image = image.to_str().unwrap();
+    fails(["mkfs", image, "8M", "-t", "mine"], 1, "the configuration has no `mine`");
+    fails(["mkfs", image, "8M", "-T", "olds"], 1, "the configuration has no `olds`");
+    std::fs::write(config, "[fs_types]\nnonsense\n").unwrap();
+    fails(["mkfs", image, "8M", "--config", config], 1, "line 2: `=` is missing");
+}
+
+#[test]
+fn words_that_mean_nothing_here_are_refused_in_one_line() {
+    let scratch = Scratch::new("mkfs-refused");
+    let image = scratch.path("none.img");
+    let image = image.to_str().unwrap();
+    let refused: [(&[&str], i32, &str); 9] = [
+        (&["-z", "undo"], 2, "copy the image"),
+        (&["-cc"], 2, "badblocks -w"),
+        (&["-E", "nonsense"], 2, "there is no `nonsense`"),
+        (&["-E", "stride=x"], 2, "stride"),
+        (&["-O", "nonsense"], 2, "there is no `nonsense`"),
+        (&["-J", "depth=1"], 2, "`depth=1`"),
+        (&["-O", "^extent"], 1, "64bit needs extent"),
+        (&["-C", "16384"], 1, "clusters need bigalloc"),
+        (&["-g", "100"], 1, "blocks per group"),
+    ];
+    for (words, code, part) in refused {
+        fails([&["mkfs", image, "8M"], words].concat(), code, part);
+        assert!(!Path::new(image).exists(), "{words:?}");
+    }
+}
+
+#[test]
+fn a_file_system_may_be_a_part_of_an_image_and_is_filled_there() {
+    let scratch = Scratch::new("mkfs-offset");
+    let (image, from) = (scratch.path("disk.img"), scratch.path("from"));
+    std::fs::create_dir(&from).unwrap();
+    std::fs::write(from.join("f"), "contents").unwrap();
+    std::fs::write(&image, vec![0x77; 20 << 20]).unwrap();
+    let text = image.to_str().unwrap();
+    let words = ["-E", "offset=1048576", "-d", from.to_str().unwrap()];
+    ok([&["mkfs", "-q", "-F", text, "16M"][..], &words].concat());
+    let bytes = std::fs::read(&image).unwrap();
+    assert_eq!(bytes.len(), 20 << 20);
+    assert!(bytes[..1 << 20].iter().chain(&bytes[17 << 20..]).all(|byte| *byte == 0x77));
+    assert_eq!(ok(["cat", "--offset", "1M", &at(&image, "/f")]), "contents");
+    let part = scratch.path("part.img");
+    std::fs::write(&part, &bytes[1 << 20..17 << 20]).unwrap();
+    check(&part);
+}
+
+#[test]
+fn journals_may_be_on_devices_of_their_own() {
+    let scratch = Scratch::new("mkfs-journal");
+    let (journal, image) = (scratch.path("journal"), scratch.path("image"));
+    let (journal, image) = (journal.to_str().unwrap(), image.to_str().unwrap());
+    ok(["mkfs", "-q", "-O", "journal_dev", "-b", "4096", journal, "8M"]);
+    fails(["mkfs", image, "64M", "-J", "device=/nowhere"], 3, "/nowhere");
+    ok(["mkfs", "-q", image, "64M", "-J", &format!("device={journal}")]);
+    if let Some(output) = oracle::run("e2fsck", &["-fn", "-j", journal, image]) {
+        assert!(output.status.success(), "{}", oracle::text(&output));
+    }
+    fails(
+        ["mkfs", "-F", image, "-J", &format!("device={journal}")],
+        1,
+        "another file system uses it",
+    );
+    fails(["mkfs", journal], 2, "holds an ext3 or ext4 journal already");
+}
+
+#[test]
+fn bad_blocks_come_from_a_list_or_from_reading() {
+    let scratch = Scratch::new("mkfs-bad");
+    let list = scratch.path("list");
+    std::fs::write(&list, "5000\n5001\n5001\n7000\n").unwrap();
+    made(&scratch, &["16M", "-l", list.to_str().unwrap()]);
+    if let Some(listed) = oracle::debugfs(&scratch.path("made.img"), "stat <1>") {
+        assert!(listed.contains("5000-5001") && listed.contains("7000"), "{listed}");
+    }
+    ok(["mkfs", "-q", "-F", "-c", scratch.path("made.img").to_str().unwrap()]);
+    check(&scratch.path("made.img"));
+}

@@ -86,9 +86,11 @@ impl<'a> Files<'a> {
         (self.next_inode - 1).max(FIRST_INODE)
     }
 
-    /// Where the first group's blocks are, which most files want to be near.
-    pub(super) fn first_goal(&self) -> u64 {
-        self.geometry.first_block_of(BlockGroup(0)).get()
+    /// Where a file's blocks should be: in the group of its inode, or at the front of that one's flex group.
+    fn goal_of(&self, number: InodeNumber) -> u64 {
+        let group = self.geometry.inode_place(number).map_or(0, |(group, _)| group.get());
+        let flex = self.geometry.flex_size();
+        self.geometry.first_block_of(BlockGroup(group / flex * flex)).get()
     }
 
     /// Adds a file of `size` bytes with these blocks.
@@ -122,7 +124,7 @@ impl<'a> Files<'a> {
         let size = u64_from(bytes.len());
         bytes.resize(bytes.len().next_multiple_of(self.geometry.block_len()), 0);
         let blocks = u64_from(bytes.len()) >> self.geometry.block_bits;
-        let goal = self.first_goal();
+        let goal = self.goal_of(number);
         let map = FileMap::place(self.geometry, &mut self.space, number, goal, blocks)?;
         let file = self.add(number, attributes, size, map);
         file.bytes = bytes;
@@ -153,7 +155,7 @@ impl<'a> Files<'a> {
         let geometry = self.geometry;
         let bytes = directory::blocks(geometry, number, parent, names, 1);
         let blocks = u64_from(bytes.len()) >> geometry.block_bits;
-        let goal = self.first_goal();
+        let goal = self.goal_of(number);
         let file = self.all.iter_mut().find(|file| file.number == number)?;
         let mut runs = core::mem::take(&mut file.map.runs);
         let mut done = runs.iter().map(|run| u64::from(run.blocks.len())).sum();
@@ -240,8 +242,7 @@ impl<'a> Files<'a> {
     pub(super) fn add_orphan_file(&mut self, len: u32) -> Option<InodeNumber> {
         let number = self.new_inode()?;
         let geometry = self.geometry;
-        let goal = self.first_goal();
-        let map = FileMap::place(geometry, &mut self.space, number, goal, len.into())?;
+        let map = FileMap::place(geometry, &mut self.space, number, 0, len.into())?;
         let seed = inode::inode_seed(geometry.csum_seed, number, 0);
         let mut bytes = vec![0; usize_from(len) * geometry.block_len()];
         for (index, block) in (0..len).zip(bytes.chunks_mut(geometry.block_len())) {

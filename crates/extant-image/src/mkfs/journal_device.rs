@@ -76,7 +76,8 @@ pub fn make_journal_device(
 /// Notes on a journal device that the file system `uuid` uses it, and returns what that one has to know of it.
 ///
 /// # Errors
-/// The device holds no journal, one for other blocks, or one with as many users as it can have; or its own errors.
+/// The device holds no journal, one for other blocks, or one that another file system uses, since neither the kernel nor
+/// e2fsck takes a journal with two users; or its own errors.
 pub fn use_journal_device(
     device: &dyn BlockDevice,
     block_size: u32,
@@ -90,16 +91,13 @@ pub fn use_journal_device(
     let at = journal_offset(block_size);
     let bytes = device.read_vec(at, 1024)?;
     let mut journal = JournalSuperblock::parse(&bytes)?;
-    let users = usize::try_from(journal.raw().nr_users.get()).unwrap_or(usize::MAX);
-    let known = journal.raw().users.iter().take(users).any(|user| *user == uuid);
-    if !known && users >= journal.raw().users.len() {
-        return Err(refuse("it has as many users as it can have"));
+    let others = journal.raw().nr_users.get() > 0 && journal.raw().users[0] != uuid;
+    if others {
+        return Err(refuse("another file system uses it; make it anew first"));
     }
     journal.change(|raw| {
-        if !known {
-            raw.users[users] = uuid;
-            raw.nr_users = (raw.nr_users.get() + 1).into();
-        }
+        raw.users[0] = uuid;
+        raw.nr_users = 1.into();
     });
     device.write_bytes(at, journal.to_raw().as_bytes())?;
     device.flush()?;

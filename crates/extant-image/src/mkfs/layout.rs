@@ -9,8 +9,8 @@ use extant_format::cast::{low_u32, u64_from};
 use extant_format::descriptor::GroupFlags;
 use extant_format::quota::QuotaKind;
 use extant_format::{
-    BlockGroup, Compat, Geometry, GroupDescriptor, Incompat, InodeNumber, Superblock, bitmap,
-    orphan,
+    BlockGroup, Compat, Geometry, GroupDescriptor, Incompat, InodeNumber, RawSuperblock, RoCompat,
+    bitmap, orphan,
 };
 
 use super::MkfsError;
@@ -87,14 +87,16 @@ impl Layout {
     }
 
     /// Fills in what the superblock says of all groups together, and of files that it knows.
-    pub(super) fn describe(&self, superblock: &mut Superblock) {
+    pub(super) fn describe(&self, raw: &mut RawSuperblock) {
         let ratio = u64::from(self.geometry.cluster_ratio());
         let clusters: u64 = self.groups.iter().map(|group| u64::from(group.free_clusters)).sum();
         let free_inodes = self.groups.iter().map(|group| group.free_inodes).sum::<u32>();
         let journal = self.files.iter().find(|file| file.number == InodeNumber::JOURNAL);
-        let raw = superblock.raw_mut();
         raw.set_free_blocks_count(clusters * ratio);
         raw.free_inodes_count = free_inodes.into();
+        if self.files.iter().any(|file| file.record.size >= LARGE_FILE_BYTES) {
+            raw.feature_ro_compat = (raw.ro_compat() | RoCompat::LARGE_FILE).bits().into();
+        }
         raw.overhead_clusters = u32::try_from(self.overhead).unwrap_or(0).into();
         raw.mmp_block = self.mmp.unwrap_or(0).into();
         raw.orphan_file_inum = self.orphan_file.map_or(0, InodeNumber::get).into();
@@ -394,6 +396,8 @@ fn least_blocks(geometry: &Geometry, journal: Option<JournalLen>) -> u64 {
 
 const USER_QUOTA: InodeNumber = InodeNumber::new(3).expect("not zero");
 const GROUP_QUOTA: InodeNumber = InodeNumber::new(4).expect("not zero");
+/// A file of so many bytes needs the feature.
+const LARGE_FILE_BYTES: u64 = 1 << 31;
 const LOST_AND_FOUND_BYTES: usize = 16 << 10;
 const MOST_ORPHAN_BLOCKS: u32 = orphan::MAX_BLOCKS;
 const SPARE_BLOCKS: u64 = 50;

@@ -97,9 +97,10 @@ impl Plan {
         }
         let mut raw = decided.superblock()?;
         raw.set_checksum();
-        let mut superblock = Superblock::try_from(&raw)?;
-        let layout = layout::Layout::plan(&decided, superblock.geometry())?;
-        layout.describe(&mut superblock);
+        let layout = layout::Layout::plan(&decided, Superblock::try_from(&raw)?.geometry())?;
+        layout.describe(&mut raw);
+        raw.set_checksum();
+        let superblock = Superblock::try_from(&raw)?;
         let manner = writer::Manner {
             discard: decided.extended.discard.unwrap_or(true),
             zero_tables: decided.extended.lazy_itable_init.map(|lazy| !lazy),

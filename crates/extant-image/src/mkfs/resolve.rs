@@ -42,6 +42,8 @@ pub(super) struct Decided<'a> {
     pub(super) packed: bool,
     pub(super) hugefiles: Option<Hugefiles>,
     pub(super) extended: ExtendedOptions,
+    /// Blocks that descriptors get to grow, if somebody says how far.
+    pub(super) resize_room: Option<u32>,
     /// It is too small for the journal that it should have.
     pub(super) lost_journal: bool,
 }
@@ -90,9 +92,14 @@ impl<'a> Decided<'a> {
             packed: extended.packed_meta_blocks.unwrap_or(false),
             hugefiles: Hugefiles::decide(options, &lookup)?,
             extended,
+            resize_room: None,
             lost_journal: false,
         };
         decided.fit_to_size(&lookup)?;
+        decided.resize_room = decided.resize_room()?;
+        if decided.resize_room.is_some() {
+            decided.features.compat.insert(Compat::RESIZE_INODE);
+        }
         decided.inodes = decided.count_inodes(&lookup)?;
         decided.check()?;
         Ok(decided)
@@ -118,6 +125,23 @@ impl<'a> Decided<'a> {
             self.features.compat.remove(Compat::HAS_JOURNAL | Compat::ORPHAN_FILE);
         }
         Ok(())
+    }
+
+    /// Blocks that descriptors need more when the file system has grown as far as somebody wants; `None` if that is none.
+    fn resize_room(&self) -> Result<Option<u32>, MkfsError> {
+        let Some(limit) = self.extended.resize_limit else { return Ok(None) };
+        let limit = limit.blocks(self.block_size);
+        if limit <= self.blocks {
+            let problem = format!("{limit} blocks; the file system has {} already", self.blocks);
+            return Err(option("resize limit", problem));
+        }
+        let wide = self.features.incompat.contains(Incompat::BIT64);
+        let desc_size = if wide { self.extended.desc_size.unwrap_or(64) } else { 32 };
+        let per_block = u64::from(self.block_size) / u64::from(desc_size);
+        let group = self.options.blocks_per_group.unwrap_or(self.block_size * 8).max(1);
+        let needed = |blocks: u64| blocks.div_ceil(group.into()).div_ceil(per_block);
+        let more = needed(limit).saturating_sub(needed(self.blocks));
+        Ok(u32::try_from(more).ok().filter(|more| *more > 0))
     }
 
     /// As many inodes as are wanted.
@@ -179,6 +203,10 @@ impl<'a> Decided<'a> {
         if features.incompat.contains(Incompat::INLINE_DATA) && self.inode_size == 128 {
             let problem = "inodes of 128 bytes have no room for inline_data";
             return Err(option("inode size", problem.to_owned()));
+        }
+        if features.ro_compat.contains(RoCompat::BIGALLOC) && !options.bad_blocks.is_empty() {
+            let problem = "with bigalloc no check can tell them from damage";
+            return Err(option("bad blocks", problem.to_owned()));
         }
         let is_plain = *features == Features::default();
         if self.revision == 0 && !is_plain {
@@ -302,9 +330,6 @@ fn features(
         && !features.ro_compat.contains(RoCompat::METADATA_CSUM)
     {
         features.incompat.remove(Incompat::CSUM_SEED);
-    }
-    if extended.resize_limit.is_some() {
-        features.compat.insert(Compat::RESIZE_INODE);
     }
     if extended.encoding.is_some() {
         features.incompat.insert(Incompat::CASEFOLD);

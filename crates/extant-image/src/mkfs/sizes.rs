@@ -72,6 +72,10 @@ impl Decided<'_> {
         raw.log_cluster_size = log(self.cluster_size).into();
         raw.first_data_block = u32::from(self.cluster_size == 1024).into();
         raw.inode_size = self.inode_size.into();
+        if self.inode_size > 128 {
+            raw.want_extra_isize = EXTRA_ISIZE.into();
+            raw.min_extra_isize = EXTRA_ISIZE.into();
+        }
         raw.first_ino = FIRST_INODE.into();
         raw.uuid = options.uuid;
         raw.volume_name[..options.label.len()].copy_from_slice(&options.label);
@@ -121,10 +125,6 @@ impl Decided<'_> {
         }
         if incompat.contains(Incompat::CSUM_SEED) {
             raw.checksum_seed = crc::crc32c(crc::START, &self.options.uuid).into();
-        }
-        if self.inode_size > 128 {
-            raw.want_extra_isize = EXTRA_ISIZE.into();
-            raw.min_extra_isize = EXTRA_ISIZE.into();
         }
         if incompat.contains(Incompat::CASEFOLD) {
             raw.encoding = self.encoding.number().into();
@@ -184,7 +184,7 @@ impl Decided<'_> {
             let inodes = u32::try_from(groups.saturating_mul(inodes_per_group.into()));
             let too_large = |_| option("size", format!("{groups} groups are more than can be"));
             raw.inodes_count = inodes.map_err(too_large)?.into();
-            self.set_descriptors(raw, blocks, groups)?;
+            self.set_descriptors(raw, blocks, groups);
 
             let geometry = Geometry::try_from(&*raw).map_err(FormatError::from)?;
             if 4 + geometry.itable_blocks() + geometry.reserved_gdt_blocks > group_blocks {
@@ -225,8 +225,9 @@ impl Decided<'_> {
         loop {
             let table_blocks = (wanted * inode_size).div_ceil(self.block_size);
             let whole = table_blocks * self.block_size / inode_size;
-            // The reserved ones and lost+found are all in the first group, and one byte of its bitmap does not hold them.
-            let count = (whole & !7).max(FIRST_INODE.next_multiple_of(8));
+            // One byte of a bitmap does not hold the reserved ones and lost+found, but those of two groups do.
+            let least = if groups == 1 { FIRST_INODE.next_multiple_of(8) } else { 8 };
+            let count = (whole & !7).max(least);
             // Where even the fewest are too many the caller refuses.
             if wanted == 0 || u64::from(count).saturating_mul(groups) <= u64::from(u32::MAX) {
                 return Some(count);
@@ -236,19 +237,14 @@ impl Decided<'_> {
     }
 
     /// Decides where descriptors are: with room to grow behind each copy or, if these would fill their groups, scattered.
-    fn set_descriptors(
-        &self,
-        raw: &mut RawSuperblock,
-        blocks: u64,
-        groups: u64,
-    ) -> Result<(), MkfsError> {
+    fn set_descriptors(&self, raw: &mut RawSuperblock, blocks: u64, groups: u64) {
         let mut features = self.features;
         self.set_backups(raw, groups);
         let desc_size = u64::from(raw.desc_size.get().max(32));
         let desc_blocks = groups.div_ceil(u64::from(self.block_size) / desc_size);
         let mut room = 0;
         if features.compat.contains(Compat::RESIZE_INODE) {
-            room = self.reserved_descriptors(raw, blocks, groups)?;
+            room = self.reserved_descriptors(raw, blocks, groups);
         }
         let group_blocks = u64::from(raw.blocks_per_group.get());
         if desc_blocks + u64::from(room) > group_blocks * 3 / 4 {
@@ -259,35 +255,23 @@ impl Decided<'_> {
         raw.reserved_gdt_blocks = low_u16(room).into();
         raw.feature_compat = features.compat.bits().into();
         raw.feature_incompat = features.incompat.bits().into();
-        Ok(())
     }
 
     /// Keeps room for descriptors of the size that it may grow to, or of one 1024 times as large, as far as one block of
     /// pointers reaches. Its pointers have 32 bits, so a larger file system goes without.
-    fn reserved_descriptors(
-        &self,
-        raw: &RawSuperblock,
-        blocks: u64,
-        groups: u64,
-    ) -> Result<u32, MkfsError> {
+    fn reserved_descriptors(&self, raw: &RawSuperblock, blocks: u64, groups: u64) -> u32 {
+        let reachable = self.block_size / 4;
+        if let Some(room) = self.resize_room {
+            return room.min(reachable);
+        }
         let desc_per_block = u64::from(self.block_size) / u64::from(raw.desc_size.get().max(32));
         let first = u64::from(raw.first_data_block.get());
-        let largest = match self.extended.resize_limit.map(|limit| limit.blocks(self.block_size)) {
-            Some(limit) if limit <= self.blocks => {
-                let problem =
-                    format!("{limit} blocks; the file system has {} already", self.blocks);
-                return Err(option("resize limit", problem));
-            }
-            // The limit counts from the start of the device.
-            Some(limit) => limit.saturating_add(first),
-            None if blocks < u64::from(u32::MAX) / 1024 => blocks * 1024,
-            None => u32::MAX.into(),
-        };
+        let largest =
+            if blocks < u64::from(u32::MAX) / 1024 { blocks * 1024 } else { u32::MAX.into() };
         let largest_groups = (largest - first).div_ceil(raw.blocks_per_group.get().into());
         let more =
             largest_groups.div_ceil(desc_per_block).saturating_sub(groups.div_ceil(desc_per_block));
-        let reachable = self.block_size / 4;
-        Ok(u32::try_from(more).unwrap_or(reachable).min(reachable))
+        u32::try_from(more).unwrap_or(reachable).min(reachable)
     }
 
     /// With `sparse_super2`, which groups have a copy of the superblock: the second, and the last.

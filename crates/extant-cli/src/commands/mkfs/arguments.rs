@@ -46,8 +46,8 @@ pub struct MkfsArgs {
     /// One inode for so many bytes [default: 8192 below 3 MiB, 4096 below 512 MiB, 16384 below 4 TiB, 32768, 65536]
     #[arg(short = 'i', value_name = "BYTES", value_parser = values::number::<u32>)]
     bytes_per_inode: Option<u32>,
-    /// How many inodes
-    #[arg(short = 'N', value_name = "NUMBER", conflicts_with = "bytes_per_inode")]
+    /// How many inodes, whatever -i says
+    #[arg(short = 'N', value_name = "NUMBER")]
     inodes: Option<u32>,
     /// Percent of the blocks that only root may use, 0 to 50, with a fraction [default: 5]
     #[arg(short = 'm', value_name = "PERCENT", value_parser = parse_percent)]

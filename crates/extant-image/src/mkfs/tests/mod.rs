@@ -1,5 +1,7 @@
 //! Each image is checked by `e2fsck` and compared with what mke2fs makes of the same options.
 
+mod special;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
