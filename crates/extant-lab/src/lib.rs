@@ -9,6 +9,7 @@ pub mod contents;
 pub mod counts;
 pub mod crash;
 pub mod damage;
+pub mod dirty;
 pub mod fast_commit;
 pub mod fill;
 pub mod kill;

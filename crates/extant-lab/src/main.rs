@@ -12,6 +12,7 @@ use extant_device::OperationKind;
 use extant_lab::contents;
 use extant_lab::crash::{self, Report, Set};
 use extant_lab::damage::{self, Case, Run, Watch};
+use extant_lab::dirty;
 use extant_lab::fast_commit;
 use extant_lab::fill;
 use extant_lab::kill;
@@ -44,6 +45,8 @@ enum Suite {
     Crash(CrashArgs),
     /// Recovers fast commits of the kernel, and lets it recover ours
     FastCommit(FastCommitArgs),
+    /// Recovers what the kernel leaves when it is shut down under load
+    Dirty(FastCommitArgs),
     /// Runs random operations on files against a plain model
     Contents(ContentsArgs),
     /// Fills small images to the last block
@@ -234,6 +237,7 @@ fn main() -> ExitCode {
             true
         }
         Suite::FastCommit(arguments) => run_fast_commit(&arguments),
+        Suite::Dirty(arguments) => run_dirty(&arguments),
         Suite::Contents(arguments) => run_contents(&arguments),
         Suite::Fill(arguments) => run_fill(&arguments),
         Suite::Stress(arguments) => run_stress(&arguments),
@@ -323,6 +327,27 @@ fn run_fast_commit(arguments: &FastCommitArgs) -> bool {
         seen.tags(),
         seen.refused(),
         seen.written(),
+        start.elapsed().as_secs()
+    );
+    failed == 0
+}
+
+fn run_dirty(arguments: &FastCommitArgs) -> bool {
+    let start = Instant::now();
+    let (mut done, mut failed) = (0, 0);
+    let seen = Arc::new(fast_commit::Seen::default());
+    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
+        let Some(outcome) = dirty::recover(seed, &seen) else { return true };
+        done += 1;
+        if let Err(reason) = outcome {
+            failed += 1;
+            println!("FAILED seed {seed}: {reason}");
+        }
+    }
+    println!(
+        "{done} dirty images of the kernel, records by tag {:?}, {} that it refused itself, {failed} failed, {} s",
+        seen.tags(),
+        seen.refused(),
         start.elapsed().as_secs()
     );
     failed == 0

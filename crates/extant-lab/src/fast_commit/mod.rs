@@ -208,7 +208,8 @@ pub(crate) fn is_unlike_in_kernel(tree: &Tree, path: &Path, field: &str) -> bool
     is_time_of_directory(tree, path, field) || field == "sparse"
 }
 
-fn recover(
+/// Recovers copies of `image` on both sides, and compares them with each other, or with what was `synced`.
+pub(crate) fn recover(
     scratch: &Scratch,
     image: &Path,
     seen: &Arc<Seen>,
