@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::tree::{compare, compare_but, make_tree};
 use common::{at, check, fails, json, ok};
@@ -173,4 +173,222 @@ fn what_cannot_be_read_is_named_and_the_rest_goes_on() {
     check(&image);
     assert_eq!(ok(["cat", &at(&image, "/a")]), "readable");
     assert_eq!(ok(["ls", &at(&image, "/")]), "a\nclosed\nlost+found\n");
+}
+
+/// Has tar(1) pack a folder, or skips.
+fn packed(scratch: &Scratch, folder: &Path, name: &str, options: &[&str]) -> Option<String> {
+    let archive = scratch.path(name).to_str().unwrap().to_owned();
+    let folder = folder.to_str().unwrap();
+    let arguments = [options, &["-C", folder, "-cf", &archive, "."]].concat();
+    let output = oracle::run("tar", &arguments)?;
+    assert!(output.status.success(), "{}", oracle::text(&output));
+    Some(archive)
+}
+
+#[test]
+fn an_archive_makes_the_same_bytes_as_the_directory_that_it_is_of() {
+    let scratch = Scratch::new("build-archive");
+    let source = scratch.path("tree");
+    make_tree(&source);
+    let built = |from: &str| {
+        let image = scratch.path("archive.img");
+        build(&image, &["--from", from, "--deterministic"]);
+        fs::read(&image).unwrap()
+    };
+    let directory = built(source.to_str().unwrap());
+    let pax = ["--format=pax", "--sparse", "--xattrs", "--xattrs-include=*"];
+    let Some(plain) = packed(&scratch, &source, "plain.tar", &pax) else { return };
+    // Access lists are attributes to us, and text to tar(1).
+    let _ = rustix::fs::lremovexattr(source.join("deep/er/block"), "system.posix_acl_access");
+    let _ = rustix::fs::lremovexattr(source.join("deep/er/and"), "system.posix_acl_default");
+    let bare = built(source.to_str().unwrap());
+    let from_plain = built(&plain);
+    assert!(from_plain == directory || from_plain == bare, "other bytes from a tar");
+    for (name, compress) in [("z.tar.gz", "--gzip"), ("z.tar.zst", "--zstd")] {
+        let options = [&pax[..], &[compress]].concat();
+        if !oracle::has(&compress[2..]) {
+            extant_testkit::skip(compress);
+            continue;
+        }
+        let archive = packed(&scratch, &source, name, &options).unwrap();
+        assert!(built(&archive) == bare, "other bytes from {name}");
+    }
+    let piped = scratch.path("piped.img");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_extant"));
+    command.args(["build", "-q", "--deterministic", "--from", "-"]).arg(&piped);
+    let mut cat = Command::new("cat").arg(&plain).stdout(Stdio::piped()).spawn().unwrap();
+    assert!(command.stdin(cat.stdout.take().unwrap()).status().unwrap().success());
+    cat.wait().unwrap();
+    assert!(fs::read(&piped).unwrap() == from_plain, "other bytes through a pipe");
+}
+
+#[test]
+fn holes_are_holes_in_each_form_that_tar_has_for_them() {
+    let scratch = Scratch::new("build-sparse");
+    let source = scratch.path("tree");
+    fs::create_dir(&source).unwrap();
+    let sparse = fs::File::create(source.join("sparse")).unwrap();
+    for n in 0..30 {
+        sparse.write_all_at(&[n; 4096], u64::from(n) << 20).unwrap();
+    }
+    sparse.set_len(40 << 20).unwrap();
+    // Not every form knows of more than seconds.
+    for file in [sparse, fs::File::open(&source).unwrap()] {
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30)).unwrap();
+    }
+    let image = scratch.path("disk.img");
+    for options in [
+        &["--format=gnu"][..],
+        &["--format=pax", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse-version=1.0"],
+    ] {
+        let options = [options, &["--sparse"]].concat();
+        let Some(archive) = packed(&scratch, &source, "sparse.tar", &options) else { return };
+        build(&image, &["--from", &archive]);
+        compare_image(&scratch, &image, &source);
+        assert!(fs::metadata(&image).unwrap().len() < 2 << 20, "{options:?}");
+    }
+}
+
+#[test]
+fn layers_take_away_what_is_below_them() {
+    let scratch = Scratch::new("build-layers");
+    let (low, high) = (scratch.path("low"), scratch.path("high"));
+    for (folder, names) in [
+        (&low, &["d/one", "d/two", "gone/deep/file", "o/old", "was-file"][..]),
+        (&high, &["d/.wh.one", ".wh.gone", "o/.wh..wh..opq", "o/new", "was-file/now"]),
+    ] {
+        for name in names {
+            fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            fs::write(folder.join(name), name).unwrap();
+        }
+    }
+    let Some(low) = packed(&scratch, &low, "low.tar", &[]) else { return };
+    let high = packed(&scratch, &high, "high.tar", &[]).unwrap();
+    let image = scratch.path("disk.img");
+    let tree = || {
+        let lines = ok(["tree", &at(&image, "/")]);
+        lines
+            .lines()
+            .skip(1)
+            .map(|line| line.trim_start_matches(['|', '`', '-', ' ']).to_owned())
+            .collect::<Vec<_>>()
+    };
+    build(&image, &["--layer", &low, "--layer", &high]);
+    assert_eq!(tree(), ["d", "two", "lost+found", "o", "new", "was-file", "now"]);
+    // The same as an OCI image layout.
+    let layout = scratch.path("layout");
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::copy(&low, blobs.join("aa")).unwrap();
+    fs::copy(&high, blobs.join("bb")).unwrap();
+    let manifest = r#"{"layers": [{"digest": "sha256:aa"}, {"digest": "sha256:bb"}]}"#;
+    fs::write(blobs.join("cc"), manifest).unwrap();
+    fs::write(layout.join("index.json"), r#"{"manifests": [{"digest": "sha256:cc"}]}"#).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    build(&image, &["--from", layout.to_str().unwrap()]);
+    assert_eq!(tree(), ["d", "two", "lost+found", "o", "new", "was-file", "now"]);
+    let index = r#"{"manifests": [{"digest": "sha256:../../../etc/passwd"}]}"#;
+    fs::write(layout.join("index.json"), index).unwrap();
+    let arguments = ["build", "-F", image.to_str().unwrap(), "--from", layout.to_str().unwrap()];
+    fails(arguments, 1, "a manifest has no digest");
+}
+
+#[test]
+fn several_sources_join_and_the_last_one_wins() {
+    let scratch = Scratch::new("build-several");
+    let (one, two) = (scratch.path("one"), scratch.path("two"));
+    for (folder, name, text) in [
+        (&one, "d/a", "1"),
+        (&one, "d/b", "1"),
+        (&one, "x", "1"),
+        (&two, "d/b", "2"),
+        (&two, "skip.o", "2"),
+    ] {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let image = scratch.path("disk.img");
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    build(&image, &["--from", one, "--from", two, "--exclude", "*.o", "--owner", "7:8"]);
+    assert_eq!(ok(["cat", &at(&image, "/d/a"), &at(&image, "/d/b"), &at(&image, "/x")]), "121");
+    assert_eq!(ok(["ls", &at(&image, "/")]), "d\nlost+found\nx\n");
+    let stat = json(["stat", "--json", &at(&image, "/d/b")]);
+    assert_eq!((&stat[0]["uid"], &stat[0]["gid"]), (&7.into(), &8.into()));
+    let uid = fs::metadata(one).unwrap().uid();
+    build(&image, &["--from", one, "--uid-map", &format!("{uid}:1000"), "--free", "1M"]);
+    assert_eq!(json(["stat", "--json", &at(&image, "/x")])[0]["uid"], 1000);
+    assert!(
+        json(["df", "--json", image.to_str().unwrap()])[0]["free_blocks"].as_u64() >= Some(256)
+    );
+}
+
+/// A header of a tar archive, with its sum made right.
+fn header(name: &str, kind: u8, size: &[u8; 12], link: &str) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..136].copy_from_slice(size);
+    block[148..156].fill(b' ');
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+    block
+}
+
+#[test]
+fn hostile_archives_get_one_line_or_the_right_result() {
+    let scratch = Scratch::new("build-hostile");
+    let (image, archive) = (scratch.path("disk.img"), scratch.path("hostile.tar"));
+    let (image_name, archive_name) = (image.to_str().unwrap(), archive.to_str().unwrap());
+    let none = b"00000000000\0";
+    let two_to_63 = b"\x80\0\0\0\x80\0\0\0\0\0\0\0";
+    let pax = |record: &str| {
+        let mut bytes = header("x", b'x', none, "");
+        let len = record.len() + 3;
+        bytes[124..136].copy_from_slice(format!("{len:011o}\0").as_bytes());
+        let mut header = header("x", b'x', bytes[124..136].try_into().unwrap(), "");
+        header.extend_from_slice(format!("{len} {record}").as_bytes());
+        header.resize(1024, 0);
+        header
+    };
+    // All that follows is worth nothing then.
+    for (bytes, line) in [
+        (header("huge", b'0', two_to_63, ""), "damaged header"),
+        (header("larger", b'0', b"00000100000\0", ""), "ends within a member"),
+        (header("name", b'L', b"77777777777\0", ""), "more than 16 MiB"),
+        (header("x", b'x', none, "").repeat(1000), "too many headers"),
+        (b"no archive at all".repeat(100), "damaged header"),
+        ([pax("size=xyz\n"), header("f", b'0', none, "")].concat(), "damaged header"),
+    ] {
+        fs::write(&archive, bytes).unwrap();
+        fails(["build", image_name, "--from", archive_name], 1, line);
+        assert!(!image.exists());
+    }
+    // What concerns one member alone leaves that out.
+    for (bytes, line) in [
+        (header("a/../../out", b'0', none, ""), "`..` in its path"),
+        (header("hard", b'1', none, "missing"), "not there"),
+        ([header("f", b'0', none, ""), header("f/below", b'0', none, "")].concat(), "no directory"),
+        (
+            [header("l", b'2', none, "l"), header("l/x", b'0', none, "")].concat(),
+            "too many symbolic links",
+        ),
+        ([pax("comment=x\n"), header("empty", b'9', none, "")].concat(), "of a kind"),
+    ] {
+        fs::write(&archive, bytes).unwrap();
+        fails(["build", "-qF", image_name, "--from", archive_name], 1, line);
+        check(&image);
+    }
+    // Links of the archive are followed inside the image alone.
+    let through = [
+        header("/absolute", b'0', none, ""),
+        header("l", b'2', none, "/../../tmp/inside"),
+        header("l/file", b'0', none, ""),
+    ];
+    fs::write(&archive, through.concat()).unwrap();
+    build(&image, &["--from", archive_name]);
+    assert_eq!(ok(["ls", &at(&image, "/"), &at(&image, "/tmp/inside")]).matches("file").count(), 1);
 }

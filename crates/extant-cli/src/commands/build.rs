@@ -1,15 +1,18 @@
-//! `extant build`: makes a whole image from directories.
+//! `extant build`: makes a whole image from directories, archives and layers.
 
+use std::collections::HashSet;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use extant::time::{Clock, Entropy, SystemClock, SystemEntropy};
 use extant_device::{BlockDevice, FileDevice};
 use extant_image::build::{
-    Build, BuildError, Failure, Observer, Rules, StillClock, Totals, UuidEntropy, derived_uuid,
+    Build, BuildError, Failure, Names, Observer, Owners, Rules, StillClock, Totals, UuidEntropy,
+    derived_uuid, smallest,
 };
 use extant_image::mkfs::{ExtendedOptions, FeatureEdits, Percent};
 use extant_image::{MkfsOptions, mkfs};
@@ -22,7 +25,7 @@ use crate::output::size;
 use crate::progress::{Progress, Words};
 use crate::{foreign, values, volume};
 
-/// Make a whole image from directories
+/// Make a whole image from directories, archives and the layers of container images
 ///
 /// Files keep owners, permissions, times, attributes, access lists, holes and hard links. Every file lies in one piece, small
 /// ones side by side. The image gets its name when it is whole, so an interrupted build leaves nothing.
@@ -31,12 +34,32 @@ pub struct BuildArgs {
     /// Image file or block device
     #[arg(value_parser = super::image())]
     image: PathBuf,
-    /// What goes into it: a directory. Of several, later ones win, and directories join
-    #[arg(long, value_name = "SOURCE", required = true)]
+    /// What goes into it: a directory, a tar archive (also compressed by gzip or zstd, or `-` for standard input), or an OCI
+    /// image layout. Of several, later ones win, and directories join
+    #[arg(long, value_name = "SOURCE", required_unless_present = "layer")]
     from: Vec<PathBuf>,
-    /// How large it shall be, such as 512M or 1.5G
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    size: u64,
+    /// An archive on top of these that is a layer: `.wh.NAME` takes away NAME, `.wh..wh..opq` all that is below
+    #[arg(long, value_name = "ARCHIVE")]
+    layer: Vec<PathBuf>,
+    /// How large it shall be, such as 512M or 1.5G; `auto` for the smallest that has room, in blocks of 4 KiB unless -b says
+    /// otherwise
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = parse_size)]
+    size: Size,
+    /// With `--size auto`: room for so much more, in bytes, or in percent of the files
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = parse_free)]
+    free: Option<Free>,
+    /// Leave files out: by name, or by path if there is a slash; `*` and `?` are anything but a slash, `**` anything
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Users from FROM on become users from TO on, COUNT of them (1)
+    #[arg(long, value_name = "FROM:TO[:COUNT]", value_parser = parse_range)]
+    uid_map: Vec<(u32, u32, u32)>,
+    /// The same for groups
+    #[arg(long, value_name = "FROM:TO[:COUNT]", value_parser = parse_range)]
+    gid_map: Vec<(u32, u32, u32)>,
+    /// All files belong to this user and group, such as 0:0
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner, conflicts_with_all = ["uid_map", "gid_map"])]
+    owner: Option<(u32, u32)>,
     /// The same input makes the same bytes: times of making are SOURCE_DATE_EPOCH or zero, times of access those of the last
     /// change, UUID and hashes follow from the label
     #[arg(long)]
@@ -93,46 +116,55 @@ struct LayoutArgs {
 }
 
 pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let name = args.image.display();
-    let options = args.options()?;
+    let name = || args.image.display().to_string();
+    let mut options = args.options()?;
     let target = Target::open(&args.image, args.force)?;
     interrupt::watch();
-    let device = Arc::new(target.device(args.size)?);
     let progress = Progress::new(None, if args.quiet { Words::Quiet } else { Words::Usual });
-    let watching = Watching(&progress);
-    let mut build = Build::new(Rules {
-        only_modified: args.deterministic,
-        avoid: [ids(&args.image), ids(target.path())].concat(),
-        ..Rules::default()
-    });
-    for source in &args.from {
-        build.add_directory(source, &watching)?;
-    }
-    mkfs(&device, &options).map_err(advised).with_context(|| name.to_string())?;
-    let times = Times::new(args.deterministic, &options);
-    let filled = fill(&mut build, device, times, args.threads, &progress);
-    let totals = filled.inspect_err(|_| progress.clear()).with_context(|| name.to_string())?;
+    let watching = Watching::new(&progress);
+    let mut build = Build::new(args.rules(&target));
+    args.sources(&mut build, &target, &watching)?;
+    let mut bytes = match args.size {
+        Size::Bytes(bytes) => bytes,
+        Size::Auto => args.smallest(&build, &mut options).with_context(name)?,
+    };
+    let mut attempt = 0;
+    let totals = loop {
+        let sized = MkfsOptions { size_bytes: Some(bytes), ..options.clone() };
+        let device = Arc::new(target.device(bytes)?);
+        mkfs(&device, &sized).map_err(advised).with_context(name)?;
+        let times = Times::new(args.deterministic, &sized);
+        match fill(&mut build, device, times, args.threads, &watching) {
+            Err(error) if args.size == Size::Auto && attempt < 8 && is_no_space(&error) => {
+                // Counting ahead knows neither attributes nor how full directories will be.
+                bytes = (bytes + (bytes / 16).max(256 << 10)).next_multiple_of(64 << 10);
+                attempt += 1;
+            }
+            filled => break filled.inspect_err(|_| progress.clear()).with_context(name)?,
+        }
+    };
     target.keep()?;
     progress.finish();
     if !args.quiet {
-        let Totals { files, directories, bytes } = totals;
-        writeln!(
-            out,
-            "{name}: {} in {}, {} and {}",
-            size(bytes),
-            crate::output::count(files, "file"),
-            if directories == 1 {
-                "1 directory".to_owned()
-            } else {
-                format!("{directories} directories")
-            },
-            size(args.size),
-        )?;
+        let files = crate::output::count(totals.files, "file");
+        let directories = match totals.directories {
+            1 => "1 directory".to_owned(),
+            directories => format!("{directories} directories"),
+        };
+        let (image, data) = (size(bytes), size(totals.bytes));
+        writeln!(out, "{}: {image} with {files}, {directories} and {data} in them", name())?;
     }
     match progress.worst_code() {
         0 => Ok(()),
         code => Err(Told(code).into()),
     }
+}
+
+/// Whether a larger image could have room.
+fn is_no_space(error: &anyhow::Error) -> bool {
+    use extant::Error;
+    let Some(BuildError::Engine { error, .. }) = error.downcast_ref() else { return false };
+    matches!(error, Error::NoSpace { .. } | Error::NoInodes)
 }
 
 /// Fills the empty file system on `device`.
@@ -141,12 +173,12 @@ pub fn fill(
     device: Arc<dyn BlockDevice>,
     times: Times,
     threads: Option<usize>,
-    progress: &Progress,
+    watching: &Watching<'_>,
 ) -> anyhow::Result<Totals> {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or_else(processors);
     raise_limit_of_open_files();
-    match build.fill(device, times.clock, times.entropy, threads, &Watching(progress)) {
+    match build.fill(device, times.clock, times.entropy, threads, watching) {
         Err(BuildError::Interrupted) => Err(Interrupted(String::new()).into()),
         filled => Ok(filled?),
     }
@@ -162,10 +194,11 @@ pub fn fill_from(
 ) -> anyhow::Result<()> {
     interrupt::watch();
     let progress = Progress::new(None, Words::Quiet);
+    let watching = Watching::new(&progress);
     let mut build = Build::new(Rules { avoid: ids(image), without_xattrs, ..Rules::default() });
-    build.add_directory(from, &Watching(&progress))?;
+    build.add_directory(from, &watching)?;
     let is_dated = source_date()?.is_some();
-    fill(&mut build, device, Times::new(is_dated, options), None, &progress)
+    fill(&mut build, device, Times::new(is_dated, options), None, &watching)
         .with_context(|| image.display().to_string())?;
     match progress.worst_code() {
         0 => Ok(()),
@@ -188,6 +221,62 @@ fn raise_limit_of_open_files() {
 }
 
 impl BuildArgs {
+    fn rules(&self, target: &Target) -> Rules {
+        let mapped = |ranges: &[(u32, u32, u32)]| match ranges {
+            [] => Owners::Kept,
+            ranges => Owners::Mapped(ranges.to_vec()),
+        };
+        let (users, groups) = match self.owner {
+            Some((uid, gid)) => (Owners::All(uid), Owners::All(gid)),
+            None => (mapped(&self.uid_map), mapped(&self.gid_map)),
+        };
+        Rules {
+            users,
+            groups,
+            only_modified: self.deterministic,
+            exclude: self.exclude.clone(),
+            avoid: [ids(&self.image), ids(target.path())].concat(),
+            ..Rules::default()
+        }
+    }
+
+    /// Adds all sources in their order, layers on top.
+    fn sources(
+        &self,
+        build: &mut Build,
+        target: &Target,
+        watching: &Watching<'_>,
+    ) -> anyhow::Result<()> {
+        let spool = target.folder();
+        let from = self.from.iter().map(|path| (path, Names::Plain));
+        for (path, names) in from.chain(self.layer.iter().map(|path| (path, Names::Layer))) {
+            if path.as_os_str() == "-" {
+                let input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+                build.add_archive(input, "standard input", names, spool, watching)?;
+            } else {
+                build.add(path, names, spool, watching)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The fewest bytes that all of it has room in.
+    fn smallest(&self, build: &Build, options: &mut MkfsOptions) -> anyhow::Result<u64> {
+        let block = options.block_size.unwrap_or(4096);
+        let needs = build.needs(block);
+        let free = match self.free {
+            None => 0,
+            Some(Free::Bytes(bytes)) => bytes,
+            Some(Free::Percent(percent)) => needs.blocks * u64::from(block) / 100 * percent,
+        };
+        options.inodes = options.inodes.or(match options.bytes_per_inode {
+            // The first eleven are not for files.
+            None => Some(u32::try_from(needs.inodes + 11).unwrap_or(u32::MAX)),
+            Some(_) => None,
+        });
+        Ok(smallest(needs, free, options)?)
+    }
+
     fn options(&self) -> anyhow::Result<MkfsOptions> {
         let layout = &self.layout;
         let label = layout.label.clone().into_bytes();
@@ -202,9 +291,8 @@ impl BuildArgs {
         let now =
             if self.deterministic { source_date()?.unwrap_or(0) } else { values::now().seconds };
         let mut options = MkfsOptions {
-            size_bytes: Some(self.size),
             usage: layout.usage.clone(),
-            block_size: layout.block_size,
+            block_size: layout.block_size.or((self.size == Size::Auto).then_some(4096)),
             inode_size: layout.inode_size,
             bytes_per_inode: layout.bytes_per_inode,
             inodes: layout.inodes,
@@ -257,24 +345,82 @@ impl Times {
     }
 }
 
-/// Tells the user.
-pub struct Watching<'a>(pub &'a Progress);
+/// Tells the user; each line once, though an image may be built again because it was too small.
+pub struct Watching<'a> {
+    progress: &'a Progress,
+    told: Mutex<HashSet<String>>,
+}
+
+impl<'a> Watching<'a> {
+    pub fn new(progress: &'a Progress) -> Self {
+        Self { progress, told: Mutex::default() }
+    }
+}
 
 impl Observer for Watching<'_> {
     fn failed(&self, failure: &Failure) {
-        self.0.failed(&failure.to_string(), 1);
+        let line = failure.to_string();
+        let is_new = self.told.lock().is_ok_and(|mut told| told.insert(line.clone()));
+        if is_new {
+            self.progress.failed(&line, 1);
+        }
     }
 
     fn entry_done(&self) {
-        self.0.file_done();
+        self.progress.file_done();
     }
 
     fn bytes_done(&self, bytes: u64) {
-        self.0.bytes_done(bytes);
+        self.progress.bytes_done(bytes);
     }
 
     fn is_interrupted(&self) -> bool {
         interrupt::is_wanted()
+    }
+}
+
+/// How large an image shall be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Size {
+    Auto,
+    Bytes(u64),
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    if text == "auto" { Ok(Size::Auto) } else { values::size(text).map(Size::Bytes) }
+}
+
+/// How much room is left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Free {
+    Bytes(u64),
+    Percent(u64),
+}
+
+fn parse_free(text: &str) -> Result<Free, String> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent =
+                percent.parse::<u16>().map_err(|_| format!("`{text}` is no percentage"))?;
+            Ok(Free::Percent(percent.into()))
+        }
+        None => values::size(text).map(Free::Bytes),
+    }
+}
+
+fn parse_range(text: &str) -> Result<(u32, u32, u32), String> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([from, to]) => Ok((*from, *to, 1)),
+        Some([from, to, count]) => Ok((*from, *to, *count)),
+        _ => Err(format!("`{text}` is not FROM:TO or FROM:TO:COUNT")),
+    }
+}
+
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    match parse_range(text) {
+        Ok((uid, gid, 1)) => Ok((uid, gid)),
+        _ => Err(format!("`{text}` is not UID:GID")),
     }
 }
 
@@ -322,6 +468,16 @@ impl Target {
         }
     }
 
+    /// The folder that it is in.
+    fn folder(&self) -> &Path {
+        let folder = self.image.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match self.making {
+            Some(_) => folder.unwrap_or(Path::new(".")),
+            // Nothing can be put beside a device.
+            None => Path::new("/tmp"),
+        }
+    }
+
     /// Where it is made.
     fn path(&self) -> &Path {
         self.making.as_ref().unwrap_or(&self.image)
@@ -333,8 +489,7 @@ impl Target {
             let renamed = std::fs::rename(&making, &self.image);
             renamed.inspect_err(|_| drop(std::fs::remove_file(&making)))?;
             let folder = self.image.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let folder = std::fs::File::open(folder.unwrap_or(Path::new(".")))?;
-            folder.sync_all()?;
+            std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         Ok(())
     }

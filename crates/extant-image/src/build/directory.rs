@@ -17,7 +17,7 @@ use extant_format::{FileType, Timestamp};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::entry::{Attributes, Contents, Entry, Parts};
+use super::entry::{Attributes, Contents, Entry, LinkKey, Parts};
 use super::error::Problem;
 use super::tree::{Kind, NodeId, Place, Tree};
 use super::{Build, BuildError, Failure, Rules};
@@ -47,15 +47,17 @@ impl Directory {
     pub(super) fn index(
         &self,
         tree: &mut Tree,
+        layer: u16,
         rules: &Rules,
         failed: &mut dyn FnMut(Failure),
     ) -> Result<(), BuildError> {
         let place = Place { origin: self.number, record: 0 };
-        tree.replace(NodeId::ROOT, Kind::File(FileType::Directory), place);
+        tree.replace(NodeId::ROOT, Kind::File(FileType::Directory), place, layer);
         let again = openat(&self.root, b".", OFlags::DIRECTORY).map_err(|errno| {
             BuildError::Source { source_name: self.name.clone(), error: errno.into() }
         })?;
-        let mut stack = vec![(again, self.list(tree, NodeId::ROOT, &self.root, rules, failed)?)];
+        let mut stack =
+            vec![(again, self.list(tree, NodeId::ROOT, &self.root, layer, rules, failed)?)];
         while let Some((directory, below)) = stack.last_mut() {
             let Some(node) = below.pop() else {
                 stack.pop();
@@ -63,7 +65,7 @@ impl Directory {
             };
             match openat(directory, tree.name(node), OFlags::DIRECTORY) {
                 Ok(opened) => {
-                    let below = self.list(tree, node, &opened, rules, failed)?;
+                    let below = self.list(tree, node, &opened, layer, rules, failed)?;
                     stack.push((opened, below));
                 }
                 Err(errno) => failed(self.failure(tree, node, errno.into())),
@@ -78,6 +80,7 @@ impl Directory {
         tree: &mut Tree,
         at: NodeId,
         directory: &File,
+        layer: u16,
         rules: &Rules,
         failed: &mut dyn FnMut(Failure),
     ) -> Result<Vec<NodeId>, BuildError> {
@@ -115,9 +118,9 @@ impl Directory {
                 },
             };
             let node = match tree.child(at, name) {
-                None => tree.add(at, name, Kind::File(kind), place)?,
+                None => tree.add(at, name, Kind::File(kind), place, layer)?,
                 Some(node) => {
-                    tree.replace(node, Kind::File(kind), place);
+                    tree.replace(node, Kind::File(kind), place, layer);
                     node
                 }
             };
@@ -223,6 +226,27 @@ impl Directory {
         let link = (found.st_nlink > 1).then_some((self.number, found.st_dev, found.st_ino));
         let attributes = attributes(found, xattrs_of_name(directory, name));
         Ok(Entry { attributes, contents, link })
+    }
+
+    /// Where the symbolic link at `node` leads.
+    pub(super) fn link_target(&self, tree: &Tree, node: NodeId) -> Result<Vec<u8>, Problem> {
+        let parent = tree.parent(node).ok_or(Problem::Changed)?;
+        let directory = self.open_directory(tree, parent)?;
+        let name = OsStr::from_bytes(tree.name(node));
+        Ok(rustix::fs::readlinkat(&directory, name, Vec::new())?.into_bytes())
+    }
+
+    /// Which file has a name, if it has several, and how many bytes of it are no holes.
+    pub(super) fn allocated(
+        &self,
+        directory: &File,
+        name: &[u8],
+    ) -> Result<(Option<LinkKey>, u64), Problem> {
+        let found = stat(directory, name)?;
+        let size = u64::try_from(found.st_size).unwrap_or(0);
+        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
+        let link = (found.st_nlink > 1).then_some((self.number, found.st_dev, found.st_ino));
+        Ok((link, size.min(blocks.saturating_mul(512))))
     }
 }
 

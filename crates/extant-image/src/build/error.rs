@@ -19,6 +19,24 @@ pub enum BuildError {
         /// Why not.
         error: io::Error,
     },
+    /// An archive is damaged, or ends too early.
+    #[error("{source_name}: {problem} (at byte {at})")]
+    Archive {
+        /// How it is called.
+        source_name: String,
+        /// Where the member begins.
+        at: u64,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// An OCI image layout makes no sense.
+    #[error("{source_name}: {problem}")]
+    Layout {
+        /// How it is called.
+        source_name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The engine refused, as for lack of space.
     #[error("{path}: {error}", path = Shown(path))]
     Engine {
@@ -82,6 +100,15 @@ pub enum Problem {
         name: Vec<u8>,
         /// Why not.
         error: extant::Error,
+    },
+    /// An archive has it in a form that makes no sense, or that no image has.
+    #[error("{0}")]
+    Archive(&'static str),
+    /// It has a name that no directory can have.
+    #[error("has a name of {len} bytes; there can be 1 to 255")]
+    Name {
+        /// Its length.
+        len: usize,
     },
     /// It is the image that is built.
     #[error("is the image itself; left out")]

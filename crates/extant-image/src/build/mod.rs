@@ -18,9 +18,12 @@
 //! mke2fs(8), `-d`; genext2fs(8), gen_init_cpio; OCI image specification, "Image Layer Filesystem Changeset".
 
 mod apply;
+mod archive;
 mod directory;
 mod entry;
 mod error;
+mod needs;
+mod oci;
 mod order;
 mod readers;
 mod rules;
@@ -36,8 +39,11 @@ use extant::{MountOptions, Placement};
 use extant_device::{BlockDevice, BlockDeviceExt, DeviceGeometry, Operation, Request};
 
 use apply::Applying;
+use archive::Archive;
+pub use archive::Names;
 use directory::Directory;
 pub use error::{BuildError, Failure, Problem};
+pub use needs::{Needs, smallest};
 pub use rules::{Owners, Rules};
 pub use still::{StillClock, UuidEntropy, derived_uuid};
 use tree::{NodeId, Tree};
@@ -74,6 +80,7 @@ pub struct Build {
     tree: Tree,
     origins: Vec<Origin>,
     rules: Rules,
+    layers: u16,
     /// Bytes in a block of the image.
     block_bytes: usize,
 }
@@ -81,29 +88,100 @@ pub struct Build {
 impl Build {
     /// Nothing yet.
     pub fn new(rules: Rules) -> Self {
-        Self { tree: Tree::new(), origins: Vec::new(), rules, block_bytes: 4096 }
+        Self { tree: Tree::new(), origins: Vec::new(), rules, layers: 0, block_bytes: 4096 }
     }
 
-    /// Adds everything below a directory of this machine, over what is there already.
+    /// Adds a source over what is there already: everything below a directory, the members of an archive, or the layers of an
+    /// OCI image layout. Archives that have to be unpacked are, into nameless files in `spool`.
     ///
     /// # Errors
-    /// If it cannot be read. Directories in it that cannot be are told to `observer`, and stay empty.
+    /// If it cannot be read, or makes no sense. What concerns parts of it alone is told to `observer`.
+    pub fn add(
+        &mut self,
+        path: &Path,
+        names: Names,
+        spool: &Path,
+        observer: &dyn Observer,
+    ) -> Result<(), BuildError> {
+        if oci::is_layout(path) {
+            for layer in oci::layers(path)? {
+                self.add(&layer, Names::Layer, spool, observer)?;
+            }
+            return Ok(());
+        }
+        if path.is_dir() {
+            return self.add_directory(path, observer);
+        }
+        let name = path.display().to_string();
+        let file = std::fs::File::open(path)
+            .map_err(|error| BuildError::Source { source_name: name.clone(), error })?;
+        self.add_archive(file, &name, names, spool, observer)
+    }
+
+    /// Adds everything below a directory of this machine.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
     pub fn add_directory(
         &mut self,
         path: &Path,
         observer: &dyn Observer,
     ) -> Result<(), BuildError> {
-        let directory = Directory::open(path, self.next_origin()?)?;
+        let (number, layer) = self.next_source()?;
+        let directory = Directory::open(path, number)?;
         let mut failed = |failure| observer.failed(&failure);
-        directory.index(&mut self.tree, &self.rules, &mut failed)?;
+        directory.index(&mut self.tree, layer, &self.rules, &mut failed)?;
         self.origins.push(Origin::Directory(directory));
         Ok(())
     }
 
-    /// The number of the next source.
-    fn next_origin(&self) -> Result<u16, BuildError> {
-        let number = u16::try_from(self.origins.len()).ok().filter(|number| *number < u16::MAX);
-        number.ok_or(BuildError::TooMany)
+    /// Adds the members of an archive, which may come through a pipe.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_archive(
+        &mut self,
+        file: std::fs::File,
+        name: &str,
+        names: Names,
+        spool: &Path,
+        observer: &dyn Observer,
+    ) -> Result<(), BuildError> {
+        let (number, layer) = self.next_source()?;
+        let archive = Arc::new(Archive::open(file, name, number, spool)?);
+        self.origins.push(Origin::Archive(Arc::clone(&archive)));
+        archive.index(self, layer, names, observer)
+    }
+
+    /// The numbers of the next source and its layer.
+    fn next_source(&mut self) -> Result<(u16, u16), BuildError> {
+        let number = u16::try_from(self.origins.len()).ok().filter(|number| *number < u16::MAX - 1);
+        let number = number.ok_or(BuildError::TooMany)?;
+        self.layers = number + 1;
+        Ok((number, self.layers))
+    }
+
+    /// Where a symbolic link in the tree leads.
+    fn link_target(&self, node: NodeId) -> Result<Vec<u8>, Problem> {
+        let place = self.tree.place(node).ok_or(Problem::Changed)?;
+        match &self.origins[usize::from(place.origin)] {
+            Origin::Directory(directory) => directory.link_target(&self.tree, node),
+            Origin::Archive(archive) => archive.link_target(place),
+        }
+    }
+
+    /// Whether a path is left out, itself or with a directory on it.
+    fn is_excluded(&self, path: &[&[u8]]) -> bool {
+        self.rules.excludes_any()
+            && (0..path.len()).any(|at| {
+                let above: Vec<u8> = path[..at]
+                    .iter()
+                    .flat_map(|name| [&b"/"[..], name])
+                    .flatten()
+                    .copied()
+                    .collect();
+                self.rules.excludes(&above, path[at])
+            })
     }
 
     /// How many names there are.
@@ -173,42 +251,49 @@ impl Build {
 #[derive(Debug)]
 enum Origin {
     Directory(Directory),
+    Archive(Arc<Archive>),
 }
 
 impl Origin {
-    fn name(&self) -> &str {
+    fn name(&self) -> String {
         match self {
-            Self::Directory(directory) => &directory.name,
+            Self::Directory(directory) => directory.name.clone(),
+            Self::Archive(archive) => format!("{}: ", archive.name),
         }
     }
 
     fn open(&self, tree: &Tree, node: NodeId) -> Result<Option<std::fs::File>, Problem> {
         match self {
             Self::Directory(directory) => Ok(Some(directory.open_directory(tree, node)?)),
+            Self::Archive(_) => Ok(None),
         }
     }
 
     fn directory_attributes(
         &self,
         opened: Option<&std::fs::File>,
-        _place: tree::Place,
+        place: tree::Place,
     ) -> Result<entry::Attributes, Problem> {
         match self {
             Self::Directory(directory) => directory.attributes(opened.ok_or(Problem::Changed)?),
+            Self::Archive(archive) => archive.attributes(place),
         }
     }
 
     fn read(
         &self,
         opened: Option<&std::fs::File>,
-        name: &[u8],
+        (node, name): (NodeId, &[u8]),
         kind: extant_format::FileType,
-        _place: tree::Place,
+        place: tree::Place,
         build: &Build,
     ) -> Result<entry::Entry, Problem> {
         match self {
             Self::Directory(directory) => {
                 directory.read(opened.ok_or(Problem::Changed)?, name, kind, build)
+            }
+            Self::Archive(archive) => {
+                archive.read(place, build.tree.is_marked(node), build.block_bytes)
             }
         }
     }

@@ -63,8 +63,9 @@ mod tests {
     fn directories_follow_each_other_parents_first_with_their_names_sorted() {
         let mut tree = Tree::new();
         let place = Place { origin: 0, record: 0 };
-        let mut add =
-            |at, name: &str, kind| tree.add(at, name.as_bytes(), Kind::File(kind), place).unwrap();
+        let mut add = |at, name: &str, kind| {
+            tree.add(at, name.as_bytes(), Kind::File(kind), place, 0).unwrap()
+        };
         let late = add(NodeId::ROOT, "z", FileType::Directory);
         let early = add(NodeId::ROOT, "a", FileType::Directory);
         add(NodeId::ROOT, "m", FileType::Regular);

@@ -104,6 +104,7 @@ impl Reader<'_> {
                     continue;
                 }
                 Kind::File(kind) => kind,
+                Kind::Gone => continue,
             };
             let Some(place) = tree.place(name) else { continue };
             match self.entry(job.directory, name, kind, place) {
@@ -158,7 +159,7 @@ impl Reader<'_> {
         let origin = &build.origins[usize::from(place.origin)];
         let opened = self.open(directory, place.origin)?;
         let bytes = build.tree.name(name);
-        let mut entry = origin.read(opened, bytes, kind, place, build)?;
+        let mut entry = origin.read(opened, (name, bytes), kind, place, build)?;
         entry.attributes = build.rules.adjusted(entry.attributes);
         Ok(entry)
     }

@@ -13,6 +13,8 @@ pub struct Rules {
     pub without_xattrs: bool,
     /// Times of access are those of modification.
     pub only_modified: bool,
+    /// What is left out: names, or paths if there is a slash; `*` and `?` stand for what has no slash, `**` for anything.
+    pub exclude: Vec<String>,
     /// Files that are not read, by device and number: the image itself.
     pub avoid: Vec<(u64, u64)>,
 }
@@ -47,14 +49,18 @@ impl Owners {
 }
 
 impl Rules {
-    /// Whether a name in the directory at `path` is left out.
-    pub(super) fn excludes(&self, _path: &[u8], _name: &[u8]) -> bool {
-        false
+    /// Whether a name in the directory at `path`, which begins with a slash unless it is the root, is left out.
+    pub(super) fn excludes(&self, path: &[u8], name: &[u8]) -> bool {
+        let whole = || [path, b"/", name].concat();
+        self.exclude.iter().any(|glob| match glob.contains('/') {
+            false => matches(glob.as_bytes(), name),
+            true => matches(glob.trim_start_matches('/').as_bytes(), &whole()[1..]),
+        })
     }
 
     /// Whether anything is left out at all.
     pub(super) fn excludes_any(&self) -> bool {
-        false
+        !self.exclude.is_empty()
     }
 
     /// Whether a file of this machine must not be read.
@@ -78,9 +84,56 @@ impl Rules {
     }
 }
 
+/// Whether all of `text` is as `glob` has it.
+fn matches(glob: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from) = (0, 0);
+    // Where the last star was, and what it has taken so far.
+    let mut star: Option<(usize, usize, bool)> = None;
+    loop {
+        if glob[at..].starts_with(b"*") {
+            let crosses = glob[at..].starts_with(b"**");
+            at += if crosses { 2 } else { 1 };
+            star = Some((at, from, crosses));
+        } else if from < text.len()
+            && (glob.get(at) == Some(&text[from])
+                || glob.get(at) == Some(&b'?') && text[from] != b'/')
+        {
+            (at, from) = (at + 1, from + 1);
+        } else if at == glob.len() && from == text.len() {
+            return true;
+        } else {
+            match &mut star {
+                Some((after, taken, crosses))
+                    if *taken < text.len() && (*crosses || text[*taken] != b'/') =>
+                {
+                    *taken += 1;
+                    (at, from) = (*after, *taken);
+                }
+                _ => return false,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn globs_are_names_or_with_a_slash_paths() {
+        let leaves_out = |glob: &str, path: &str, name: &str| {
+            let rules = Rules { exclude: vec![glob.to_owned()], ..Rules::default() };
+            rules.excludes(path.as_bytes(), name.as_bytes())
+        };
+        assert!(leaves_out("*.pyc", "/usr/lib", "a.pyc") && !leaves_out("*.pyc", "", "a.pyc.txt"));
+        assert!(leaves_out("/tmp", "", "tmp") && !leaves_out("/tmp", "/var", "tmp"));
+        assert!(
+            leaves_out("var/cache/*", "/var/cache", "apt")
+                && !leaves_out("var/*", "/var/cache", "apt")
+        );
+        assert!(leaves_out("var/**", "/var/cache", "apt") && leaves_out("a?c", "", "abc"));
+        assert!(leaves_out("*a*b", "", "xaxxab") && !leaves_out("*a*b", "", "xaxxa"));
+    }
 
     #[test]
     fn the_first_range_that_has_a_number_counts_and_others_are_kept() {

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use extant_format::FileType;
-use extant_format::cast::usize_from;
+use extant_format::cast::{u64_from, usize_from};
 use hashbrown::HashTable;
 
 use super::BuildError;
@@ -26,6 +26,8 @@ impl NodeId {
 pub enum Kind {
     /// A file of this type.
     File(FileType),
+    /// It was taken out of the tree.
+    Gone,
 }
 
 /// Where the rest of an entry can be read.
@@ -45,8 +47,11 @@ struct Node {
     first_child: NodeId,
     next: NodeId,
     origin: u16,
+    layer: u16,
     name_len: u8,
     kind: Kind,
+    /// Its contents belong to other names too.
+    is_marked: bool,
 }
 
 /// Every name of all sources.
@@ -68,8 +73,10 @@ impl Tree {
             first_child: NodeId::NONE,
             next: NodeId::NONE,
             origin: u16::MAX,
+            layer: 0,
             name_len: 0,
             kind: Kind::File(FileType::Directory),
+            is_marked: false,
         };
         Self {
             nodes: vec![root],
@@ -121,6 +128,16 @@ impl Tree {
         Some(self.node(id).parent).filter(|parent| *parent != NodeId::NONE)
     }
 
+    /// See [`Self::mark`].
+    pub fn is_marked(&self, id: NodeId) -> bool {
+        self.node(id).is_marked
+    }
+
+    /// Notes that the contents of a file belong to other names too.
+    pub fn mark(&mut self, id: NodeId) {
+        self.node_mut(id).is_marked = true;
+    }
+
     /// From the root down, with a slash before each name; empty for the root.
     pub fn path(&self, id: NodeId) -> Vec<u8> {
         let mut names = Vec::new();
@@ -136,7 +153,7 @@ impl Tree {
         self.hasher.hash_one((parent, name))
     }
 
-    /// What has the name in a directory.
+    /// What has the name in a directory; what is gone has none.
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let is_it = |id: &u32| {
             let id = NodeId(*id);
@@ -155,6 +172,7 @@ impl Tree {
         name: &[u8],
         kind: Kind,
         place: Place,
+        layer: u16,
     ) -> Result<NodeId, BuildError> {
         let too_long = || BuildError::Name { len: name.len() };
         let name_len = u8::try_from(name.len()).ok().filter(|len| *len > 0).ok_or_else(too_long)?;
@@ -170,8 +188,10 @@ impl Tree {
             first_child: NodeId::NONE,
             next,
             origin: place.origin,
+            layer,
             name_len,
             kind,
+            is_marked: false,
         });
         self.node_mut(parent).first_child = NodeId(id);
         let hash = self.hash(parent, name);
@@ -185,21 +205,57 @@ impl Tree {
     }
 
     /// Says anew what a name is. A directory that becomes anything else loses what is in it.
-    pub fn replace(&mut self, id: NodeId, kind: Kind, place: Place) {
+    pub fn replace(&mut self, id: NodeId, kind: Kind, place: Place, layer: u16) {
         if kind != Kind::File(FileType::Directory) {
             self.node_mut(id).first_child = NodeId::NONE;
         }
         let node = self.node_mut(id);
-        (node.kind, node.origin, node.record) = (kind, place.origin, place.record);
+        (node.kind, node.origin, node.record, node.layer) =
+            (kind, place.origin, place.record, layer);
+        node.is_marked = false;
+    }
+
+    /// Takes a name, and what is below it, out of the tree.
+    pub fn remove(&mut self, id: NodeId) {
+        let Some(parent) = self.parent(id) else { return };
+        let hash = self.hash(parent, self.name(id));
+        if let Ok(entry) = self.table.find_entry(hash, |known| *known == id.0) {
+            entry.remove();
+        }
+        let node = self.node_mut(id);
+        (node.kind, node.first_child) = (Kind::Gone, NodeId::NONE);
+    }
+
+    /// Takes what came with layers before `layer` out of a directory and of those below it.
+    pub fn remove_below(&mut self, id: NodeId, layer: u16) {
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            for child in self.children(id).collect::<Vec<_>>() {
+                match self.layer(child) < layer {
+                    true => self.remove(child),
+                    false => open.push(child),
+                }
+            }
+        }
+    }
+
+    /// The number of the layer that said last what it is.
+    pub fn layer(&self, id: NodeId) -> u16 {
+        self.node(id).layer
     }
 
     /// The names in a directory, in no order.
     pub fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let mut at = self.node(id).first_child;
         std::iter::from_fn(move || {
-            let id = Some(at).filter(|id| *id != NodeId::NONE)?;
-            at = self.node(id).next;
-            Some(id)
+            while at != NodeId::NONE {
+                let (id, node) = (at, self.node(at));
+                at = node.next;
+                if node.kind != Kind::Gone {
+                    return Some(id);
+                }
+            }
+            None
         })
     }
 
@@ -208,6 +264,13 @@ impl Tree {
         let mut children: Vec<_> = self.children(id).collect();
         children.sort_unstable_by(|a, b| self.name(*a).cmp(self.name(*b)));
         children
+    }
+
+    /// Bytes that all names of a directory take in it: eight a name, and the name in whole words.
+    pub fn entry_bytes(&self, id: NodeId) -> u64 {
+        self.children(id)
+            .map(|child| u64_from(8 + self.name(child).len().next_multiple_of(4)))
+            .sum()
     }
 }
 
@@ -223,29 +286,32 @@ mod tests {
     fn names_are_found_and_come_in_the_order_of_their_bytes() {
         let mut tree = Tree::new();
         for name in [&b"b"[..], b"a", b"\xff", b"B", b"a b"] {
-            tree.add(NodeId::ROOT, name, FILE, PLACE).unwrap();
+            tree.add(NodeId::ROOT, name, FILE, PLACE, 0).unwrap();
         }
         let names: Vec<_> =
             tree.sorted_children(NodeId::ROOT).into_iter().map(|id| tree.name(id)).collect();
         assert_eq!(names, [&b"B"[..], b"a", b"a b", b"b", b"\xff"]);
         let found = tree.child(NodeId::ROOT, b"a b").unwrap();
         assert_eq!(tree.path(found), b"/a b");
+        tree.remove(found);
+        assert_eq!(tree.child(NodeId::ROOT, b"a b"), None);
+        assert_eq!(tree.children(NodeId::ROOT).count(), 4);
     }
 
     #[test]
     fn names_have_1_to_255_bytes() {
         let mut tree = Tree::new();
-        let mut add = |len: usize| tree.add(NodeId::ROOT, &vec![b'x'; len], FILE, PLACE).is_ok();
+        let mut add = |len: usize| tree.add(NodeId::ROOT, &vec![b'x'; len], FILE, PLACE, 0).is_ok();
         assert_eq!([0, 1, 255, 256].map(&mut add), [false, true, true, false]);
     }
 
     #[test]
     fn what_is_no_directory_any_more_has_nothing_in_it() {
         let mut tree = Tree::new();
-        let directory = tree.add(NodeId::ROOT, b"d", DIRECTORY, PLACE).unwrap();
-        tree.add(directory, b"f", FILE, PLACE).unwrap();
+        let directory = tree.add(NodeId::ROOT, b"d", DIRECTORY, PLACE, 0).unwrap();
+        tree.add(directory, b"f", FILE, PLACE, 0).unwrap();
         assert_eq!(tree.children(directory).count(), 1);
-        tree.replace(directory, FILE, PLACE);
+        tree.replace(directory, FILE, PLACE, 1);
         assert_eq!(tree.children(directory).count(), 0);
     }
 
