@@ -8,8 +8,8 @@ use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
 use crate::commands::{
-    cat, check, chmod, chown, df, export, info, link, list, map, mkdir, mkfs, mount, remove,
-    rename, stat, touch, trace, tree, xattr,
+    cat, check, chmod, chown, df, diff, export, info, link, list, manual, map, mkdir, mkfs, mount,
+    remove, rename, stat, touch, trace, tree, xattr,
 };
 use crate::volume::Part;
 use crate::{address, copy, failure, values};
@@ -90,11 +90,14 @@ pub enum Command {
     Touch(touch::TouchArgs),
     Xattr(xattr::XattrArgs),
     Df(df::DfArgs),
+    Diff(diff::DiffArgs),
     Export(export::ExportArgs),
     Map(map::MapArgs),
     Mkfs(Box<mkfs::MkfsArgs>),
     Build(Box<crate::commands::build::BuildArgs>),
     Bench(crate::commands::bench::BenchArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),
     Mount(mount::MountArgs),

@@ -157,7 +157,7 @@ fn what_is_no_image_is_told_by_what_it_is() {
 fn mkfs_leaves_alone_what_is_there() {
     let (scratch, image) = image("careful");
     let len = std::fs::metadata(&image).unwrap().len();
-    fails(["mkfs", image.to_str().unwrap(), "16M"], 2, "file system already");
+    fails(["mkfs", image.to_str().unwrap(), "16M"], 2, "file system labelled `careful` already");
     assert_eq!(std::fs::metadata(&image).unwrap().len(), len);
     check(&image);
     let photo = scratch.path("photo");
@@ -224,4 +224,24 @@ fn demo_shows_what_delaying_buys() {
     assert_eq!((number(0, "extents"), number(1, "extents")), (files, files), "{runs}");
     let mebibytes = (files * number(0, "file_bytes")) >> 20;
     assert!(number(0, "allocator_calls") <= mebibytes / 8, "{runs}");
+}
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let scratch = Scratch::new("manual");
+    for shell in ["bash", "zsh", "fish"] {
+        let text = ok(["completions", shell]);
+        assert!(["export", "diff", "map"].iter().all(|command| text.contains(command)), "{shell}");
+    }
+    if let Some(checked) = {
+        let file = scratch.path("extant.bash");
+        std::fs::write(&file, ok(["completions", "bash"])).unwrap();
+        oracle::run("bash", &["-n", file.to_str().unwrap()])
+    } {
+        assert!(checked.status.success(), "{}", oracle::text(&checked));
+    }
+    let pages = scratch.path("man/man1");
+    ok(["man", pages.to_str().unwrap()]);
+    let page = std::fs::read_to_string(pages.join("extant-export.1")).unwrap();
+    assert!(page.contains("\\-\\-compress") && pages.join("extant.1").exists());
 }

@@ -31,6 +31,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 pub mod build;
 pub mod check;
+pub mod diff;
 #[cfg(feature = "std")]
 pub mod export;
 pub mod map;

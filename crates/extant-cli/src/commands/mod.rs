@@ -9,11 +9,13 @@ pub mod chmod;
 pub mod chown;
 pub mod demo;
 pub mod df;
+pub mod diff;
 pub mod export;
 pub mod info;
 pub mod link;
 pub mod list;
 mod live;
+pub mod manual;
 pub mod map;
 pub mod mkdir;
 pub mod mkfs;
@@ -64,11 +66,14 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Touch(args) => touch::run(args),
         Command::Xattr(args) => xattr::run(args, out),
         Command::Df(args) => df::run(args, out),
+        Command::Diff(args) => diff::run(args, out),
         Command::Export(args) => export::run(args),
         Command::Map(args) => map::run(args, out),
         Command::Build(args) => build::run(args, out),
         Command::Mkfs(args) => mkfs::run(args, out),
         Command::Bench(args) => bench::run(args, out),
+        Command::Completions(args) => manual::completions(args, out),
+        Command::Man(args) => manual::man(args),
         Command::Demo(args) => demo::run(args, out),
         Command::Trace(args) => trace::run(args, out),
         Command::Mount(args) => mount::run(args),
