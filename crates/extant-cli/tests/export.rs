@@ -187,3 +187,33 @@ fn sockets_are_told_and_left_out() {
     assert!(output.status.success() && words.lines().count() == 1, "{words}");
     assert!(words.contains("/socket: a socket cannot be in a tar"), "{words}");
 }
+
+#[test]
+fn an_image_that_is_built_again_from_its_export_is_the_same() {
+    let scratch = Scratch::new("export-build");
+    let tree = scratch.path("tree");
+    make_tree(&tree);
+    let build = |name: &str, from: &Path| {
+        let image = scratch.path(name);
+        let arguments =
+            ["--deterministic", "--size", "64M", "-q", "--from", from.to_str().unwrap()];
+        ok([&["build", image.to_str().unwrap()], &arguments[..]].concat());
+        image
+    };
+    let image = build("first.img", &tree);
+    let name = image.to_str().unwrap();
+    let directory = scratch.path("directory");
+    ok(["export", name, directory.to_str().unwrap()]);
+    let mut again = vec![build("by-directory.img", &directory)];
+    let tar = scratch.path("out.tar");
+    ok(["export", name, tar.to_str().unwrap()]);
+    let options = ["-x", "-p", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"];
+    if let Some(unpacked) = unpack(&scratch, "tar", &options, &tar) {
+        again.push(build("by-tar.img", &unpacked));
+    }
+    for other in again {
+        let output = extant(["diff", name, other.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", oracle::text(&output));
+        assert!(fs::read(&image).unwrap() == fs::read(&other).unwrap());
+    }
+}
