@@ -15,6 +15,7 @@ pub mod fill;
 pub mod kill;
 pub mod mounts;
 pub mod oracle;
+pub mod planted;
 pub mod recipes;
 pub mod script;
 pub mod stress;

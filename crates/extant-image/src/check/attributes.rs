@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use extant_device::DeviceError;
 use extant_format::cast::u64_from;
 use extant_format::xattr::{self, NameIndex, XattrEntry, XattrValue, XattrView};
-use extant_format::{Compat, Incompat, InodeFlags, InodeNumber, PhysicalBlock};
+use extant_format::{Compat, Geometry, Incompat, InodeFlags, InodeNumber, PhysicalBlock};
 
 use super::finding::{Place, Value};
 use super::image::{Image, Inode};
@@ -58,9 +58,12 @@ impl Attributes {
             return;
         }
         let place = || Place::inode(inode.number);
-        match XattrView::in_inode(inode.bytes, size, at, &image.geometry) {
+        match XattrView::in_inode(inode.bytes, size, at, &with_values(image)) {
             Ok(None) => {}
-            Ok(Some(view)) => judge_view(view, false, &place(), findings),
+            Ok(Some(view)) => {
+                judge_feature(image, view, &place(), findings);
+                judge_view(view, false, &place(), findings);
+            }
             Err(broken) => findings.add(rule_of(broken.rule), place(), (), ()),
         }
     }
@@ -162,7 +165,7 @@ impl Attributes {
         let bytes = image.io.block(block)?;
         let found = findings.count();
         let at = extant_format::Place::Block(block);
-        let view = match XattrView::in_block(&bytes, at, &image.geometry) {
+        let view = match XattrView::in_block(&bytes, at, &with_values(image)) {
             Ok(view) => view,
             Err(broken) => {
                 let rule = match broken.rule {
@@ -174,12 +177,8 @@ impl Attributes {
                 return Ok(());
             }
         };
+        judge_feature(image, view, &place(), findings);
         judge_view(view, true, &place(), findings);
-        let mut elsewhere =
-            view.entries().filter(|entry| matches!(entry.value, XattrValue::Inode { .. }));
-        if elsewhere.next().is_some() && !image.incompat(Incompat::EA_INODE) {
-            findings.add(Rule::EaInodeFeature, place(), (), ());
-        }
         self.values_of(image, view, None, &place(), findings)?;
         let stored = xattr::references(&bytes).unwrap_or(0);
         if stored != count {
@@ -193,6 +192,22 @@ impl Attributes {
             findings.add(Rule::AttributeChecksum, place(), (), ());
         }
         Ok(())
+    }
+}
+
+/// The file system's numbers as if values might lie in inodes of their own, which is a question of its own.
+fn with_values(image: &Image<'_>) -> Geometry {
+    let mut geometry = image.geometry;
+    geometry.incompat |= Incompat::EA_INODE;
+    geometry
+}
+
+/// Whether values may lie in inodes of their own.
+fn judge_feature(image: &Image<'_>, view: XattrView<'_>, place: &Place, findings: &mut Findings) {
+    let mut values = view.entries().map(|entry| entry.value);
+    let elsewhere = values.any(|value| matches!(value, XattrValue::Inode { .. }));
+    if elsewhere && !image.incompat(Incompat::EA_INODE) {
+        findings.add(Rule::EaInodeFeature, place.clone(), (), ());
     }
 }
 

@@ -12,7 +12,7 @@ use extant_format::directory::{self, DirEntries, DirEntry, DirLayout};
 use extant_format::{Compat, Incompat, InodeFlags, InodeNumber, PhysicalBlock, htree, inline};
 
 use super::finding::{Place, Value};
-use super::image::{EA_INODE, Image, Inode};
+use super::image::{EA_INODE, Image, Inode, le16};
 use super::index::IndexCheck;
 use super::inodes::{DirRun, Directory};
 use super::report::Findings;
@@ -187,13 +187,21 @@ impl<'a, 'b> Worker<'a, 'b> {
         bytes: &[u8],
         mut index: Option<&mut IndexCheck>,
     ) {
-        let nowhere = extant_format::Place::Inode(block.inode);
         let has_dots = block.logical == 0 && block.at.is_some();
-        for (ordinal, entry) in (0..).zip(DirEntries::new(bytes, layout, nowhere)) {
+        let walk_from = |at| {
+            let nowhere = extant_format::Place::Inode(block.inode);
+            DirEntries::new(bytes, layout, nowhere).starting_at(at)
+        };
+        let (mut walk, mut at, mut ordinal) = (walk_from(0), 0, 0_u32);
+        while let Some(entry) = walk.next() {
             let Ok(entry) = entry else {
-                let at = offset_of_damage(bytes, layout, nowhere);
-                self.findings.add(Rule::EntryLength, block.place().offset(at), (), ());
-                return;
+                // A name of no bytes is wrong, but tells where the next entry is.
+                let next = nameless_end(bytes, layout, at);
+                let rule = if next.is_some() { Rule::EntryEmpty } else { Rule::EntryLength };
+                self.findings.add(rule, block.place().offset(at), (), ());
+                let Some(next) = next else { return };
+                (walk, at, ordinal) = (walk_from(next), next, ordinal + 1);
+                continue;
             };
             match (has_dots, ordinal) {
                 (true, 0) => self.dot(block, &entry),
@@ -208,10 +216,10 @@ impl<'a, 'b> Worker<'a, 'b> {
             if let Some(inode) = entry.inode {
                 self.target(block, &entry, inode, bytes, has_dots && ordinal < 2);
             }
+            (at, ordinal) = (entry.offset.saturating_add(entry.len), ordinal + 1);
         }
-        let entries = DirEntries::new(bytes, layout, nowhere).count();
-        if has_dots && entries < 2 {
-            let rule = if entries == 0 { Rule::DotMissing } else { Rule::DotDotMissing };
+        if has_dots && ordinal < 2 {
+            let rule = if ordinal == 0 { Rule::DotMissing } else { Rule::DotDotMissing };
             self.findings.add(rule, block.place(), (), ());
         }
     }
@@ -403,10 +411,13 @@ impl<'a, 'b> Worker<'a, 'b> {
     }
 }
 
-/// Where the entry starts that ends the walk.
-fn offset_of_damage(bytes: &[u8], layout: DirLayout, at: extant_format::Place) -> usize {
-    let sound = DirEntries::new(bytes, layout, at).map_while(Result::ok);
-    sound.last().map_or(0, |entry| entry.offset.saturating_add(entry.len))
+/// Where the entry after the one at `at` starts, if that is in use, has no name, and is sound otherwise.
+fn nameless_end(bytes: &[u8], layout: DirLayout, at: usize) -> Option<usize> {
+    let entry = bytes.get(at..)?;
+    let len = usize::from(le16(entry, 4)?);
+    let end = at.checked_add(len)?;
+    let is_sound = len >= 12 && len.is_multiple_of(4) && end <= layout.end_of(bytes.len());
+    (is_sound && entry.get(6) == Some(&0)).then_some(end)
 }
 
 /// Tells names apart; FNV-1a.

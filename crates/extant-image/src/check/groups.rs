@@ -95,22 +95,23 @@ pub(super) fn claim(image: &mut Image<'_>, findings: &mut Findings) {
         runs.push((mmp, mmp.saturating_add(1)));
     }
     runs.sort_unstable();
-    let mut parts: Vec<(u64, u64, BlockGroup, Rule)> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     for (group, found) in geometry.groups().zip(&image.groups) {
         let own = &found.descriptor;
         let table_len = u64::from(geometry.itable_blocks());
-        for (has, start, len, rule) in [
-            (found.has_block_bitmap, own.block_bitmap, 1, Rule::BlockBitmapConflict),
-            (found.has_inode_bitmap, own.inode_bitmap, 1, Rule::InodeBitmapConflict),
-            (found.has_table, own.inode_table, table_len, Rule::InodeTableConflict),
+        for (kind, has, start, len) in [
+            (0, found.has_table, own.inode_table, table_len),
+            (1, found.has_block_bitmap, own.block_bitmap, 1),
+            (2, found.has_inode_bitmap, own.inode_bitmap, 1),
         ] {
             if has {
-                parts.push((start.get(), start.get().saturating_add(len), group, rule));
+                let (start, end) = (start.get(), start.get().saturating_add(len));
+                parts.push(Part { start, end, group, kind });
             }
         }
     }
     tell_conflicts(&runs, &mut parts, findings);
-    runs.extend(parts.iter().map(|(start, end, ..)| (*start, *end)));
+    runs.extend(parts.iter().map(|part| (part.start, part.end)));
     runs.sort_unstable();
     image.metadata = merged(&runs);
     for (start, end) in &image.metadata {
@@ -118,33 +119,41 @@ pub(super) fn claim(image: &mut Image<'_>, findings: &mut Findings) {
     }
 }
 
-/// Tells of bitmaps and tables that lie on fixed blocks or on each other; of two, the one of the later group.
-fn tell_conflicts(
-    fixed: &[(u64, u64)],
-    parts: &mut [(u64, u64, BlockGroup, Rule)],
-    findings: &mut Findings,
-) {
+/// A table or a bitmap of a group.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Part {
+    start: u64,
+    end: u64,
+    group: BlockGroup,
+    /// Table, block bitmap, inode bitmap.
+    kind: u8,
+}
+
+/// Tells of bitmaps and tables that lie on fixed blocks or on each other; of two, the one of the later group, and of one
+/// group the bitmap.
+fn tell_conflicts(fixed: &[(u64, u64)], parts: &mut [Part], findings: &mut Findings) {
     parts.sort_unstable();
-    let mut end_before = 0;
-    let mut last: Option<(u64, BlockGroup, Rule)> = None;
-    for (start, end, group, rule) in parts.iter().copied() {
-        let first = fixed.partition_point(|(_, end)| *end <= start);
-        let on_fixed = fixed.get(first).is_some_and(|(from, _)| *from < end);
-        let tell = |findings: &mut Findings, start: u64, group: BlockGroup, rule| {
-            let place = Place::group(group).block(PhysicalBlock::new(start));
-            findings.add(rule, place, (), ());
+    let mut longest: Option<Part> = None;
+    for part in parts.iter().copied() {
+        let first = fixed.partition_point(|(_, end)| *end <= part.start);
+        let on_fixed = fixed.get(first).is_some_and(|(from, _)| *from < part.end);
+        let before = longest.filter(|before| part.start < before.end);
+        let guilty = match before {
+            Some(before) if (before.group, before.kind) > (part.group, part.kind) => Some(before),
+            Some(_) => Some(part),
+            None => on_fixed.then_some(part),
         };
-        match last {
-            Some((at, earlier, other))
-                if start < end_before && (earlier, other) > (group, rule) =>
-            {
-                tell(findings, at, earlier, other);
-            }
-            _ if on_fixed || start < end_before => tell(findings, start, group, rule),
-            _ => {}
+        if let Some(guilty) = guilty {
+            let rule = match guilty.kind {
+                0 => Rule::InodeTableConflict,
+                1 => Rule::BlockBitmapConflict,
+                _ => Rule::InodeBitmapConflict,
+            };
+            let place = Place::group(guilty.group).block(PhysicalBlock::new(guilty.start));
+            findings.add(rule, place, (), ());
         }
-        if end >= end_before {
-            (end_before, last) = (end, Some((start, group, rule)));
+        if longest.is_none_or(|before| part.end > before.end) {
+            longest = Some(part);
         }
     }
 }

@@ -16,7 +16,7 @@ use extant_format::cast::{low_u32, u64_from, usize_from};
 use extant_format::inode::{self, seed_of};
 use extant_format::{
     BlockGroup, Compat, FileType, Incompat, InodeFlags, InodeNumber, PhysicalBlock, RoCompat,
-    inline,
+    inline, xattr::XattrView,
 };
 
 use super::attributes::{self, Attributes};
@@ -225,7 +225,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             wrong(Rule::InlineWithExtents);
         } else if has_inline && !image.incompat(Incompat::INLINE_DATA) {
             wrong(Rule::InlineWithoutFeature);
-        } else if has_inline && inline_size(image, inode).is_none() {
+        } else if has_inline && lacks_inline(image, inode) {
             wrong(Rule::InlineWithoutAttribute);
         }
         if has_extents && !image.incompat(Incompat::EXTENTS) {
@@ -515,6 +515,15 @@ pub(super) fn inline_size(image: &Image<'_>, inode: &Inode<'_>) -> Option<u64> {
     let size = inode.extra_size();
     let data = inline::InlineData::of(inode.bytes, size, at, &image.geometry).ok()?;
     Some(u64_from(data.len()))
+}
+
+/// Whether an inode that should have inline data has sound attributes, but not that one.
+fn lacks_inline(image: &Image<'_>, inode: &Inode<'_>) -> bool {
+    let at = extant_format::Place::Inode(inode.number);
+    let view = XattrView::in_inode(inode.bytes, inode.extra_size(), at, &image.geometry);
+    let kind = inode.file_type();
+    let may = matches!(kind, Some(FileType::Regular | FileType::Directory | FileType::Symlink));
+    may && view.is_ok() && inline_size(image, inode).is_none()
 }
 
 /// The length of a link's target, or of its encrypted form; `None` if it does not end.

@@ -114,6 +114,7 @@ pub fn check(device: &dyn BlockDevice, options: &CheckOptions<'_>) -> Result<Rep
         return Ok(findings.into_report(notes, Totals::default()));
     }
     let (image, descriptors) = open(device, raw, geometry, options)?;
+    superblock::judge(&image, &mut findings)?;
     let Some(copies) = journal::recover(&image, &mut findings, &mut notes)? else {
         return Checker { image, options, findings, notes }.run(&descriptors);
     };
@@ -185,7 +186,6 @@ impl Gathered {
 
 impl Checker<'_, '_> {
     fn run(mut self, descriptors: &[u8]) -> Result<Report, CheckError> {
-        superblock::judge(&self.image, &mut self.findings)?;
         superblock::judge_copies(&self.image, descriptors, &mut self.findings)?;
         begin(self.options, Pass::Groups);
         groups::judge(&self.image, descriptors, &mut self.findings);

@@ -5,7 +5,7 @@
 /// How much a broken rule matters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// Nothing that is in use is wrong; e2fsck passes over it.
+    /// Nothing that is in use is wrong: e2fsck passes over it, or tells it and ends with 0 all the same.
     Warning,
     /// Damage.
     Error,
@@ -96,13 +96,13 @@ rules! {
         SuperblockChecksum Error "superblock-checksum" "PR_0_SB_CORRUPT" "checksum of the superblock does not match"
         SizePastDevice Error "size-past-device" "PR_0_FS_SIZE_WRONG" "more blocks than the device has"
         ReservedBlocks Error "reserved-blocks" "PR_0_MISC_CORRUPT_SUPER" "more than half of the blocks are reserved"
-        MinExtraSize Error "min-extra-size" "PR_0_BAD_MIN_EXTRA_ISIZE" "impossible least size of extra fields"
-        WantExtraSize Error "want-extra-size" "PR_0_BAD_WANT_EXTRA_ISIZE" "impossible wanted size of extra fields"
-        TwoChecksumKinds Error "two-checksum-kinds" "PR_0_META_AND_GDT_CSUM_SET" "metadata_csum and uninit_bg exclude each other"
-        SeedWithoutChecksums Error "seed-without-checksums" "PR_0_CSUM_SEED_WITHOUT_META_CSUM" "metadata_csum_seed without metadata_csum"
+        MinExtraSize Warning "min-extra-size" "PR_0_BAD_MIN_EXTRA_ISIZE" "impossible least size of extra fields"
+        WantExtraSize Warning "want-extra-size" "PR_0_BAD_WANT_EXTRA_ISIZE" "impossible wanted size of extra fields"
+        TwoChecksumKinds Warning "two-checksum-kinds" "PR_0_META_AND_GDT_CSUM_SET" "metadata_csum and uninit_bg exclude each other"
+        SeedWithoutChecksums Warning "seed-without-checksums" "PR_0_CSUM_SEED_WITHOUT_META_CSUM" "metadata_csum_seed without metadata_csum"
         WideWithoutExtents Error "wide-without-extents" "PR_0_64BIT_WITHOUT_EXTENTS" "64bit without extents"
         MetaGroupsWithResize Error "meta-groups-with-resize" "PR_0_DISABLE_RESIZE_INODE" "meta_bg and resize_inode exclude each other"
-        ReservedDescriptors Error "reserved-descriptors" "PR_0_NONZERO_RESERVED_GDT_BLOCKS" "descriptor blocks are reserved without resize_inode"
+        ReservedDescriptors Warning "reserved-descriptors" "PR_0_NONZERO_RESERVED_GDT_BLOCKS" "descriptor blocks are reserved without resize_inode"
         BackupSuperblock Warning "backup-superblock" "" "copy of the superblock differs"
         BackupDescriptors Warning "backup-descriptors" "" "copy of the descriptors differs"
         MountTime Warning "mount-time" "PR_0_FUTURE_SB_LAST_MOUNT" "last mounted in the future"
@@ -113,7 +113,7 @@ rules! {
         MmpMagic Error "mmp-magic" "PR_0_MMP_INVALID_MAGIC" "wrong magic number of multiple mount protection"
         MmpChecksum Error "mmp-checksum" "PR_0_MMP_CSUM_INVALID" "checksum of multiple mount protection does not match"
         MmpSequence Error "mmp-sequence" "" "impossible sequence of multiple mount protection"
-        JournalWithoutFeature Error "journal-without-feature" "PR_0_JOURNAL_HAS_JOURNAL" "a journal without has_journal"
+        JournalWithoutFeature Warning "journal-without-feature" "PR_0_JOURNAL_HAS_JOURNAL" "a journal without has_journal"
         RecoveryWithoutJournal Error "recovery-without-journal" "PR_0_JOURNAL_RECOVER_SET" "needs_recovery without a journal"
         JournalInode Error "journal-inode" "PR_0_JOURNAL_BAD_INODE" "the journal's inode is no journal"
         JournalSuperblock Error "journal-superblock" "PR_0_JOURNAL_BAD_SUPER" "the journal's superblock is damaged"
@@ -128,7 +128,7 @@ rules! {
         InodeBitmapPlace Error "inode-bitmap-place" "PR_0_IB_NOT_GROUP" "inode bitmap lies outside its file system or group"
         InodeTablePlace Error "inode-table-place" "PR_0_ITABLE_NOT_GROUP" "inode table lies outside its file system or group"
         DescriptorChecksum Error "descriptor-checksum" "PR_0_GDT_CSUM" "checksum of a descriptor does not match"
-        UninitWithoutFeature Error "uninit-without-feature" "PR_0_GDT_UNINIT" "parts of a group are marked unused without checksums of descriptors"
+        UninitWithoutFeature Warning "uninit-without-feature" "PR_0_GDT_UNINIT" "parts of a group are marked unused without checksums of descriptors"
         LastGroupUninit Error "last-group-uninit" "PR_0_BB_UNINIT_LAST" "the last group has no block bitmap"
         UnusedInodes Error "unused-inodes" "PR_0_GDT_ITABLE_UNUSED" "impossible number of inodes never used"
         BlockBitmapConflict Error "block-bitmap-conflict" "PR_1_BB_CONFLICT" "block bitmap lies on other metadata"
@@ -151,7 +151,7 @@ rules! {
         OrphanFileChecksum Error "orphan-file-checksum" "PR_0_ORPHAN_FILE_BAD_CHECKSUM" "checksum of an orphan file's block does not match"
         OrphanFileEntry Error "orphan-file-entry" "PR_0_ORPHAN_ILLEGAL_INODE" "the orphan file names an impossible inode"
         ResizeInode Error "resize-inode" "PR_0_RESIZE_INODE_INVALID" "the resize inode does not hold the reserved descriptor blocks"
-        ResizeNotClear Error "resize-not-clear" "PR_0_CLEAR_RESIZE_INODE" "the resize inode is in use without resize_inode"
+        ResizeNotClear Warning "resize-not-clear" "PR_0_CLEAR_RESIZE_INODE" "the resize inode is in use without resize_inode"
         BadBlocksInode Error "bad-blocks-inode" "PR_1_INVALID_BAD_INODE" "the inode of bad blocks is malformed"
         DeletedWithoutTime Error "deleted-without-time" "PR_1_ZERO_DTIME" "inode without links has no deletion time"
         DeletionTime Error "deletion-time" "PR_1_SET_DTIME" "inode in use has a deletion time"
@@ -171,12 +171,12 @@ rules! {
         ExtentsWithoutFeature Error "extents-without-feature" "PR_1_EXTENT_FEATURE" "extents without the feature"
         ExtentsFlagMissing Error "extents-flag-missing" "PR_1_UNSET_EXTENT_FL" "extents without the inode's flag"
         ExtraSize Error "extra-size" "PR_1_EXTRA_ISIZE" "impossible size of extra fields"
-        TimeRange Error "time-range" "PR_1_EA_TIME_OUT_OF_RANGE" "time before 1970 is stored as one after 2310"
+        TimeRange Warning "time-range" "PR_1_EA_TIME_OUT_OF_RANGE" "time before 1970 is stored as one after 2310"
         EncryptionMissing Error "encryption-missing" "PR_1_MISSING_ENCRYPTION_XATTR" "encrypted inode has no context"
         EncryptionContext Error "encryption-context" "PR_1_CORRUPT_ENCRYPTION_XATTR" "encryption context is malformed"
         SpecialFile Error "special-file" "PR_2_BAD_CHAR_DEV" "device, pipe or socket has flags or blocks of a file"
         SpecialMap Error "special-map" "PR_1_SPECIAL_EXTENTS_IDATA" "device, pipe or socket has inline data"
-        SpecialImmutable Error "special-immutable" "PR_1_SET_IMMUTABLE" "what is no file or directory is immutable or append-only"
+        SpecialImmutable Warning "special-immutable" "PR_1_SET_IMMUTABLE" "what is no file or directory is immutable or append-only"
         SpecialSize Error "special-size" "PR_1_SET_NONZSIZE" "device, pipe or socket has a size"
         SymlinkExtents Error "symlink-extents" "PR_1_FAST_SYMLINK_EXTENT_FL" "short symbolic link has the flag of extents"
         SymlinkTarget Error "symlink-target" "PR_2_INVALID_SYMLINK" "symbolic link has an impossible target"
@@ -245,7 +245,7 @@ rules! {
         EntryDeleted Error "entry-deleted" "PR_2_UNUSED_INODE" "entry leads to a deleted inode"
         EntryEaInode Error "entry-ea-inode" "PR_2_EA_INODE_DIR_LINK" "entry leads to an attribute's inode"
         EntryType Error "entry-type" "PR_2_BAD_FILETYPE" "entry has the wrong type of file"
-        EntryTypeUnset Error "entry-type-unset" "PR_2_SET_FILETYPE" "entry lacks its type of file"
+        EntryTypeUnset Warning "entry-type-unset" "PR_2_SET_FILETYPE" "entry lacks its type of file"
         EntryTypeUnknown Error "entry-type-unknown" "PR_2_CLEAR_FILETYPE" "entry has a type of file without filetype"
         EntryName Error "entry-name" "PR_2_BAD_NAME" "name has a slash or a zero byte"
         EncryptedName Error "encrypted-name" "PR_2_BAD_ENCRYPTED_NAME" "encrypted name is too short"
@@ -273,7 +273,7 @@ rules! {
         Unconnected Error "unconnected" "PR_3_UNCONNECTED_DIR" "directory has no name"
         DirectoryLoop Error "directory-loop" "PR_3_LOOPED_DIR" "directory lies in itself"
         DotDot Error "dot-dot" "PR_3_BAD_DOT_DOT" "`..` does not lead to the parent"
-        LostFoundMissing Error "lost-found-missing" "PR_3_NO_LF_DIR" "there is no lost+found"
+        LostFoundMissing Warning "lost-found-missing" "PR_3_NO_LF_DIR" "there is no lost+found"
         LostFoundType Error "lost-found-type" "PR_3_LPF_NOTDIR" "lost+found is no directory"
         LostFoundInline Error "lost-found-inline" "PR_3_LPF_INLINE_DATA" "lost+found lies in its inode"
         LostFoundEncrypted Error "lost-found-encrypted" "PR_3_LPF_ENCRYPTED" "lost+found is encrypted"
@@ -298,7 +298,7 @@ rules! {
         GroupFreeBlocks Error "group-free-blocks" "PR_5_FREE_BLOCK_COUNT_GROUP" "wrong count of a group's free clusters"
         GroupFreeInodes Error "group-free-inodes" "PR_5_FREE_INODE_COUNT_GROUP" "wrong count of a group's free inodes"
         GroupDirectories Error "group-directories" "PR_5_FREE_DIR_COUNT_GROUP" "wrong count of a group's directories"
-        FreeBlocks Error "free-blocks" "PR_5_FREE_BLOCK_COUNT" "wrong count of free blocks"
-        FreeInodes Error "free-inodes" "PR_5_FREE_INODE_COUNT" "wrong count of free inodes"
+        FreeBlocks Warning "free-blocks" "PR_5_FREE_BLOCK_COUNT" "wrong count of free blocks"
+        FreeInodes Warning "free-inodes" "PR_5_FREE_INODE_COUNT" "wrong count of free inodes"
     }
 }

@@ -26,6 +26,7 @@ use extant_device::MemoryDevice;
 use extant_testkit::Random;
 
 pub use exercise::{Found, exercise, random_change};
+pub use patch::patch;
 pub use runner::{Failure, Run, run, try_case, work};
 pub use seal::seal;
 pub use survey::{Kind, Piece, Survey};

@@ -1,0 +1,62 @@
+//! `extant check` against defects that were planted, and against sound images.
+
+use std::collections::BTreeSet;
+
+use extant_image::check::Rule;
+use extant_lab::planted;
+use extant_testkit::oracle::Scratch;
+
+/// Every defect in every kind of image is found, named first in its place, and e2fsck agrees.
+#[test]
+fn planted_defects_are_found_and_named() {
+    let scratch = Scratch::new("planted");
+    let all = planted::planted();
+    assert!(all.len() >= 300, "{} defects", all.len());
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|(defect, base)| planted::judge(defect, base, &scratch).err())
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} of {} defects:\n{}",
+        failures.len(),
+        all.len(),
+        failures.join("\n")
+    );
+}
+
+/// Sound images of every kind give no finding.
+#[test]
+fn sound_images_give_no_finding() {
+    let failures = planted::clean_images(0, 48);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A rule without a defect has a reason.
+#[test]
+fn every_rule_has_a_planted_defect() {
+    let planted: BTreeSet<Rule> =
+        planted::planted().iter().map(|(defect, _)| defect.rule).collect();
+    let without: BTreeSet<Rule> =
+        Rule::ALL.iter().copied().filter(|rule| !planted.contains(rule)).collect();
+    let reasons: BTreeSet<Rule> = planted::WITHOUT.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(without, reasons);
+}
+
+/// No bytes make the check panic or go on for ever, and any number of threads say the same.
+#[test]
+fn damaged_images_are_checked_to_their_end() {
+    use extant_image::check::{CheckOptions, check};
+    use extant_lab::damage::Case;
+    for number in 0..150 {
+        let Some(damaged) = (Case { seed: 7, number }).build() else { return };
+        let of = |threads| {
+            let options = CheckOptions { threads, limit: 5, ..CheckOptions::default() };
+            check(&damaged.image, &options).map(|report| (report.findings, report.counts))
+        };
+        match (of(1), of(3)) {
+            (Ok(one), Ok(three)) => assert_eq!(one, three, "{}", damaged.story),
+            (one, three) => assert_eq!(one.is_err(), three.is_err(), "{}", damaged.story),
+        }
+    }
+}
