@@ -19,6 +19,8 @@ const USAGE: &str = "usage: cargo xtask <command>
           long comparisons with the kernel, all or one, on /usr/share or another tree; needs root
   oracle trace [--all | --random N --seed S | SCRIPT..] [--quiet]
           events of scripts compared with those of the kernel's tracefs; needs root
+  check-oracle
+          `extant check` on images with one planted defect each, beside e2fsck, and on sound ones: --images N --first N
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --pairs for all sequences of two
           changes, --sabotage to see it fail
@@ -111,6 +113,7 @@ fn check(arguments: &[&str]) -> Result<(), String> {
         ["sabotage", filter] if !filter.starts_with('-') => Ok(()),
         ["oracle", "trace", ..] => Ok(()), // the lab knows its own words
         ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
+        ["check-oracle", ref rest @ ..] => check_options(rest, &["--images", "--first"], &[]),
         ["damage", ref rest @ ..] => {
             check_options(rest, &["--count", "--seed", "--first", "--only", "--workers"], &[])
         }

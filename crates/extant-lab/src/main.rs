@@ -18,7 +18,9 @@ use extant_lab::fill;
 use extant_lab::kill;
 use extant_lab::mounts;
 use extant_lab::oracle;
+use extant_lab::planted;
 use extant_lab::stress;
+use extant_testkit::oracle::Scratch;
 use extant_testkit::{Effect, Fault};
 
 /// Counts what is allocated, so that a case cannot take more than its share: past it, the process ends.
@@ -62,6 +64,18 @@ enum Suite {
     Mounts(MountsArgs),
     /// Compares events with the kernel's
     Trace(TraceArgs),
+    /// Checks images with planted defects, and sound ones
+    CheckOracle(CheckOracleArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckOracleArgs {
+    /// How many sound images; kinds take turns
+    #[arg(long, default_value_t = 1000)]
+    images: u64,
+    /// The first sound image
+    #[arg(long, default_value_t = 0)]
+    first: u64,
 }
 
 #[derive(Debug, Args)]
@@ -232,6 +246,7 @@ fn main() -> ExitCode {
         Suite::Damage(arguments) => run_damage(&arguments),
         Suite::Crash(arguments) => run_crash(&arguments),
         Suite::Trace(arguments) => run_trace(&arguments),
+        Suite::CheckOracle(arguments) => run_check_oracle(&arguments),
         Suite::DamageWorker { seed, first, step, count } => {
             damage::work(seed, first, step, count, limit_memory);
             true
@@ -285,6 +300,19 @@ fn run_damage(arguments: &DamageArgs) -> bool {
         start.elapsed().as_secs(),
         run.seed
     );
+    failures.is_empty()
+}
+
+fn run_check_oracle(arguments: &CheckOracleArgs) -> bool {
+    let scratch = Scratch::new("planted");
+    let all = planted::planted();
+    let judged = all.iter().map(|(defect, base)| planted::judge(defect, base, &scratch));
+    let mut failures: Vec<String> = judged.filter_map(Result::err).collect();
+    println!("{} planted defects, {} misjudged", all.len(), failures.len());
+    let wrong = planted::clean_images(arguments.first, arguments.images);
+    println!("{} sound images, {} with findings", arguments.images, wrong.len());
+    failures.extend(wrong);
+    failures.iter().for_each(|failure| println!("{failure}"));
     failures.is_empty()
 }
 

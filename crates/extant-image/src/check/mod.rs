@@ -32,6 +32,8 @@ mod rule;
 mod special;
 mod sums;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod tree;
 mod usage;

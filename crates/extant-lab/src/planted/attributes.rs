@@ -6,6 +6,7 @@ use super::{ALL, Defect, SOME, Stage, defect};
 
 pub(super) fn list() -> Vec<Defect> {
     let mut list = blocks();
+    list.extend(block_entries());
     list.extend(in_inodes());
     list.extend(elsewhere());
     list
@@ -60,6 +61,11 @@ fn blocks() -> Vec<Defect> {
             stage.set32(count, stage.get32(count) + 1);
             Some(())
         }),
+    ]
+}
+
+fn block_entries() -> Vec<Defect> {
+    vec![
         defect("entry that fills its block", Rule::AttributeEntry, BLOCKS, |stage| {
             let block = stage.attribute_block(stage.inode(OWN))?;
             let len = usize::try_from(stage.block_size() - 32).ok()?;

@@ -10,6 +10,7 @@ pub(super) fn list() -> Vec<Defect> {
     list.extend(targets());
     list.extend(blocks());
     list.extend(indexes());
+    list.extend(index_nodes());
     list
 }
 
@@ -230,6 +231,11 @@ fn indexes() -> Vec<Defect> {
             Some(())
         })
         .raw(),
+    ]
+}
+
+fn index_nodes() -> Vec<Defect> {
+    vec![
         defect("capacity of an index's root", Rule::IndexLimit, INDEXED, |stage| {
             let at = first_block(stage, LARGE)? + 32;
             stage.set16(at, stage.get16(at) - 1);

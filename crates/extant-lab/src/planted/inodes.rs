@@ -6,8 +6,11 @@ use super::{ALL, Defect, EXTENTS, INDEXED, SOME, SUMMED, defect};
 
 pub(super) fn list() -> Vec<Defect> {
     let mut list = special();
+    list.extend(special_files());
     list.extend(fields());
+    list.extend(sizes());
     list.extend(flags());
+    list.extend(map_flags());
     list.extend(types());
     list
 }
@@ -20,6 +23,9 @@ const LINKS: u64 = 26;
 const BLOCKS: u64 = 28;
 const FLAGS: u64 = 32;
 const AREA: u64 = 40;
+/// The flags of the two kinds of contents.
+const EXTENTS_FLAG: u32 = 0x8_0000;
+const INLINE: u32 = 0x1000_0000;
 
 fn special() -> Vec<Defect> {
     vec![
@@ -64,6 +70,11 @@ fn special() -> Vec<Defect> {
             stage.set16(stage.at(4, LINKS), 1);
             Some(())
         }),
+    ]
+}
+
+fn special_files() -> Vec<Defect> {
+    vec![
         defect("orphan file that is a pipe", Rule::OrphanFileMode, &["orphan-file"], |stage| {
             stage.set16(stage.at(stage.get32(stage.superblock(0x280)), MODE), 0o010_600);
             Some(())
@@ -151,6 +162,11 @@ fn fields() -> Vec<Defect> {
             stage.set16(stage.at(stage.inode("holes/cut"), 0x80), 0x1001);
             Some(())
         }),
+    ]
+}
+
+fn sizes() -> Vec<Defect> {
+    vec![
         defect("size larger than a directory", Rule::InodeSize, ALL, |stage| {
             let size = stage.at(stage.inode("many"), SIZE);
             stage.set32(size, stage.get32(size) + stage.block_size());
@@ -200,8 +216,6 @@ fn fields() -> Vec<Defect> {
 }
 
 fn flags() -> Vec<Defect> {
-    const EXTENTS_FLAG: u32 = 0x8_0000;
-    const INLINE: u32 = 0x1000_0000;
     vec![
         defect("magic inode", Rule::MagicFlag, SOME, |stage| {
             stage.or32(stage.at(stage.inode("sizes/1"), FLAGS), 0x2000);
@@ -225,6 +239,11 @@ fn flags() -> Vec<Defect> {
             Some(())
         })
         .differs("1.47.0 has no such check; it finds the wrong count of references"),
+    ]
+}
+
+fn map_flags() -> Vec<Defect> {
+    vec![
         defect("inline data and extents", Rule::InlineWithExtents, &["inline"], |stage| {
             stage.or32(stage.at(stage.inode("sizes/1"), FLAGS), EXTENTS_FLAG);
             Some(())

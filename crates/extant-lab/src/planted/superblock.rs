@@ -9,6 +9,7 @@ pub(super) fn list() -> Vec<Defect> {
     let mut list = fields();
     list.extend(features());
     list.extend(beyond());
+    list.extend(lists());
     list
 }
 
@@ -156,6 +157,11 @@ fn beyond() -> Vec<Defect> {
             stage.clear32(stage.superblock(0x60), 0x40);
             Some(())
         }),
+    ]
+}
+
+fn lists() -> Vec<Defect> {
+    vec![
         defect("first orphan", Rule::OrphanHead, SOME, |stage| {
             stage.set32(stage.superblock(0xE8), 3);
             Some(())
