@@ -42,10 +42,12 @@ const USAGE: &str = "usage: cargo xtask <command>
           takes each line of sabotage.list out of a copy of the code and expects a test to fail; takes hours
   bench NAME [ARGUMENT..]
           a benchmark. Of the engine: kernel, fsync, latency, paths. Of `extant mount`, beside the kernel, fuse2fs and a server that does
-          nothing: mount [--quick] [--row NAME]..; a whole run writes docs/performance.md";
+          nothing: mount [--quick] [--row NAME]..; a whole run writes docs/performance.md. Of `extant build`, beside mke2fs -d and the
+          kernel: build [--passes N] [--write]";
 
 /// The benchmarks, each with its crate.
-const BENCHMARKS: [(&str, &str); 5] = [
+const BENCHMARKS: [(&str, &str); 6] = [
+    ("build", "extant-cli"),
     ("kernel", "extant"),
     ("fsync", "extant"),
     ("latency", "extant"),

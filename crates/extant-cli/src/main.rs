@@ -15,6 +15,7 @@ mod names;
 mod output;
 mod partitions;
 mod progress;
+mod times;
 mod values;
 mod volume;
 

@@ -16,6 +16,7 @@ use extant_format::Superblock;
 
 use crate::address::ImagePath;
 use crate::failure::{self, NoExt4, OnlyReadable, Usage, say};
+use crate::times::{Times, source_date};
 use crate::{foreign, interrupt, partitions};
 
 /// An image that is open to be read; it is never written, not even to recover its journal.
@@ -239,7 +240,9 @@ pub fn change<T>(
     let device = open_device(image)?;
     let name = || image.display().to_string();
     interrupt::watch();
-    let mounted = MountOptions::new().cache_bytes(CACHE_BYTES).mount(device);
+    let times = times_for(&device)?;
+    let options = MountOptions::new().cache_bytes(CACHE_BYTES);
+    let mounted = options.mount_with(Arc::new(device), times.clock, times.entropy);
     let filesystem = mounted.map_err(|error| unusable(image, error.into()))?;
     let outcome = match filesystem.read_only_because() {
         Some(features) => Err(OnlyReadable(features.to_owned())).with_context(name),
@@ -248,6 +251,16 @@ pub fn change<T>(
     let unmounted = filesystem.unmount().with_context(name);
     let value = outcome?;
     unmounted.map(|()| value)
+}
+
+/// The system's times; or those of `SOURCE_DATE_EPOCH`, so that the same changes make the same bytes.
+fn times_for(device: &ImageDevice) -> anyhow::Result<Times> {
+    let Some(seconds) = source_date()? else { return Ok(Times::system()) };
+    // What is no superblock is told by the mount.
+    let superblock = Superblock::parse(&superblock_bytes(device)).ok();
+    let known = superblock.map(|found| (found.geometry().uuid, found.raw().mnt_count.get()));
+    let (uuid, mounts) = known.unwrap_or_default();
+    Ok(Times::still(seconds, uuid, mounts))
 }
 
 /// Does `work` on each image once, with all of its paths; what fails is told, and the others go on.

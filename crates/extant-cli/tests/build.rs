@@ -324,6 +324,28 @@ fn several_sources_join_and_the_last_one_wins() {
     );
 }
 
+#[test]
+fn changes_at_a_standing_clock_make_the_same_bytes() {
+    let scratch = Scratch::new("build-edit");
+    let source = scratch.path("tree");
+    make_tree(&source);
+    let made = || {
+        let image = scratch.path("edited.img");
+        build(&image, &["--from", source.to_str().unwrap(), "--deterministic", "--free", "8M"]);
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_extant"));
+            command.env("SOURCE_DATE_EPOCH", "1000000000").args(arguments);
+            assert!(command.status().unwrap().success(), "{arguments:?}");
+        };
+        run(&["rm", "-r", &at(&image, "/deep/er")]);
+        run(&["cp", "-qa", source.join("deep").to_str().unwrap(), &at(&image, "/again")]);
+        run(&["mkdir", &at(&image, "/new")]);
+        check(&image);
+        fs::read(&image).unwrap()
+    };
+    assert!(made() == made(), "the same changes made other bytes");
+}
+
 /// A header of a tar archive, with its sum made right.
 fn header(name: &str, kind: u8, size: &[u8; 12], link: &str) -> Vec<u8> {
     let mut block = vec![0; 512];

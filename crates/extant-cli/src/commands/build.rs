@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use extant::time::{Clock, Entropy, SystemClock, SystemEntropy};
 use extant_device::{BlockDevice, FileDevice};
 use extant_image::build::{
-    Build, BuildError, Failure, Names, Observer, Owners, Rules, StillClock, Totals, UuidEntropy,
-    derived_uuid, smallest,
+    Build, BuildError, Failure, Names, Observer, Owners, Rules, Totals, derived_uuid, smallest,
 };
 use extant_image::mkfs::{ExtendedOptions, FeatureEdits, Percent};
 use extant_image::{MkfsOptions, mkfs};
@@ -23,6 +21,7 @@ use crate::failure::{self, Told};
 use crate::interrupt::{self, Interrupted};
 use crate::output::size;
 use crate::progress::{Progress, Words};
+use crate::times::{Times, source_date};
 use crate::{foreign, values, volume};
 
 /// Make a whole image from directories, archives and the layers of container images
@@ -133,7 +132,7 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         let sized = MkfsOptions { size_bytes: Some(bytes), ..options.clone() };
         let device = Arc::new(target.device(bytes)?);
         mkfs(&device, &sized).map_err(advised).with_context(name)?;
-        let times = Times::new(args.deterministic, &sized);
+        let times = times_of(args.deterministic, &sized);
         match fill(&mut build, device, times, args.threads, &watching) {
             Err(error) if args.size == Size::Auto && attempt < 8 && is_no_space(&error) => {
                 // Counting ahead knows neither attributes nor how full directories will be.
@@ -198,7 +197,7 @@ pub fn fill_from(
     let mut build = Build::new(Rules { avoid: ids(image), without_xattrs, ..Rules::default() });
     build.add_directory(from, &watching)?;
     let is_dated = source_date()?.is_some();
-    fill(&mut build, device, Times::new(is_dated, options), None, &watching)
+    fill(&mut build, device, times_of(is_dated, options), None, &watching)
         .with_context(|| image.display().to_string())?;
     match progress.worst_code() {
         0 => Ok(()),
@@ -270,8 +269,8 @@ impl BuildArgs {
             Some(Free::Percent(percent)) => needs.blocks * u64::from(block) / 100 * percent,
         };
         options.inodes = options.inodes.or(match options.bytes_per_inode {
-            // The first eleven are not for files.
-            None => Some(u32::try_from(needs.inodes + 11).unwrap_or(u32::MAX)),
+            // The first eleven are not for files, and room is for files as large as usual.
+            None => Some(u32::try_from(needs.inodes + 11 + free / 16384).unwrap_or(u32::MAX)),
             Some(_) => None,
         });
         Ok(smallest(needs, free, options)?)
@@ -312,36 +311,11 @@ impl BuildArgs {
     }
 }
 
-/// What `SOURCE_DATE_EPOCH` says, if it is set.
-fn source_date() -> anyhow::Result<Option<i64>> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let seconds = text.to_str().and_then(|text| text.parse().ok());
-    let wrong = || failure::Usage("SOURCE_DATE_EPOCH is no number of seconds".to_owned());
-    Ok(Some(seconds.ok_or_else(wrong)?))
-}
-
-/// Where times and numbers come from.
-pub struct Times {
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-}
-
-impl Times {
-    /// From the system.
-    pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock::default()), entropy: Arc::new(SystemEntropy) }
-    }
-
-    /// From the system, or from the options alone.
-    pub fn new(deterministic: bool, options: &MkfsOptions) -> Self {
-        if !deterministic {
-            return Self::system();
-        }
-        let now = extant_format::Timestamp { seconds: options.time_seconds.into(), nanoseconds: 0 };
-        Self {
-            clock: Arc::new(StillClock(now)),
-            entropy: Arc::new(UuidEntropy::new(options.uuid, 0)),
-        }
+/// From the system, or from the options alone.
+fn times_of(deterministic: bool, options: &MkfsOptions) -> Times {
+    match deterministic {
+        true => Times::still(options.time_seconds.into(), options.uuid, 0),
+        false => Times::system(),
     }
 }
 

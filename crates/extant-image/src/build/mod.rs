@@ -28,6 +28,8 @@ mod order;
 mod readers;
 mod rules;
 mod still;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod writers;
 

@@ -101,12 +101,15 @@ pub fn smallest(needs: Needs, free: u64, options: &MkfsOptions) -> Result<u64, B
                 Ok(raw.free_blocks_count() >= blocks
                     && u64::from(raw.free_inodes_count.get()) >= needs.inodes)
             }
-            Err(MkfsError::TooSmall { .. }) => Ok(false),
+            Err(MkfsError::TooSmall { .. } | MkfsError::Option { option: "inodes", .. }) => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     };
     let page = (4096 / block).max(1);
-    let (mut low, mut high) = (blocks / page, (blocks / page + 64).max(16));
+    let tables = needs.inodes * u64::from(options.inode_size.unwrap_or(256)) / block;
+    let (mut low, mut high) = (blocks / page, ((blocks + tables) / page + 64).max(16));
     while !fits(high * page)? {
         low = high;
         high += high / 4;
