@@ -260,3 +260,22 @@ fn bad_blocks_come_from_a_list_or_from_reading() {
     ok(["mkfs", "-q", "-F", "-c", scratch.path("made.img").to_str().unwrap()]);
     check(&scratch.path("made.img"));
 }
+
+#[test]
+fn what_is_mounted_stays_as_it_is() {
+    let scratch = Scratch::new("mkfs-mounted");
+    let image = scratch.path("image");
+    ok(["mkfs", "-q", "-L", "kept", image.to_str().unwrap(), "8M"]);
+    let Some(mount) = oracle::KernelMount::new(&image, &scratch.path("mount"), "") else { return };
+    fails(["mkfs", "-FF", image.to_str().unwrap()], 3, "is mounted at");
+    mount.unmount().unwrap();
+    assert_eq!(json(["info", "--json", image.to_str().unwrap()])["label"], "kept");
+}
+
+#[test]
+fn small_inodes_get_a_word_about_2038() {
+    let scratch = Scratch::new("mkfs-2038");
+    let image = scratch.path("image");
+    let made = common::extant(["mkfs", "-I", "128", image.to_str().unwrap(), "8M"]);
+    assert!(oracle::text(&made).contains("dates after 2038"), "{}", oracle::text(&made));
+}

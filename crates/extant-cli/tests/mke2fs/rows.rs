@@ -187,6 +187,7 @@ enable_periodic_fsck = yes
 reserved_ratio = 2.5
 errors = remount-ro
 hash_alg = tea
+default_features = ^ext_attr,large_file
 inode_size = 512
 flex_bg_size = 8
 [fs_types]

@@ -229,9 +229,10 @@ impl<'a> Decided<'a> {
 /// The names under which the configuration is looked up.
 fn types(options: &MkfsOptions, bytes: u64) -> Result<Vec<String>, MkfsError> {
     let is_hurd = creator(options)? == CreatorOs::HURD;
-    let by_default = if is_hurd { "ext2" } else { "ext4" };
-    let fs_type = options.fs_type.as_deref().unwrap_or(by_default);
     let config = &options.config;
+    let by_default = if is_hurd { "ext2" } else { "ext4" };
+    let of_config = config.default_of("fs_type").unwrap_or(by_default);
+    let fs_type = options.fs_type.as_deref().unwrap_or(of_config);
     if fs_type != "ext2" && !config.has_type(fs_type) {
         return Err(option("type", format!("the configuration has no `{fs_type}`")));
     }

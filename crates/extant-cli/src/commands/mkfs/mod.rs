@@ -59,6 +59,9 @@ fn tell(args: &MkfsArgs, out: &mut dyn Write, image: &Path, made: &Made) -> anyh
         }
         Made::FileSystem { superblock, lost_journal } => {
             summary::short(out, image, superblock, *lost_journal)?;
+            if superblock.geometry().inode_size == 128 {
+                say("warning: inodes of 128 bytes have no room for dates after 2038");
+            }
             if args.verbose { summary::long(out, superblock) } else { Ok(()) }
         }
     }
@@ -79,17 +82,14 @@ fn make(args: &MkfsArgs, image: &Path, options: &mut MkfsOptions) -> anyhow::Res
         let block_size = 1024_u64 << made.log_block_size.get();
         return Ok(Made::Journal { bytes: made.blocks_count() * block_size });
     }
-    prepare(args, image, options, &target)?;
-    let plan = Plan::new(target.bytes, options).map_err(advised).with_context(name)?;
-    let made = |superblock: &Superblock| Made::FileSystem {
-        lost_journal: plan.lost_journal(),
-        superblock: Box::new(superblock.clone()),
-    };
+    let plan = prepare(args, image, options, &target)?;
+    let lost_journal = plan.lost_journal();
+    let made = |superblock| Made::FileSystem { superblock: Box::new(superblock), lost_journal };
     if args.dry_run {
-        return Ok(made(plan.superblock()));
+        return Ok(made(plan.superblock().clone()));
     }
     let plan = match args.journal_device() {
-        None => plan.clone(),
+        None => plan,
         Some(journal) => {
             let block_size = plan.superblock().geometry().block_size;
             options.external_journal = Some(join(&journal, block_size, options.uuid)?);
@@ -102,16 +102,16 @@ fn make(args: &MkfsArgs, image: &Path, options: &mut MkfsOptions) -> anyhow::Res
         let without_xattrs = options.extended.no_copy_xattrs == Some(true);
         build::fill_from(from, Arc::new(device), image, without_xattrs, options)?;
     }
-    Ok(made(&superblock))
+    Ok(made(superblock))
 }
 
-/// Fills in what is to be learned from devices before anything can be decided.
+/// Fills in what is to be learned from devices, and decides.
 fn prepare(
     args: &MkfsArgs,
     image: &Path,
     options: &mut MkfsOptions,
     target: &Target,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Plan> {
     let name = || image.display().to_string();
     if let Some(journal) = args.journal_device() {
         let device = FileDevice::open_read_only(&journal)?;
@@ -128,6 +128,10 @@ fn prepare(
     let least = options.least_block_size.unwrap_or(0).max(target.sector_bytes);
     options.least_block_size = Some(least);
     let plan = Plan::new(target.bytes, options).map_err(advised).with_context(name)?;
+    let knows_all = image.is_file() || !image.exists();
+    if knows_all && args.bad_blocks.is_none() && args.check == 0 {
+        return Ok(plan);
+    }
     let geometry = plan.superblock().geometry();
     block_device::fill_in(image, options, geometry.block_size);
     if let Some(list) = &args.bad_blocks {
@@ -148,7 +152,7 @@ fn prepare(
         options.bad_blocks.sort_unstable();
         options.bad_blocks.dedup();
     }
-    Ok(())
+    Plan::new(target.bytes, options).map_err(advised).with_context(name)
 }
 
 /// Notes the new file system in its journal's device.

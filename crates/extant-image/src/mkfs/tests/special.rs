@@ -188,3 +188,19 @@ fn a_power_cut_leaves_no_file_system_or_a_whole_one() {
     states.dedup();
     assert_eq!(states, [Some(false), None, Some(true)]);
 }
+
+#[test]
+fn a_configuration_may_switch_64bit_on_where_it_is_needed() {
+    let text = "[defaults]\nauto_64-bit_support = 1\nfs_type = mine\n[fs_types]\nmine = {\nfeatures = extent\nblocksize = 4096\ninode_ratio = 65536\n}\n";
+    let options = MkfsOptions { config: Config::parse(text).unwrap(), ..options() };
+    let wide = |bytes| {
+        let plan = Plan::new(bytes, &options).unwrap();
+        let geometry = plan.superblock().geometry();
+        let resize = extant_format::Compat::RESIZE_INODE;
+        (geometry.incompat.contains(Incompat::BIT64), geometry.compat.contains(resize))
+    };
+    assert_eq!(wide(1 << 30), (false, true));
+    assert_eq!(wide(17 << 40), (true, false));
+    let stock = MkfsOptions { fs_type: Some("ext2".to_owned()), ..self::options() };
+    assert!(Plan::new(17 << 40, &stock).is_err());
+}
