@@ -296,6 +296,51 @@ fn layers_take_away_what_is_below_them() {
 }
 
 #[test]
+fn a_layer_applied_in_place_makes_the_tree_that_building_with_it_makes() {
+    let scratch = Scratch::new("build-update");
+    let (low, high) = (scratch.path("low"), scratch.path("high"));
+    let below = ["d/one", "d/two", "gone/deep/file", "o/old/x", "usr/bin/a", "again/x", "file"];
+    let above = [
+        "d/.wh.one",
+        "d/two",
+        ".wh.gone",
+        "o/.wh..wh..opq",
+        "o/new",
+        "bin/b",
+        ".wh.again",
+        "again/y",
+        ".wh.file",
+    ];
+    for (folder, names) in [(&low, &below[..]), (&high, &above)] {
+        for name in names {
+            fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            fs::write(folder.join(name), format!("{folder:?} {name}")).unwrap();
+        }
+    }
+    std::os::unix::fs::symlink("usr/bin", low.join("bin")).unwrap();
+    let Some(low) = packed(&scratch, &low, "low.tar", &[]) else { return };
+    // Without the directories: a path alone does not say that `bin` is no link any more.
+    let archive = scratch.path("high.tar").to_str().unwrap().to_owned();
+    let fixed = ["-C", high.to_str().unwrap(), "-cf", &archive];
+    let output = oracle::run("tar", &[&fixed[..], &above].concat()).unwrap();
+    assert!(output.status.success(), "{}", oracle::text(&output));
+    let (at_once, in_place) = (scratch.path("at-once.img"), scratch.path("in-place.img"));
+    build(&at_once, &["--layer", &low, "--layer", &archive, "--free", "4M"]);
+    build(&in_place, &["--layer", &low, "--free", "4M"]);
+    ok(["build", "-q", "--update", in_place.to_str().unwrap(), "--layer", &archive]);
+    check(&in_place);
+    let trees = [&at_once, &in_place].map(|image| {
+        let out = image.with_extension("out");
+        ok(["cp", "-qaT", &at(image, "/"), out.to_str().unwrap()]);
+        out
+    });
+    // When a directory was changed last depends on what was in it.
+    compare_but(&trees[0], &trees[1], &["modified"]);
+    assert_eq!(fs::read_dir(trees[1].join("usr/bin")).unwrap().count(), 2);
+    fails(["build", "--update", "/no/such.img", "--layer", &archive], 3, "/no/such.img");
+}
+
+#[test]
 fn several_sources_join_and_the_last_one_wins() {
     let scratch = Scratch::new("build-several");
     let (one, two) = (scratch.path("one"), scratch.path("two"));

@@ -40,6 +40,9 @@ pub struct BuildArgs {
     /// An archive on top of these that is a layer: `.wh.NAME` takes away NAME, `.wh..wh..opq` all that is below
     #[arg(long, value_name = "ARCHIVE")]
     layer: Vec<PathBuf>,
+    /// Apply it to an image that exists, in its journal's transactions: what is in the way goes, directories join
+    #[arg(long, conflicts_with_all = ["size", "free", "force", "deterministic"])]
+    update: bool,
     /// How large it shall be, such as 512M or 1.5G; `auto` for the smallest that has room, in blocks of 4 KiB unless -b says
     /// otherwise
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = parse_size)]
@@ -115,6 +118,9 @@ struct LayoutArgs {
 }
 
 pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    if args.update {
+        return update(args, out);
+    }
     let name = || args.image.display().to_string();
     let mut options = args.options()?;
     let target = Target::open(&args.image, args.force)?;
@@ -159,6 +165,41 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
+/// Applies the sources to an image that exists.
+fn update(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let name = || args.image.display().to_string();
+    let target = Target { image: args.image.clone(), making: None };
+    interrupt::watch();
+    let progress = Progress::new(None, if args.quiet { Words::Quiet } else { Words::Usual });
+    let watching = Watching::new(&progress);
+    let mut build = Build::in_place(args.rules(&target));
+    args.sources(&mut build, &target, &watching)?;
+    raise_limit_of_open_files();
+    let threads = args.threads.unwrap_or_else(processors);
+    let totals = volume::change(&args.image, |filesystem| {
+        match build.apply(filesystem, threads, &watching) {
+            Err(BuildError::Interrupted) => {
+                Err(Interrupted("; what was applied by then is kept".to_owned()).into())
+            }
+            applied => applied.with_context(name),
+        }
+    });
+    let totals = totals.inspect_err(|_| progress.clear())?;
+    progress.finish();
+    if !args.quiet {
+        let (files, data) = (crate::output::count(totals.files, "file"), size(totals.bytes));
+        writeln!(out, "{}: {files} and {data} applied", name())?;
+    }
+    match progress.worst_code() {
+        0 => Ok(()),
+        code => Err(Told(code).into()),
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Whether a larger image could have room.
 fn is_no_space(error: &anyhow::Error) -> bool {
     use extant::Error;
@@ -174,7 +215,6 @@ pub fn fill(
     threads: Option<usize>,
     watching: &Watching<'_>,
 ) -> anyhow::Result<Totals> {
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or_else(processors);
     raise_limit_of_open_files();
     match build.fill(device, times.clock, times.entropy, threads, watching) {
@@ -447,8 +487,7 @@ impl Target {
         let folder = self.image.parent().filter(|folder| !folder.as_os_str().is_empty());
         match self.making {
             Some(_) => folder.unwrap_or(Path::new(".")),
-            // Nothing can be put beside a device.
-            None => Path::new("/tmp"),
+            None => folder.filter(|_| self.image.is_file()).unwrap_or(Path::new("/tmp")),
         }
     }
 

@@ -94,7 +94,12 @@ impl<'a> Applying<'a> {
         match item {
             Item::Failed(failure) => self.observer.failed(&failure),
             Item::Enter(node, attributes) => {
-                let handle = self.enter(node).map_err(|error| self.engine(node, error))?;
+                let entered = self.enter(node);
+                let handle = entered.map_err(|error| self.engine(node, error))?;
+                if self.build.in_place {
+                    let prepared = self.prepare(node, &handle, attributes.as_ref());
+                    prepared.map_err(|error| self.engine(node, error))?;
+                }
                 self.current = Some(Current { node, handle, attributes });
             }
             Item::Leave => {
@@ -104,6 +109,10 @@ impl<'a> Applying<'a> {
                     self.finish(node, &handle, &attributes)?;
                 }
                 self.totals.directories += 1;
+            }
+            Item::Whiteout(node) => {
+                let taken = self.take_away(node);
+                self.settle(node, taken)?;
             }
             Item::Directory(node) => {
                 let made = self.make_directory(node);
@@ -154,10 +163,23 @@ impl<'a> Applying<'a> {
     }
 
     fn make_directory(&mut self, node: NodeId) -> Result<(), Problem> {
-        let (directory, name) = (self.directory()?, self.build.tree.name(node));
+        let (tree, directory) = (&self.build.tree, self.directory()?);
+        let name = tree.name(node);
         let made = match directory.create_dir(name, 0o755) {
-            // `lost+found` is there from the start.
-            Err(Error::Exists) => directory.lookup(name)?,
+            Err(Error::Exists) => match directory.lookup(name)? {
+                found if found.is_dir() => found,
+                // Of a directory that only stands on a path nobody says that it is none any more.
+                found
+                    if found.is_symlink() && tree.place(node).is_none() && self.build.in_place =>
+                {
+                    self.filesystem.inode(tree.path(node))?
+                }
+                _ if tree.place(node).is_none() => return Err(Problem::InTheWay),
+                _ => {
+                    self.make_room(name)?;
+                    directory.create_dir(name, 0o755)?
+                }
+            },
             made => made?,
         };
         if !made.is_dir() {
@@ -167,8 +189,48 @@ impl<'a> Applying<'a> {
         Ok(())
     }
 
+    /// Takes what has a name in the directory at hand away; only in an image that is changed in place something can be there.
+    fn make_room(&self, name: &[u8]) -> Result<(), Problem> {
+        if !self.build.in_place {
+            return Err(Problem::InTheWay);
+        }
+        remove(self.directory()?, name)?;
+        Ok(())
+    }
+
+    fn take_away(&self, node: NodeId) -> Result<(), Problem> {
+        match remove(self.directory()?, self.build.tree.name(node)) {
+            Ok(()) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has a directory that may have been there before be as if it were new, as far as its layer says so.
+    fn prepare(
+        &self,
+        node: NodeId,
+        handle: &InodeHandle,
+        attributes: Option<&Attributes>,
+    ) -> Result<(), Error> {
+        if self.build.tree.is_marked(node) {
+            for name in names(handle)? {
+                remove(handle, &name)?;
+            }
+        }
+        let Some(attributes) = attributes else { return Ok(()) };
+        for name in handle.list_xattrs()? {
+            if !attributes.xattrs.iter().any(|(kept, _)| *kept == name) {
+                handle.remove_xattr(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn make(&mut self, node: NodeId, entry: Entry) -> Result<(), Problem> {
         let Entry { attributes, contents, link } = entry;
+        if self.build.in_place {
+            self.take_away(node)?;
+        }
         let (directory, name) = (self.directory()?, self.build.tree.name(node));
         if let Some((number, generation)) = link.and_then(|link| self.links.get(&link)) {
             let first = self.filesystem.inode_numbered(*number, *generation)?;
@@ -189,15 +251,14 @@ impl<'a> Applying<'a> {
             Contents::Bytes { bytes, len } if len > 0 => {
                 let size = u64_from(len);
                 self.totals.bytes += size;
-                match made.lay_out(std::slice::from_ref(&(0..size)), size) {
-                    Ok(extents) => {
+                match self.lay_out(&made, std::slice::from_ref(&(0..size)), size)? {
+                    Some(extents) => {
                         extents.iter().try_for_each(|extent| self.gather(&bytes, extent))?
                     }
-                    Err(Error::NotSupported(_)) => {
+                    None => {
                         write_all(&made, 0, &bytes.as_slice()[..len])?;
                         self.observer.bytes_done(size);
                     }
-                    Err(error) => return Err(error.into()),
                 }
             }
             Contents::Parts(parts) => {
@@ -237,11 +298,28 @@ impl<'a> Applying<'a> {
         self.tasks.send(task).map_err(|_| BuildError::Thread)
     }
 
+    /// Places for bytes that go past the engine; `None` where they must not: in an image that others may read, in an inode, by
+    /// indirect blocks.
+    fn lay_out(
+        &self,
+        made: &InodeHandle,
+        parts: &[Range<u64>],
+        size: u64,
+    ) -> Result<Option<Vec<FileExtent>>, Error> {
+        if self.build.in_place {
+            return Ok(None);
+        }
+        match made.lay_out(parts, size) {
+            Err(Error::NotSupported(_)) => Ok(None),
+            extents => extents.map(Some),
+        }
+    }
+
     /// Lays a file out and has its bytes brought there.
     fn copy(&mut self, node: NodeId, made: &InodeHandle, parts: Parts) -> Result<(), Problem> {
-        let extents = match made.lay_out(&in_blocks(&parts, self.block_bytes), parts.size) {
-            Err(Error::NotSupported(_)) => return self.write(node, made, &parts),
-            extents => extents?,
+        let blocks = in_blocks(&parts, self.block_bytes);
+        let Some(extents) = self.lay_out(made, &blocks, parts.size)? else {
+            return self.write(node, made, &parts);
         };
         let block = self.block_bytes;
         let place = |extent: &FileExtent| {
@@ -315,6 +393,42 @@ fn write_all(made: &InodeHandle, mut offset: u64, mut bytes: &[u8]) -> Result<()
         offset += u64_from(count);
     }
     Ok(())
+}
+
+/// Removes a name, and everything below it if it is a directory.
+fn remove(directory: &InodeHandle, name: &[u8]) -> Result<(), Error> {
+    let found = directory.lookup(name)?;
+    if !found.is_dir() {
+        return directory.remove_file(name);
+    }
+    // Depth first, without recursion: directories to be emptied, each with the one that it is in.
+    let mut open = vec![(directory.clone(), name.to_vec(), found)];
+    while let Some((parent, name, directory)) = open.last() {
+        directory.check_parent(parent.number())?;
+        let mut below = None;
+        for entry in names(directory)? {
+            match directory.remove_file(&entry) {
+                Err(Error::IsDirectory) => {
+                    let found = directory.lookup(&entry)?;
+                    below = Some((directory.clone(), entry, found));
+                    break;
+                }
+                removed => removed?,
+            }
+        }
+        match below {
+            Some(below) => open.push(below),
+            None => {
+                parent.remove_dir(name)?;
+                open.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn names(directory: &InodeHandle) -> Result<Vec<Vec<u8>>, Error> {
+    directory.read_dir()?.map(|entry| entry.map(|entry| entry.name().to_vec())).collect()
 }
 
 fn inode(handle: &InodeHandle) -> Result<Inode, Error> {

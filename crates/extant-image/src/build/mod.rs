@@ -83,6 +83,8 @@ pub struct Build {
     origins: Vec<Origin>,
     rules: Rules,
     layers: u16,
+    /// An image that exists is changed, so that what is taken away has to be remembered.
+    in_place: bool,
     /// Bytes in a block of the image.
     block_bytes: usize,
 }
@@ -90,7 +92,19 @@ pub struct Build {
 impl Build {
     /// Nothing yet.
     pub fn new(rules: Rules) -> Self {
-        Self { tree: Tree::new(), origins: Vec::new(), rules, layers: 0, block_bytes: 4096 }
+        Self {
+            tree: Tree::new(),
+            origins: Vec::new(),
+            rules,
+            layers: 0,
+            in_place: false,
+            block_bytes: 4096,
+        }
+    }
+
+    /// The same for [`Self::apply`].
+    pub fn in_place(rules: Rules) -> Self {
+        Self { in_place: true, ..Self::new(rules) }
     }
 
     /// Adds a source over what is there already: everything below a directory, the members of an archive, or the layers of an
@@ -210,9 +224,36 @@ impl Build {
             .placement(Placement::Sequential)
             .cache_bytes(CACHE_BYTES);
         let filesystem = options.mount_with(quiet, clock, entropy).map_err(root)?;
+        let totals = self.run(&filesystem, &*device, threads, observer)?;
+        filesystem.unmount().map_err(root)?;
+        device.flush()?;
+        Ok(totals)
+    }
+
+    /// Applies what there is to a volume that is mounted as usual, in its transactions: what is in the way goes, directories join.
+    ///
+    /// # Errors
+    /// What keeps all further files from being made; those before are there.
+    pub fn apply(
+        &mut self,
+        filesystem: &extant::Filesystem,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Totals, BuildError> {
+        // Nothing goes past the engine.
+        self.run(filesystem, &NoDevice, threads, observer)
+    }
+
+    fn run(
+        &mut self,
+        filesystem: &extant::Filesystem,
+        device: &dyn BlockDevice,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Totals, BuildError> {
         self.block_bytes = usize::try_from(filesystem.statfs().block_size).unwrap_or(4096);
         let build = &*self;
-        let (writers, tasks) = Writers::new(build, &*device, observer);
+        let (writers, tasks) = Writers::new(build, device, observer);
         let (desk, jobs) = readers::desk();
         let applying = Applying::new(build, filesystem.clone(), observer, &writers, tasks);
         let totals = std::thread::scope(|scope| {
@@ -230,8 +271,6 @@ impl Build {
         if let Some(error) = writers.failure() {
             return Err(error.into());
         }
-        filesystem.unmount().map_err(root)?;
-        device.flush()?;
         Ok(totals)
     }
 
@@ -325,7 +364,27 @@ impl BlockDevice for Unflushed {
     }
 }
 
+/// Where nothing is written.
+struct NoDevice;
+
+impl BlockDevice for NoDevice {
+    fn geometry(&self) -> DeviceGeometry {
+        DeviceGeometry {
+            len_bytes: 0,
+            sector_bytes: 512,
+            read_only: true,
+            discard: false,
+            fast_zeroes: false,
+        }
+    }
+
+    fn run(&self, batch: &mut [Request]) {
+        let geometry = self.geometry();
+        batch.iter_mut().for_each(|request| request.result = request.check(&geometry));
+    }
+}
+
 /// Writes to one file wait for each other, so more would not help.
 const WRITERS: usize = 2;
 /// Metadata alone is cached, and each block of it is written once or twice.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 16 << 20;

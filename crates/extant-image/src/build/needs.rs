@@ -39,7 +39,7 @@ impl Build {
                     Kind::File(FileType::Regular) => {}
                     // A long target has a block of its own; nothing is too large by few of them.
                     Kind::File(FileType::Symlink) => needs.blocks += 1,
-                    Kind::File(_) | Kind::Gone => {}
+                    Kind::File(_) | Kind::Whiteout | Kind::Gone => {}
                 }
                 needs.inodes += 1;
                 if self.tree.kind(name) != Kind::File(FileType::Regular) {

@@ -24,6 +24,8 @@ pub(super) enum Item {
     Directory(NodeId),
     /// Anything else in it.
     Entry(NodeId, Box<Entry>),
+    /// What has this name in it goes.
+    Whiteout(NodeId),
     /// Something in it that could not be read.
     Failed(Failure),
     /// The directory has ended.
@@ -104,6 +106,10 @@ impl Reader<'_> {
                     continue;
                 }
                 Kind::File(kind) => kind,
+                Kind::Whiteout => {
+                    self.send(Item::Whiteout(name), 0)?;
+                    continue;
+                }
                 Kind::Gone => continue,
             };
             let Some(place) = tree.place(name) else { continue };

@@ -26,6 +26,8 @@ impl NodeId {
 pub enum Kind {
     /// A file of this type.
     File(FileType),
+    /// Nothing: it takes away what an image has there that is changed in place.
+    Whiteout,
     /// It was taken out of the tree.
     Gone,
 }
@@ -50,7 +52,7 @@ struct Node {
     layer: u16,
     name_len: u8,
     kind: Kind,
-    /// Its contents belong to other names too.
+    /// Its contents belong to other names too; or, of a directory, what an image has below it that is changed in place goes.
     is_marked: bool,
 }
 
@@ -133,7 +135,7 @@ impl Tree {
         self.node(id).is_marked
     }
 
-    /// Notes that the contents of a file belong to other names too.
+    /// Notes that the contents of a file belong to other names too, or that what an image has below a directory goes.
     pub fn mark(&mut self, id: NodeId) {
         self.node_mut(id).is_marked = true;
     }
@@ -206,13 +208,19 @@ impl Tree {
 
     /// Says anew what a name is. A directory that becomes anything else loses what is in it.
     pub fn replace(&mut self, id: NodeId, kind: Kind, place: Place, layer: u16) {
-        if kind != Kind::File(FileType::Directory) {
-            self.node_mut(id).first_child = NodeId::NONE;
-        }
+        let (was, is_directory) = (self.node(id), kind == Kind::File(FileType::Directory));
+        let is_marked = is_directory
+            && match was.kind {
+                Kind::Whiteout => true,
+                kind => kind == Kind::File(FileType::Directory) && was.is_marked,
+            };
         let node = self.node_mut(id);
+        if !is_directory {
+            node.first_child = NodeId::NONE;
+        }
         (node.kind, node.origin, node.record, node.layer) =
             (kind, place.origin, place.record, layer);
-        node.is_marked = false;
+        node.is_marked = is_marked;
     }
 
     /// Takes a name, and what is below it, out of the tree.

@@ -252,6 +252,11 @@ impl Adding<'_> {
             };
             match tree.kind(found) {
                 Kind::File(FileType::Directory) => at = found,
+                Kind::Whiteout => {
+                    let nowhere = Place { origin: u16::MAX, record: 0 };
+                    tree.replace(found, Kind::File(FileType::Directory), nowhere, self.layer);
+                    at = found;
+                }
                 Kind::File(FileType::Symlink) => {
                     links += 1;
                     if links > MOST_LINKS {
@@ -299,14 +304,29 @@ impl Adding<'_> {
 
     /// Does what a whiteout says.
     fn take_away(&mut self, parent: NodeId, name: &[u8]) -> Result<(), Refused> {
-        let (tree, layer) = (&mut self.build.tree, self.layer);
+        let (in_place, layer) = (self.build.in_place, self.layer);
+        let tree = &mut self.build.tree;
         match name {
-            b".wh..opq" => tree.remove_below(parent, layer),
+            b".wh..opq" => {
+                tree.remove_below(parent, layer);
+                tree.mark(parent);
+            }
             // What else begins so is for some storage drivers alone.
             name if name.starts_with(b".wh.") => {}
             name => match tree.child(parent, name) {
+                Some(node) if tree.layer(node) < layer && in_place => {
+                    tree.replace(node, Kind::Whiteout, self.place, layer);
+                }
                 Some(node) if tree.layer(node) < layer => tree.remove(node),
-                Some(node) => tree.remove_below(node, layer),
+                Some(node) => {
+                    tree.remove_below(node, layer);
+                    if tree.is_directory(node) {
+                        tree.mark(node);
+                    }
+                }
+                None if in_place => {
+                    tree.add(parent, name, Kind::Whiteout, self.place, layer)?;
+                }
                 None => {}
             },
         }
