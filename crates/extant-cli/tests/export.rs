@@ -207,6 +207,10 @@ fn an_image_that_is_built_again_from_its_export_is_the_same() {
     let mut again = vec![build("by-directory.img", &directory)];
     let tar = scratch.path("out.tar");
     ok(["export", name, tar.to_str().unwrap()]);
+    again.push(build("of-tar.img", &tar));
+    let packed = scratch.path("out.tar.zst");
+    ok(["export", name, packed.to_str().unwrap()]);
+    again.push(build("of-zst.img", &packed));
     let options = ["-x", "-p", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"];
     if let Some(unpacked) = unpack(&scratch, "tar", &options, &tar) {
         again.push(build("by-tar.img", &unpacked));

@@ -23,17 +23,17 @@ macro_rules! fields {
 
 /// Fields of two superblocks that differ.
 pub fn superblocks(left: &[u8], right: &[u8]) -> Vec<Field> {
-    compare(SUPERBLOCK, left, right)
+    compare(SUPERBLOCK, Order::LowFirst, left, right)
 }
 
 /// Fields of two journal superblocks that differ.
 pub fn journals(left: &[u8], right: &[u8]) -> Vec<Field> {
-    compare(JOURNAL, left, right)
+    compare(JOURNAL, Order::HighFirst, left, right)
 }
 
 /// Fields of two descriptors that differ.
 pub fn descriptors(left: &[u8], right: &[u8]) -> Vec<Field> {
-    compare(DESCRIPTOR, left, right)
+    compare(DESCRIPTOR, Order::LowFirst, left, right)
 }
 
 /// Fields of two inodes that differ, without block map and attributes.
@@ -41,12 +41,19 @@ pub fn inodes(left: &[u8], right: &[u8], extra_bytes: usize) -> Vec<Field> {
     let cut =
         |bytes: &[u8]| bytes.get(..128_usize.saturating_add(extra_bytes)).unwrap_or(bytes).to_vec();
     let (left, right) = (cut(left), cut(right));
-    let mut found = compare(INODE, &left, &right);
+    let mut found = compare(INODE, Order::LowFirst, &left, &right);
     found.retain(|(name, ..)| name != "block");
     found
 }
 
-fn compare(fields: &[Named], left: &[u8], right: &[u8]) -> Vec<Field> {
+/// Which byte of a number comes first; the journal's is the high one.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    LowFirst,
+    HighFirst,
+}
+
+fn compare(fields: &[Named], order: Order, left: &[u8], right: &[u8]) -> Vec<Field> {
     let mut found = Vec::new();
     let ends = fields.iter().skip(1).map(|field| field.1).chain([usize::MAX]);
     for ((name, start), end) in fields.iter().zip(ends) {
@@ -54,16 +61,21 @@ fn compare(fields: &[Named], left: &[u8], right: &[u8]) -> Vec<Field> {
             |bytes: &[u8]| bytes.get(*start..end.min(bytes.len())).unwrap_or_default().to_vec();
         let (a, b) = (of(left), of(right));
         if a != b {
-            found.push(((*name).to_string(), value(&a, &b), value(&b, &a)));
+            found.push(((*name).to_string(), value(&a, &b, order), value(&b, &a, order)));
         }
     }
     found
 }
 
 /// A field's bytes as a number or a text; of a long one the part around the first difference.
-fn value(bytes: &[u8], other: &[u8]) -> String {
-    if let Some(padded) = padded(bytes) {
-        return u64::from_le_bytes(padded).to_string();
+fn value(bytes: &[u8], other: &[u8], order: Order) -> String {
+    if bytes.len() <= size_of::<u64>() {
+        let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        return match order {
+            Order::LowFirst => bytes.iter().rev().fold(0, append),
+            Order::HighFirst => bytes.iter().fold(0, append),
+        }
+        .to_string();
     }
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let printable = text.iter().all(|byte| (0x20..0x7F).contains(byte));
@@ -75,12 +87,6 @@ fn value(bytes: &[u8], other: &[u8]) -> String {
     let part = bytes.get(start..).unwrap_or_default();
     let digits: String = part.iter().take(shown).map(|byte| format!("{byte:02x}")).collect();
     if start == 0 { digits } else { format!("{digits} at +{start}") }
-}
-
-fn padded(bytes: &[u8]) -> Option<[u8; 8]> {
-    let mut padded = [0; 8];
-    padded.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(padded)
 }
 
 fields!(SUPERBLOCK, RawSuperblock: inodes_count blocks_count_lo r_blocks_count_lo free_blocks_count_lo free_inodes_count
@@ -168,7 +174,7 @@ mod tests {
             for at in 0..len {
                 let (left, mut right) = (vec![0; len], vec![0; len]);
                 right[at] = 1;
-                assert_eq!(compare(fields, &left, &right).len(), 1, "{at}");
+                assert_eq!(compare(fields, Order::LowFirst, &left, &right).len(), 1, "{at}");
             }
         }
         let (mut left, right) = (vec![0; 1024], vec![0; 1024]);
@@ -177,5 +183,9 @@ mod tests {
         let found = superblocks(&left, &right);
         assert_eq!(found[0], ("free_blocks_count_lo".into(), "7".into(), "0".into()));
         assert_eq!(found[1].1, "\"disk\"");
+        let mut journal = vec![0; 1024];
+        journal[24..28].copy_from_slice(&204_u32.to_be_bytes());
+        let found = journals(&journal, &right);
+        assert_eq!(found, [("sequence".into(), "204".into(), "0".into())]);
     }
 }

@@ -183,3 +183,51 @@ fn damage_is_told_and_the_rest_is_shown() {
     assert_eq!((troubles.0, total.unknown), (1, 8192));
     assert!(total.of(Kind::Files) >= 700);
 }
+
+#[test]
+fn no_damage_makes_a_survey_fail_or_go_on_for_ever() {
+    let sound = image(8 << 20, |filesystem| {
+        filesystem.create_dir_all("/a/b/c").unwrap();
+        write_holes(filesystem, "/a/holes", 300);
+        filesystem.create("/a/b/one").unwrap().write_all(&[1; 1 << 20]).unwrap();
+        filesystem.set_xattr("/a/b/one", "user.large", [3; 900]).unwrap();
+    });
+    let bytes = sound.to_vec();
+    let mut random = 7_u64;
+    let mut next = |below: usize| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for _ in 0..150 {
+        let mut damaged = bytes.clone();
+        for _ in 0..12 {
+            // Where descriptors, bitmaps, inodes and directories are; the superblock stays.
+            let at = 2048 + next(640 << 10);
+            let value = [0, 0xFF, 1, 0x80][next(4)];
+            damaged[at..at + 1 + next(6)].fill(value);
+        }
+        let device = MemoryDevice::from_bytes(&damaged);
+        let reader = Reader::new(&device).unwrap();
+        let (mut grid, mut free) =
+            (Grid::new(reader.geometry()), FreeSpace::new(reader.geometry()));
+        let (mut files, mut runs) = (Files::new(1), Runs::new(0..u64::MAX));
+        survey(&reader, &mut Several(vec![&mut grid, &mut free, &mut files, &mut runs]));
+        free.finish();
+        files.name_all(&reader);
+        let highlight = files.largest.first().map(|file| ("x", file));
+        let picture = Picture {
+            name: "",
+            label: "",
+            grid: &grid,
+            free: &free,
+            files: Some(&files),
+            highlight,
+            unreadable: 0,
+        };
+        assert!(svg(&picture).len() + page(&picture, "").len() < 4 << 20);
+        assert!(
+            runs.finish().iter().all(|run| run.start + run.len <= reader.geometry().blocks_count)
+        );
+    }
+}
