@@ -196,7 +196,10 @@ impl Planner<'_> {
         let lost = [Name::directory(b"lost+found", LOST_AND_FOUND)];
         self.files.add_directory(InodeNumber::ROOT, InodeNumber::ROOT, root, &lost, 1)?;
         let inode = self.files.new_inode()?;
-        let blocks = (LOST_AND_FOUND_BYTES >> self.files.geometry.block_bits).clamp(2, 12);
+        let geometry = self.files.geometry;
+        let blocks = (LOST_AND_FOUND_BYTES >> geometry.block_bits).clamp(2, 12);
+        // mke2fs's begins in its inode then, and has grown by as many blocks as others that began in one.
+        let blocks = blocks - usize::from(geometry.incompat.contains(Incompat::INLINE_DATA));
         let attributes = Attributes::directory(0o700, 2);
         self.files.add_directory(inode, InodeNumber::ROOT, attributes, &[], blocks)
     }

@@ -10,7 +10,7 @@ use extant_image::mkfs::{
 use extant_image::{JournalSize, MkfsOptions};
 
 use crate::failure::Usage;
-use crate::{commands, values};
+use crate::{commands, times, values};
 
 /// Make an image with an empty ext2, ext3 or ext4 file system, or put one on a device
 ///
@@ -270,13 +270,15 @@ pub fn set_journal(options: &mut MkfsOptions, word: &str) -> Result<(), String> 
 
 /// Seconds since 1970 that everything is dated: those of the environment, or this machine's.
 fn time_seconds() -> anyhow::Result<u32> {
-    for name in ["E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH"] {
-        if let Ok(text) = std::env::var(name) {
-            let seconds = text.trim().parse();
-            return seconds.map_err(|_| Usage(format!("{name}: `{text}` is no time")).into());
-        }
-    }
-    Ok(u32::try_from(values::now().seconds).unwrap_or(u32::MAX))
+    let fake = std::env::var("E2FSPROGS_FAKE_TIME").ok().map(|text| {
+        let wrong = || Usage(format!("E2FSPROGS_FAKE_TIME: `{text}` is no time"));
+        text.trim().parse().map_err(|_| wrong())
+    });
+    let seconds = match fake.transpose()? {
+        Some(seconds) => seconds,
+        None => times::source_date()?.unwrap_or(values::now().seconds),
+    };
+    Ok(u32::try_from(seconds).unwrap_or(if seconds < 0 { 0 } else { u32::MAX }))
 }
 
 /// Sixteen random bytes, marked as such (RFC 9562, version 4).
