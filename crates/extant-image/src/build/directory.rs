@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::entry::{Attributes, Contents, Entry, LinkKey, Parts};
 use super::error::Problem;
+use super::needs::target_bytes;
 use super::tree::{Kind, NodeId, Place, Tree};
 use super::{Build, BuildError, Failure, Rules};
 
@@ -236,7 +237,8 @@ impl Directory {
         Ok(rustix::fs::readlinkat(&directory, name, Vec::new())?.into_bytes())
     }
 
-    /// Which file has a name, if it has several, and how many bytes of it are no holes.
+    /// Which file has a name, if it has several, and how many bytes of it are neither holes nor in its inode. How many blocks it
+    /// has where it lies tells no more than that there may be holes.
     pub(super) fn allocated(
         &self,
         directory: &File,
@@ -244,9 +246,17 @@ impl Directory {
     ) -> Result<(Option<LinkKey>, u64), Problem> {
         let found = stat(directory, name)?;
         let size = u64::try_from(found.st_size).unwrap_or(0);
-        let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
+        let allocated = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
         let link = (found.st_nlink > 1).then_some((self.number, found.st_dev, found.st_ino));
-        Ok((link, size.min(blocks.saturating_mul(512))))
+        let bytes = match FileType::from_mode(low_u16(found.st_mode)) {
+            Some(FileType::Symlink) => target_bytes(size),
+            Some(FileType::Regular) if allocated < size => {
+                let file = openat(directory, name, OFlags::NONBLOCK | OFlags::NOCTTY)?;
+                runs(&file, size)?.iter().map(|(run, _)| run.end - run.start).sum()
+            }
+            _ => size,
+        };
+        Ok((link, bytes))
     }
 }
 

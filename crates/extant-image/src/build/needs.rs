@@ -27,22 +27,19 @@ impl Build {
         let block = u64::from(block);
         let mut ahead = vec![NodeId::ROOT];
         while let Some(directory) = ahead.pop() {
-            needs.inodes += 1;
-            needs.blocks += directory_blocks(self.tree.entry_bytes(directory), block);
+            if !self.is_made_ahead(directory) {
+                needs.inodes += 1;
+                needs.blocks += directory_blocks(self.entry_bytes(directory), block);
+            }
             let mut open: Option<(u16, std::fs::File)> = None;
             for name in self.tree.sorted_children(directory) {
-                match self.tree.kind(name) {
-                    Kind::File(FileType::Directory) => {
-                        ahead.push(name);
-                        continue;
-                    }
-                    Kind::File(FileType::Regular) => {}
-                    // A long target has a block of its own; nothing is too large by few of them.
-                    Kind::File(FileType::Symlink) => needs.blocks += 1,
-                    Kind::File(_) | Kind::Whiteout | Kind::Gone => {}
+                let kind = self.tree.kind(name);
+                if kind == Kind::File(FileType::Directory) {
+                    ahead.push(name);
+                    continue;
                 }
                 needs.inodes += 1;
-                if self.tree.kind(name) != Kind::File(FileType::Regular) {
+                if !matches!(kind, Kind::File(FileType::Regular | FileType::Symlink)) {
                     continue;
                 }
                 let Some(place) = self.tree.place(name) else { continue };
@@ -69,7 +66,9 @@ impl Build {
                     needs.inodes -= 1;
                     continue;
                 }
-                needs.bytes += bytes;
+                if kind == Kind::File(FileType::Regular) {
+                    needs.bytes += bytes;
+                }
                 needs.blocks += bytes.div_ceil(block);
             }
         }
@@ -77,7 +76,28 @@ impl Build {
         needs.blocks += 64 + needs.blocks / 256;
         needs
     }
+
+    /// Whether every file system has it from the start, whatever is built.
+    fn is_made_ahead(&self, directory: NodeId) -> bool {
+        Some(directory) == self.tree.child(NodeId::ROOT, LOST_AND_FOUND)
+    }
+
+    /// What the names in a directory take there.
+    fn entry_bytes(&self, directory: NodeId) -> u64 {
+        let is_told =
+            directory != NodeId::ROOT || self.tree.child(NodeId::ROOT, LOST_AND_FOUND).is_some();
+        self.tree.entry_bytes(directory) + if is_told { 0 } else { LOST_AND_FOUND_ENTRY_BYTES }
+    }
 }
+
+/// Bytes of a symbolic link's target of this length that are not in its inode.
+pub(super) fn target_bytes(len: u64) -> u64 {
+    if len < 60 { 0 } else { len }
+}
+
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+/// Eight bytes and the name, rounded up to a multiple of four.
+const LOST_AND_FOUND_ENTRY_BYTES: u64 = 20;
 
 /// Blocks of a directory whose names take so many bytes. One that is indexed is filled to two thirds.
 fn directory_blocks(entry_bytes: u64, block: u64) -> u64 {
@@ -132,7 +152,44 @@ const MOST_PAGES: u64 = 1 << 48;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{FileExt, symlink};
+    use std::path::Path;
+
+    use extant_testkit::oracle::Scratch;
+
+    use super::super::{Failure, Observer, Rules};
     use super::*;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn failed(&self, failure: &Failure) {
+            panic!("{failure:?}");
+        }
+    }
+
+    /// An image that was exported is as large when it is built again, wherever the tree lies meanwhile.
+    #[test]
+    fn what_every_file_system_has_and_what_lies_in_inodes_takes_nothing() {
+        let scratch = Scratch::new("needs");
+        let source = scratch.path("source");
+        std::fs::create_dir(&source).unwrap();
+        symlink("t".repeat(59), source.join("short")).unwrap();
+        let needs = |source: &Path| {
+            let mut build = Build::new(Rules::default());
+            build.add_directory(source, &Nobody).unwrap();
+            build.needs(1024)
+        };
+        let before = needs(&source);
+        std::fs::create_dir(source.join("lost+found")).unwrap();
+        assert_eq!(needs(&source), before);
+        symlink("t".repeat(60), source.join("long")).unwrap();
+        assert_eq!(needs(&source).blocks, before.blocks + 1);
+        let sparse = std::fs::File::create(source.join("sparse")).unwrap();
+        sparse.write_all_at(&[1; 1024], 1 << 20).unwrap();
+        sparse.set_len(8 << 20).unwrap();
+        assert!((1..=64).contains(&(needs(&source).blocks - before.blocks - 1)), "holes");
+    }
 
     #[test]
     fn the_smallest_size_has_room_and_a_page_less_has_not() {

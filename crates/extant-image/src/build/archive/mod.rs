@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use extant_device::Frame;
 use extant_format::FileType;
+use extant_format::cast::u64_from;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 use ruzstd::decoding::StreamingDecoder;
@@ -28,6 +29,7 @@ use ruzstd::decoding::StreamingDecoder;
 use super::directory::SMALL_BYTES;
 use super::entry::{Attributes, Contents, Entry, Parts};
 use super::error::Problem;
+use super::needs::target_bytes;
 use super::tree::{Kind, NodeId, Place};
 use super::{Build, BuildError, Failure, Observer, Origin};
 use member::{Member, What, Window};
@@ -153,10 +155,14 @@ impl Archive {
         Ok(self.member(place)?.0.symlink)
     }
 
-    /// The size of a file, holes left out.
+    /// The size of a file, without holes and what is in its inode.
     pub(super) fn allocated(&self, place: Place) -> u64 {
-        let runs = self.member(place).and_then(|(member, mut window)| member.runs(&mut window));
-        runs.map_or(0, |runs| runs.iter().map(|(run, _)| run.end - run.start).sum())
+        let Ok((member, mut window)) = self.member(place) else { return 0 };
+        if matches!(member.what, What::File(FileType::Symlink)) {
+            return target_bytes(u64_from(member.symlink.len()));
+        }
+        let runs = member.runs(&mut window).unwrap_or_default();
+        runs.iter().map(|(run, _)| run.end - run.start).sum()
     }
 }
 
