@@ -1,5 +1,6 @@
 //! Automation of the workspace: `cargo xtask ci` and its parts.
 
+mod boot;
 mod ci;
 mod oracle;
 mod sabotage;
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask <command>
           events of scripts compared with those of the kernel's tracefs; needs root
   check-oracle
           `extant check` on images with one planted defect each, beside e2fsck, and on sound ones: --images N --first N
+  boot    a Debian root file system built, exported and built again, and booted under qemu; needs root and what it names
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --pairs for all sequences of two
           changes, --sabotage to see it fail
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             schedules(rest.first().and_then(|count| count.parse().ok()).unwrap_or(2000))
         }
         ["mounts", ref rest @ ..] => mounts(rest),
+        ["boot"] => boot(),
         // Asserts, ranks of locks and the status tree are watched in debug builds alone.
         ["fill" | "stress", ..] => cargo(&CHECKED_LAB, &arguments),
         ["bench", name, ref rest @ ..] => {
@@ -111,7 +114,7 @@ fn benchmark(name: &str) -> Option<&'static str> {
 /// Refuses words that no command knows, before anything is built or run.
 fn check(arguments: &[&str]) -> Result<(), String> {
     match *arguments {
-        ["ci" | "tidy" | "sabotage"] => Ok(()),
+        ["ci" | "tidy" | "sabotage" | "boot"] => Ok(()),
         ["sabotage", filter] if !filter.starts_with('-') => Ok(()),
         ["oracle", "trace", ..] => Ok(()), // the lab knows its own words
         ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
@@ -147,7 +150,7 @@ fn check(arguments: &[&str]) -> Result<(), String> {
         ["schedules", count] if count.parse::<u32>().is_ok() => Ok(()),
         ["bench", name, ..] if benchmark(name).is_some() => Ok(()),
         ["bench", ref rest @ ..] => Err(format!("no benchmark is called `{}`", rest.join(" "))),
-        [command @ ("ci" | "tidy" | "sabotage" | "schedules"), ref rest @ ..] => {
+        [command @ ("ci" | "tidy" | "sabotage" | "boot" | "schedules"), ref rest @ ..] => {
             Err(format!("`{command}` does not know `{}`", rest.join(" ")))
         }
         [command, ..] => Err(format!("no command is called `{command}`")),
@@ -175,6 +178,12 @@ fn cargo(command: &[&str], arguments: &[&str]) -> anyhow::Result<bool> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(program).args(command).args(arguments).current_dir(root()).status();
     Ok(status.context("cargo does not run")?.success())
+}
+
+/// Boots what a program as it is released builds.
+fn boot() -> anyhow::Result<bool> {
+    Ok(cargo(&["build", "--quiet", "--release", "-p", "extant-cli"], &[])?
+        && boot::run(&target().join("release/extant"))?)
 }
 
 /// Runs suites of the lab on the mount of a program as it is released.
