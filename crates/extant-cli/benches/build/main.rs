@@ -16,7 +16,7 @@ const ROWS: [&str; 5] = [
     "`extant build --size 2G`",
     "`extant build` (`--size auto`)",
     "`mke2fs -d`",
-    "kernel mount, `cp -a`, unmount",
+    "`mkfs.ext4`, kernel mount, `cp -a`, unmount",
     "`tar -cf - \\| cat`",
 ];
 
