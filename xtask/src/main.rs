@@ -21,7 +21,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   oracle trace [--all | --random N --seed S | SCRIPT..] [--quiet]
           events of scripts compared with those of the kernel's tracefs; needs root
   check-oracle
-          `extant check` on images with one planted defect each, beside e2fsck, and on sound ones: --images N --first N
+          `extant check` on images with one planted defect each, beside e2fsck, on sound ones and on damaged ones:
+          --images N --damaged N --first N
   boot    a Debian root file system built, exported and built again, and booted under qemu; needs root and what it names
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
   crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --pairs for all sequences of two
@@ -118,7 +119,9 @@ fn check(arguments: &[&str]) -> Result<(), String> {
         ["sabotage", filter] if !filter.starts_with('-') => Ok(()),
         ["oracle", "trace", ..] => Ok(()), // the lab knows its own words
         ["oracle", ref rest @ ..] => oracle::parse(rest).map(drop),
-        ["check-oracle", ref rest @ ..] => check_options(rest, &["--images", "--first"], &[]),
+        ["check-oracle", ref rest @ ..] => {
+            check_options(rest, &["--images", "--damaged", "--first"], &[])
+        }
         ["damage", ref rest @ ..] => {
             check_options(rest, &["--count", "--seed", "--first", "--only", "--workers"], &[])
         }

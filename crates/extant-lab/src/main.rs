@@ -73,7 +73,10 @@ struct CheckOracleArgs {
     /// How many sound images; kinds take turns
     #[arg(long, default_value_t = 1000)]
     images: u64,
-    /// The first sound image
+    /// How many damaged images, which need only be checked to their end
+    #[arg(long, default_value_t = 1000)]
+    damaged: u64,
+    /// The first image of either kind
     #[arg(long, default_value_t = 0)]
     first: u64,
 }
@@ -312,6 +315,9 @@ fn run_check_oracle(arguments: &CheckOracleArgs) -> bool {
     let wrong = planted::clean_images(arguments.first, arguments.images);
     println!("{} sound images, {} with findings", arguments.images, wrong.len());
     failures.extend(wrong);
+    let differ = planted::damaged_images(arguments.first, arguments.damaged);
+    println!("{} damaged images, {} with several answers", arguments.damaged, differ.len());
+    failures.extend(differ);
     failures.iter().for_each(|failure| println!("{failure}"));
     failures.is_empty()
 }

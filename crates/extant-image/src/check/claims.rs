@@ -2,6 +2,7 @@
 //!
 //! Source: e2fsprogs `e2fsck/pass1b.c`.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use extant_device::DeviceError;
@@ -41,7 +42,8 @@ impl<'a, 'b> Worker<'a, 'b> {
             return Ok(());
         }
         let number = inode.number;
-        let mut owner = Owner { image, nodes, inode: number, seen: Vec::new(), found: Vec::new() };
+        let mut owner =
+            Owner { image, nodes, inode: number, seen: BTreeSet::new(), found: Vec::new() };
         map::walk(image, inode, &mut Findings::new(0), &mut owner)?;
         for (start, len) in owner.found {
             tell(image, number, start, len, &mut self.findings);
@@ -69,28 +71,16 @@ struct Owner<'a, 'b> {
     image: &'a Image<'b>,
     nodes: &'a Nodes,
     inode: InodeNumber,
-    seen: Vec<PhysicalBlock>,
+    seen: BTreeSet<u64>,
     found: Vec<(PhysicalBlock, u64)>,
 }
 
 impl Owner<'_, '_> {
     fn look(&mut self, start: PhysicalBlock, len: u64) {
         let is_resize = self.inode == InodeNumber::RESIZE && self.image.is_metadata(start, len);
-        if is_resize || !self.image.usage.is_twice(start, len) {
-            return;
+        if !is_resize {
+            self.found.extend(self.image.usage.twice_within(start, len));
         }
-        // What is told is as exact as the runs: a long one is cut to what is claimed twice.
-        let mut run: Option<(PhysicalBlock, u64)> = None;
-        for n in 0..len {
-            let Some(block) = start.checked_add(n) else { break };
-            if self.image.usage.is_twice(block, 1) {
-                let first = run.map_or(block, |(first, _)| first);
-                run = Some((first, run.map_or(0, |(_, len)| len).saturating_add(1)));
-            } else {
-                self.found.extend(run.take());
-            }
-        }
-        self.found.extend(run);
     }
 }
 
@@ -102,8 +92,7 @@ impl Sink for Owner<'_, '_> {
     fn node(&mut self, block: PhysicalBlock) -> bool {
         self.look(block, 1);
         let first = self.nodes.lock().get(&block.get()).copied();
-        let is_new = first == Some(self.inode.get()) && !self.seen.contains(&block);
-        self.seen.push(block);
+        let is_new = first == Some(self.inode.get()) && self.seen.insert(block.get());
         is_new && !self.image.is_metadata(block, 1)
     }
 }

@@ -131,7 +131,9 @@ impl<'a, 'b> Worker<'a, 'b> {
     ) -> Option<IndexCheck> {
         let flags = InodeFlags::from_bits_retain(directory.flags);
         let is_on = flags.contains(InodeFlags::INDEX) && self.image.compat(Compat::DIR_INDEX);
-        is_on.then(|| IndexCheck::new(self.image, flags, layout, inode, runs))
+        let blocks = runs.iter().fold(0_u64, |sum, (.., len)| sum.saturating_add((*len).into()));
+        (is_on && blocks <= MOST_INDEXED)
+            .then(|| IndexCheck::new(self.image, flags, layout, inode, runs))
     }
 
     /// With extents, holes are known from the map already.
@@ -429,6 +431,8 @@ fn hash_of(name: &[u8]) -> u64 {
 
 /// Bytes of directories that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
+/// Blocks of a directory whose index is judged: more would take much memory, and no directory has so many.
+const MOST_INDEXED: u64 = 1 << 22;
 /// Bytes of the shortest encrypted name: one block of the cipher.
 const LEAST_ENCRYPTED: usize = 16;
 const LEAST_ENCRYPTED_NAME: u32 = 16;

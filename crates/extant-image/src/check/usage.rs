@@ -37,11 +37,7 @@ impl ClusterSet {
     ) {
         match self {
             Self::Bits(bits) => {
-                let mut at = range.start;
-                while let Some(start) = bitmap::next_one(bits, at..range.end) {
-                    at = bitmap::next_zero(bits, start..range.end).unwrap_or(range.end);
-                    twice(start..at);
-                }
+                set_bits(bits, &range).into_iter().for_each(&mut twice);
                 bitmap::set(bits, range);
             }
             Self::Runs(runs) => {
@@ -64,6 +60,21 @@ impl ClusterSet {
                 runs.get(first).is_some_and(|run| run.start < range.end)
             }
         }
+    }
+
+    /// The parts of `range` that are in the set, in order.
+    pub(super) fn within(&self, range: &Range<u32>) -> Vec<Range<u32>> {
+        let mut parts = Vec::new();
+        match self {
+            Self::Bits(bits) => parts = set_bits(bits, range),
+            Self::Runs(runs) => {
+                let first = runs.partition_point(|run| run.end <= range.start);
+                let touched = runs.iter().skip(first).take_while(|run| run.start < range.end);
+                let cut = |run: &Range<u32>| run.start.max(range.start)..run.end.min(range.end);
+                parts.extend(touched.map(cut));
+            }
+        }
+        parts
     }
 
     /// How many clusters are in the set.
@@ -95,16 +106,20 @@ impl ClusterSet {
         match self {
             Self::Runs(runs) => runs.clone(),
             Self::Bits(bits) => {
-                let end = low_u32(u64_from(bits.len())).saturating_mul(8);
-                let (mut runs, mut at) = (Vec::new(), 0);
-                while let Some(start) = bitmap::next_one(bits, at..end) {
-                    at = bitmap::next_zero(bits, start..end).unwrap_or(end);
-                    runs.push(start..at);
-                }
-                runs
+                set_bits(bits, &(0..low_u32(u64_from(bits.len())).saturating_mul(8)))
             }
         }
     }
+}
+
+/// The runs of set bits in `range`.
+fn set_bits(bits: &[u8], range: &Range<u32>) -> Vec<Range<u32>> {
+    let (mut runs, mut at) = (Vec::new(), range.start);
+    while let Some(start) = bitmap::next_one(bits, at..range.end) {
+        at = bitmap::next_zero(bits, start..range.end).unwrap_or(range.end);
+        runs.push(start..at);
+    }
+    runs
 }
 
 /// Adds a run and joins it with those that it touches.
@@ -185,6 +200,29 @@ impl Usage {
         found
     }
 
+    /// The parts of these blocks whose clusters were claimed more than once.
+    pub(super) fn twice_within(&self, start: PhysicalBlock, len: u64) -> Vec<(PhysicalBlock, u64)> {
+        let twice = self.twice.lock();
+        let end = start.get().saturating_add(len);
+        let mut parts: Vec<(PhysicalBlock, u64)> = Vec::new();
+        self.each(start, len, |group, range| {
+            let own = twice.get(&group).map(|set| set.within(&range)).unwrap_or_default();
+            for part in own {
+                let block = |cluster: u32| {
+                    let clusters =
+                        u64::from(group) * u64::from(self.per_group) + u64::from(cluster);
+                    (clusters << self.cluster_bits).saturating_add(self.first_data_block)
+                };
+                let (from, to) = (block(part.start).max(start.get()), block(part.end).min(end));
+                match parts.last_mut() {
+                    Some((first, len)) if first.get() + *len == from => *len += to - from,
+                    _ => parts.push((PhysicalBlock::new(from), to.saturating_sub(from))),
+                }
+            }
+        });
+        parts
+    }
+
     /// What is in use of a group.
     pub(super) fn take(&self, group: BlockGroup) -> ClusterSet {
         let set = self.groups.get(usize_from(group.get()));
@@ -234,6 +272,7 @@ mod tests {
             for n in 0..1000 {
                 assert_eq!(bitmap::test(&bits, n), model[usize_from(n)]);
                 assert_eq!(set.touches(&(n..n + 1)), model[usize_from(n)]);
+                assert_eq!(set.within(&(n..n + 1)).len(), usize::from(model[usize_from(n)]));
             }
             assert!(
                 set.runs().into_iter().flatten().eq((0..1000).filter(|n| model[usize_from(*n)]))

@@ -31,7 +31,7 @@ use extant_image::check::{CheckOptions, Finding, Pass, Rule, Severity, check};
 use extant_testkit::oracle::{self, Scratch};
 
 use crate::bases::BASES;
-use crate::damage::{Survey, seal};
+use crate::damage::{Case, Survey, seal};
 
 pub use clean::{Clean, clean_images};
 pub use stage::Stage;
@@ -148,6 +148,25 @@ pub fn judge(defect: &Defect, base: &str, scratch: &Scratch) -> Result<(), Strin
             Err(line(format!("e2fsck has another verdict: {words}; ours: {}", all())))
         }
     }
+}
+
+/// Checks damaged images with one thread and with three, and says where these differ.
+///
+/// # Panics
+/// If the check does.
+pub fn damaged_images(first: u64, count: u64) -> Vec<String> {
+    let mut failures = Vec::new();
+    for number in first..first.saturating_add(count) {
+        let Some(damaged) = (Case { seed: 7, number }).build() else { return failures };
+        let of = |threads| {
+            let options = CheckOptions { threads, limit: 5, ..CheckOptions::default() };
+            check(&damaged.image, &options).map(|report| (report.findings, report.counts)).ok()
+        };
+        if of(1) != of(3) {
+            failures.push(format!("damaged image {number}: {}", damaged.story));
+        }
+    }
+    failures
 }
 
 /// Whether two findings are of the same inode, block of a directory or group, and of the same pass.
