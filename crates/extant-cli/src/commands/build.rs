@@ -219,6 +219,7 @@ pub fn fill(
     raise_limit_of_open_files();
     match build.fill(device, times.clock, times.entropy, threads, watching) {
         Err(BuildError::Interrupted) => Err(Interrupted(String::new()).into()),
+        Err(BuildError::OnlyReadable(features)) => Err(failure::OnlyReadable(features).into()),
         filled => Ok(filled?),
     }
 }

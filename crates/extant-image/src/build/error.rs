@@ -45,6 +45,9 @@ pub enum BuildError {
         /// Why.
         error: extant::Error,
     },
+    /// The file system has features that the engine does not write.
+    #[error("can only be read: it uses {0}, which this version does not write")]
+    OnlyReadable(String),
     /// The image cannot be laid out.
     #[error(transparent)]
     Mkfs(#[from] MkfsError),

@@ -224,6 +224,9 @@ impl Build {
             .placement(Placement::Sequential)
             .cache_bytes(CACHE_BYTES);
         let filesystem = options.mount_with(quiet, clock, entropy).map_err(root)?;
+        if let Some(features) = filesystem.read_only_because() {
+            return Err(BuildError::OnlyReadable(features.to_owned()));
+        }
         let totals = self.run(&filesystem, &*device, threads, observer)?;
         filesystem.unmount().map_err(root)?;
         device.flush()?;
