@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -130,9 +131,12 @@ impl Identity {
 
     /// Whether the locks on it that are known are all of readers.
     fn is_only_read(self) -> bool {
-        let locks = listed_locks();
-        let mut ours = locks.iter().filter(|lock| lock.is_on(self)).peekable();
-        ours.peek().is_some() && ours.all(|lock| !lock.writes)
+        // A list that is longer than a page comes in pieces, and may miss one lock where another goes meanwhile.
+        (0..TRIES).any(|_| {
+            let locks = listed_locks();
+            let mut ours = locks.iter().filter(|lock| lock.is_on(self)).peekable();
+            ours.peek().is_some() && ours.all(|lock| !lock.writes)
+        })
     }
 
     /// A process that has this open with a lock on it, else one that the list of locks names. `own` is the caller's
@@ -159,6 +163,9 @@ impl Identity {
         Some(LockHolder { pid, command: command.map(|name| name.trim_end().to_owned()) })
     }
 }
+
+const TRIES: u32 = 5;
+const LIST_BYTES: usize = 64 << 10;
 
 /// A line of `/proc/locks`.
 struct ListedLock {
@@ -187,7 +194,10 @@ fn listed_locks() -> Vec<ListedLock> {
         let pid = fields.next()?.parse().ok().filter(|pid| *pid > 0);
         Some(ListedLock { kind, writes, pid, place: fields.next()?.to_owned() })
     };
-    fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter_map(parse).collect()
+    // With room from the start it is asked for a page at a time, and not for a few bytes.
+    let mut list = String::with_capacity(LIST_BYTES);
+    let read = File::open("/proc/locks").and_then(|mut file| file.read_to_string(&mut list));
+    read.map_or_else(|_| Vec::new(), |_| list.lines().filter_map(parse).collect())
 }
 
 /// A line of `/proc/self/mountinfo`.
