@@ -129,6 +129,11 @@ impl Nobody {
             skip("an ordinary user's mount: needs root to become one, and fusermount3");
             return None;
         }
+        let is_open = |found: fs::Metadata| found.permissions().mode() & 0o006 == 0o006;
+        if !fs::metadata("/dev/fuse").is_ok_and(is_open) {
+            skip("an ordinary user's mount: /dev/fuse is not his to open on this machine");
+            return None;
+        }
         let (scratch, image, point) = prepared(name, "64M");
         fs::create_dir(&point).unwrap();
         fs::set_permissions(scratch.path(""), fs::Permissions::from_mode(0o755)).unwrap();
