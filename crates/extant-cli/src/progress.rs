@@ -61,6 +61,21 @@ impl Progress {
         }
     }
 
+    /// Whether there is a bar that somebody sees.
+    pub fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// There will be so many bytes, so the bar can tell how long it takes yet.
+    pub fn expect(&self, bytes: u64) {
+        if self.is_shown() {
+            self.bar.set_style(style(
+                "[{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}, {msg} files",
+            ));
+            self.bar.set_length(bytes);
+        }
+    }
+
     /// One more directory is done.
     pub fn directory_done(&self) {
         self.directories.fetch_add(1, Ordering::Relaxed);

@@ -386,6 +386,53 @@ fn several_sources_join_and_the_last_one_wins() {
 }
 
 #[test]
+fn entries_make_what_no_source_has_and_set_what_one_has() {
+    let scratch = Scratch::new("build-entries");
+    let (image, source) = (scratch.path("disk.img"), scratch.path("tree"));
+    fs::create_dir_all(source.join("etc")).unwrap();
+    fs::write(source.join("etc/shadow"), "secret").unwrap();
+    fs::write(scratch.path("tool"), "a program").unwrap();
+    let entries = scratch.path("entries");
+    let lines = [
+        "# path mode uid gid type",
+        "/etc/shadow 640 0 42",
+        "etc - 7 -",
+        "/dev/console 600 0 5 c 5 1",
+        "/dev 711 0 3",
+        "/run\\040time 1777 100000 0 d",
+        "/pipe 600 - - p",
+        "/etc/mtab - 0 0 l ../proc/self/mounts",
+        "/usr/bin/tool 4755 0 0 f tool",
+        "/empty 644 1 2 f",
+    ];
+    fs::write(&entries, lines.join("\n")).unwrap();
+    let (from, entries) = (source.to_str().unwrap(), entries.to_str().unwrap());
+    // Owners of lines are said, not mapped.
+    build(&image, &["--from", from, "--entries", entries, "--owner", "9:9", "--deterministic"]);
+    let told = |path: &str| ok(["stat", "-c", "%A %u %g", &at(&image, path)]).trim().to_owned();
+    for (path, expected) in [
+        ("/etc/shadow", "-rw-r----- 0 42"),
+        ("/etc", "drwxr-xr-x 7 9"),
+        ("/dev/console", "crw------- 0 5"),
+        ("/dev", "drwx--x--x 0 3"),
+        ("/run time", "drwxrwxrwt 100000 0"),
+        ("/pipe", "prw------- 9 9"),
+        ("/usr/bin/tool", "-rwsr-xr-x 0 0"),
+        ("/empty", "-rw-r--r-- 1 2"),
+    ] {
+        assert_eq!(told(path), expected, "{path}");
+    }
+    assert_eq!(ok(["cat", &at(&image, "/etc/shadow")]), "secret");
+    assert_eq!(ok(["cat", &at(&image, "/usr/bin/tool")]), "a program");
+    for (line, word) in
+        [("/none 644 0 0", "line 1"), ("/x 9 0 0 d", "mode"), ("/f 1 1 1 f no", "line 1")]
+    {
+        fs::write(entries, line).unwrap();
+        fails(["build", "-F", image.to_str().unwrap(), "--entries", entries], 2, word);
+    }
+}
+
+#[test]
 fn changes_at_a_standing_clock_make_the_same_bytes() {
     let scratch = Scratch::new("build-edit");
     let source = scratch.path("tree");

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use extant_device::{BlockDevice, FileDevice};
+use extant_format::Timestamp;
 use extant_image::build::{
-    Build, BuildError, Failure, Names, Observer, Owners, Rules, Totals, derived_uuid, smallest,
+    Build, BuildError, Failure, Names, Needs, Observer, Owners, Rules, Totals, derived_uuid,
+    smallest,
 };
 use extant_image::mkfs::{ExtendedOptions, FeatureEdits, Percent};
 use extant_image::{MkfsOptions, mkfs};
@@ -35,11 +37,15 @@ pub struct BuildArgs {
     image: PathBuf,
     /// What goes into it: a directory, a tar archive (also compressed by gzip or zstd, or `-` for standard input), or an OCI
     /// image layout. Of several, later ones win, and directories join
-    #[arg(long, value_name = "SOURCE", required_unless_present = "layer")]
+    #[arg(long, value_name = "SOURCE", required_unless_present_any = ["layer", "entries"])]
     from: Vec<PathBuf>,
     /// An archive on top of these that is a layer: `.wh.NAME` takes away NAME, `.wh..wh..opq` all that is below
     #[arg(long, value_name = "ARCHIVE")]
     layer: Vec<PathBuf>,
+    /// A file of entries on top of all: `path mode uid gid` a line, `-` for what there is, and to make something a type: `d`,
+    /// `p`, `l TARGET`, `f [FILE]`, `c MAJOR MINOR` or `b MAJOR MINOR`
+    #[arg(long, value_name = "FILE")]
+    entries: Vec<PathBuf>,
     /// Apply it to an image that exists, in its journal's transactions: what is in the way goes, directories join
     #[arg(long, conflicts_with_all = ["size", "free", "force", "deterministic"])]
     update: bool,
@@ -129,9 +135,15 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let watching = Watching::new(&progress);
     let mut build = Build::new(args.rules(&target));
     args.sources(&mut build, &target, &watching)?;
-    let mut bytes = match args.size {
-        Size::Bytes(bytes) => bytes,
-        Size::Auto => args.smallest(&build, &mut options).with_context(name)?,
+    // What is to come is counted where somebody needs to know.
+    let needs = (args.size == Size::Auto || progress.is_shown())
+        .then(|| build.needs(options.block_size.unwrap_or(4096)));
+    needs.iter().for_each(|needs| progress.expect(needs.bytes));
+    let mut bytes = match (args.size, needs) {
+        (Size::Bytes(bytes), _) => bytes,
+        (Size::Auto, needs) => {
+            args.smallest(needs.unwrap_or_default(), &mut options).with_context(name)?
+        }
     };
     let mut attempt = 0;
     let totals = loop {
@@ -235,9 +247,11 @@ pub fn fill_from(
     interrupt::watch();
     let progress = Progress::new(None, Words::Quiet);
     let watching = Watching::new(&progress);
-    let mut build = Build::new(Rules { avoid: ids(image), without_xattrs, ..Rules::default() });
-    build.add_directory(from, &watching)?;
     let is_dated = source_date()?.is_some();
+    let rules =
+        Rules { avoid: ids(image), without_xattrs, only_modified: is_dated, ..Rules::default() };
+    let mut build = Build::new(rules);
+    build.add_directory(from, &watching)?;
     fill(&mut build, device, times_of(is_dated, options), None, &watching)
         .with_context(|| image.display().to_string())?;
     match progress.worst_code() {
@@ -297,13 +311,19 @@ impl BuildArgs {
                 build.add(path, names, spool, watching)?;
             }
         }
+        let time = Timestamp { seconds: self.time()?, nanoseconds: 0 };
+        for path in &self.entries {
+            build.add_entries(path, time, spool, watching).map_err(|error| match error {
+                BuildError::Entry { .. } => failure::Usage(error.to_string()).into(),
+                error => anyhow::Error::from(error),
+            })?;
+        }
         Ok(())
     }
 
     /// The fewest bytes that all of it has room in.
-    fn smallest(&self, build: &Build, options: &mut MkfsOptions) -> anyhow::Result<u64> {
+    fn smallest(&self, needs: Needs, options: &mut MkfsOptions) -> anyhow::Result<u64> {
         let block = options.block_size.unwrap_or(4096);
-        let needs = build.needs(block);
         let free = match self.free {
             None => 0,
             Some(Free::Bytes(bytes)) => bytes,
@@ -317,6 +337,11 @@ impl BuildArgs {
         Ok(smallest(needs, free, options)?)
     }
 
+    /// When it is made.
+    fn time(&self) -> anyhow::Result<i64> {
+        Ok(if self.deterministic { source_date()?.unwrap_or(0) } else { values::now().seconds })
+    }
+
     fn options(&self) -> anyhow::Result<MkfsOptions> {
         let layout = &self.layout;
         let label = layout.label.clone().into_bytes();
@@ -328,8 +353,7 @@ impl BuildArgs {
             true => derived_uuid(&label, purpose),
             false => random_uuid(),
         };
-        let now =
-            if self.deterministic { source_date()?.unwrap_or(0) } else { values::now().seconds };
+        let now = self.time()?;
         let mut options = MkfsOptions {
             usage: layout.usage.clone(),
             block_size: layout.block_size.or((self.size == Size::Auto).then_some(4096)),

@@ -10,6 +10,7 @@ use super::links::Kept;
 use super::settings::{Policy, is_access_list};
 use super::stream::{Attributes, Entry, Place};
 use super::target::{Found, Target};
+use crate::times::source_date;
 
 /// A directory inside an image, and what was made in it so far.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct ImageTarget {
     file: Option<OpenedFile>,
     /// Files with several names: number and generation, since to keep them in memory would take too much.
     links: Kept<(InodeNumber, u32)>,
+    /// `SOURCE_DATE_EPOCH` is set.
+    is_dated: bool,
 }
 
 /// A directory that was entered.
@@ -52,7 +55,9 @@ impl ImageTarget {
             return Err(Error::NotDirectory.into());
         }
         let (filesystem, links) = (filesystem.clone(), Kept::default());
-        let mut target = Self { filesystem, policy, stack: Vec::new(), file: None, links };
+        let is_dated = source_date()?.is_some();
+        let mut target =
+            Self { filesystem, policy, stack: Vec::new(), file: None, links, is_dated };
         target.push(handle, path.to_vec(), Attributes::default(), false)?;
         Ok(target)
     }
@@ -117,7 +122,12 @@ impl ImageTarget {
                 mode: with_mode.then_some(attributes.mode),
                 uid: attributes.owner.map(|(uid, _)| uid),
                 gid: attributes.owner.map(|(_, gid)| gid),
-                accessed: attributes.times.map(|(accessed, _)| accessed),
+                // When a source was read last changes by reading it, and the same input shall make the same bytes.
+                accessed: attributes.times.map(
+                    |(accessed, modified)| {
+                        if self.is_dated { modified } else { accessed }
+                    },
+                ),
                 modified: attributes.times.map(|(_, modified)| modified),
                 ..SetAttributes::default()
             })?;

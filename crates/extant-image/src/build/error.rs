@@ -29,6 +29,16 @@ pub enum BuildError {
         /// What is wrong.
         problem: Problem,
     },
+    /// A line of a file of entries makes no sense.
+    #[error("{source_name}, line {line}: {problem}")]
+    Entry {
+        /// The file.
+        source_name: String,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// An OCI image layout makes no sense.
     #[error("{source_name}: {problem}")]
     Layout {

@@ -20,6 +20,7 @@
 mod apply;
 mod archive;
 mod directory;
+mod entries;
 mod entry;
 mod error;
 mod needs;
@@ -33,6 +34,7 @@ mod tests;
 mod tree;
 mod writers;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,6 +84,8 @@ pub struct Build {
     tree: Tree,
     origins: Vec<Origin>,
     rules: Rules,
+    /// Attributes that entries set.
+    changes: HashMap<NodeId, entries::Changes>,
     layers: u16,
     /// An image that exists is changed, so that what is taken away has to be remembered.
     in_place: bool,
@@ -96,6 +100,7 @@ impl Build {
             tree: Tree::new(),
             origins: Vec::new(),
             rules,
+            changes: HashMap::new(),
             layers: 0,
             in_place: false,
             block_bytes: 4096,

@@ -89,7 +89,8 @@ impl Reader<'_> {
             let attributes =
                 tree.place(job.directory).map(|place| self.directory(job.directory, place));
             let attributes = match attributes {
-                None => None,
+                // No source has it, but some line may.
+                None => self.build.changed_alone(job.directory),
                 Some(Ok(attributes)) => Some(attributes),
                 Some(Err(problem)) => {
                     let failure = self.build.failure_of(job.directory, problem);
@@ -151,7 +152,7 @@ impl Reader<'_> {
         let origin = &build.origins[usize::from(place.origin)];
         let directory = self.open(node, place.origin)?;
         let attributes = origin.directory_attributes(directory, place)?;
-        Ok(build.rules.adjusted(attributes))
+        Ok(build.changed(node, attributes))
     }
 
     fn entry(
@@ -166,7 +167,7 @@ impl Reader<'_> {
         let opened = self.open(directory, place.origin)?;
         let bytes = build.tree.name(name);
         let mut entry = origin.read(opened, (name, bytes), kind, place, build)?;
-        entry.attributes = build.rules.adjusted(entry.attributes);
+        entry.attributes = build.changed(name, entry.attributes);
         Ok(entry)
     }
 
