@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::oracle::succeed;
+
 /// What this needs beside e2fsprogs, each with the Debian package that has it.
 const TOOLS: [(&str, &str); 6] = [
     ("debootstrap", "debootstrap"),
@@ -249,10 +251,4 @@ fn find(folder: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> 
 fn is_there(tool: &str) -> bool {
     let asked = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
     asked.is_ok_and(|output| output.status.success())
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("{command:?} does not run"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }

@@ -199,7 +199,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
+/// Runs `command`; an error unless it succeeds.
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("{command:?} does not run"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())

@@ -34,6 +34,8 @@ pub mod check;
 pub mod diff;
 #[cfg(feature = "std")]
 pub mod export;
+#[cfg(feature = "std")]
+pub mod local;
 pub mod map;
 pub mod mkfs;
 pub mod reader;

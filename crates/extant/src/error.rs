@@ -197,6 +197,22 @@ impl fmt::Display for DeviceText {
 }
 
 impl Error {
+    /// Whether what comes next would fail for the same reason, whichever file it is about: no space, damage, a device or a
+    /// journal that failed, a volume that is not written any more.
+    pub fn concerns_all(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace { .. }
+                | Self::NoInodes
+                | Self::Corrupt(_)
+                | Self::Device(_)
+                | Self::Journal(_)
+                | Self::Aborted { .. }
+                | Self::Shutdown
+                | Self::ReadOnly
+        )
+    }
+
     /// The errno that Linux ext4 gives for the same failure.
     pub fn errno(&self) -> Errno {
         match self {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use extant_format::cast::{low_u16, u64_from};
 use extant_format::{FileType, Timestamp};
+use extant_image::local::xattrs;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
@@ -117,13 +118,7 @@ impl Node for LocalNode {
             Some(file) => rustix::fs::fgetxattr(file, name, buffer),
             None => rustix::fs::lgetxattr(&path, name, buffer),
         };
-        // What this process may not read is left out, as by cp(1).
-        let names = grow(list).unwrap_or_default();
-        let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        let values = names
-            .filter(|name| wanted(name))
-            .filter_map(|name| Some((name.to_vec(), grow(|buffer| get(name, buffer)).ok()?)));
-        Ok(values.collect())
+        Ok(xattrs(list, get, wanted))
     }
 
     fn open(&mut self) -> anyhow::Result<()> {
@@ -280,25 +275,9 @@ fn look(found: &Stat) -> Look {
     }
 }
 
-/// Calls until the buffer is large enough.
-fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut small = [0; 256];
-    match call(&mut small) {
-        Ok(len) => return Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {}
-        Err(errno) => return Err(errno),
-    }
-    let mut buffer = vec![0; LARGEST_XATTR];
-    let len = call(&mut buffer)?;
-    buffer.truncate(len);
-    Ok(buffer)
-}
-
 /// Names of a directory that are sorted, and in memory, at a time.
 const WINDOW_NAMES: usize = 16 << 10;
 /// What the system hands over at once.
 const LISTING_BYTES: usize = 32 << 10;
 /// Little, since most files without a size are empty.
 const STREAM_BYTES: usize = 32 << 10;
-/// Linux keeps values, and lists of names, below this.
-const LARGEST_XATTR: usize = 64 << 10;

@@ -382,19 +382,6 @@ pub fn concerns_all(error: &anyhow::Error) -> bool {
             use rustix::io::Errno;
             return matches!(*errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS);
         }
-        use extant::Error;
-        matches!(
-            cause.downcast_ref::<Error>(),
-            Some(
-                Error::NoSpace { .. }
-                    | Error::NoInodes
-                    | Error::Corrupt(_)
-                    | Error::Device(_)
-                    | Error::Journal(_)
-                    | Error::Aborted { .. }
-                    | Error::Shutdown
-                    | Error::ReadOnly
-            )
-        )
+        cause.downcast_ref::<extant::Error>().is_some_and(extant::Error::concerns_all)
     })
 }

@@ -139,7 +139,7 @@ impl<'a> Applying<'a> {
         }
         match made {
             Ok(()) => Ok(()),
-            Err(Problem::Engine(error)) if concerns_all(&error) => Err(self.engine(node, error)),
+            Err(Problem::Engine(error)) if error.concerns_all() => Err(self.engine(node, error)),
             Err(problem) => {
                 self.observer.failed(&self.build.failure_of(node, problem));
                 Ok(())
@@ -374,7 +374,7 @@ impl<'a> Applying<'a> {
         for (name, value) in &attributes.xattrs {
             match handle.set_xattr(name, value) {
                 Ok(()) => {}
-                Err(error) if concerns_all(&error) => return Err(self.engine(node, error)),
+                Err(error) if error.concerns_all() => return Err(self.engine(node, error)),
                 Err(error) => {
                     let problem = Problem::Attribute { name: name.clone(), error };
                     self.observer.failed(&self.build.failure_of(node, problem));
@@ -447,21 +447,6 @@ fn in_blocks(parts: &Parts, block: u64) -> Vec<Range<u64>> {
     }
     merged.iter_mut().for_each(|part| part.end = part.end.min(parts.size));
     merged
-}
-
-/// Whether an error would come again with every further file.
-fn concerns_all(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NoSpace { .. }
-            | Error::NoInodes
-            | Error::Corrupt(_)
-            | Error::Device(_)
-            | Error::Journal(_)
-            | Error::Aborted { .. }
-            | Error::Shutdown
-            | Error::ReadOnly
-    )
 }
 
 /// After so many entries what they changed goes to the device, so that memory does not grow with their number.

@@ -22,6 +22,7 @@ use super::error::Problem;
 use super::needs::target_bytes;
 use super::tree::{Kind, NodeId, Place, Tree};
 use super::{Build, BuildError, Failure, Rules};
+use crate::local::xattrs;
 
 /// A directory that is a source.
 #[derive(Debug)]
@@ -342,6 +343,7 @@ fn xattrs_of_open(file: &File) -> Vec<(Vec<u8>, Vec<u8>)> {
     xattrs(
         |buffer| rustix::fs::flistxattr(file, buffer),
         |name, buffer| rustix::fs::fgetxattr(file, name, buffer),
+        |_| true,
     )
 }
 
@@ -353,38 +355,13 @@ fn xattrs_of_name(directory: &File, name: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     xattrs(
         |buffer| rustix::fs::llistxattr(&path, buffer),
         |name, buffer| rustix::fs::lgetxattr(&path, name, buffer),
+        |_| true,
     )
-}
-
-/// What this process may not read is left out, as by cp(1).
-fn xattrs(
-    list: impl FnMut(&mut [u8]) -> Result<usize, Errno>,
-    mut get: impl FnMut(&[u8], &mut [u8]) -> Result<usize, Errno>,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let names = grow(list).unwrap_or_default();
-    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    names.filter_map(|name| Some((name.to_vec(), grow(|buffer| get(name, buffer)).ok()?))).collect()
-}
-
-/// Calls until the buffer is large enough.
-fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut small = [0; 256];
-    match call(&mut small) {
-        Ok(len) => return Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {}
-        Err(errno) => return Err(errno),
-    }
-    let mut buffer = vec![0; LARGEST_XATTR];
-    let len = call(&mut buffer)?;
-    buffer.truncate(len);
-    Ok(buffer)
 }
 
 /// Copies of at most so many bytes travel through memory whole; larger ones go from file to device in pieces.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
 /// What the system hands over at once.
 const LISTING_BYTES: usize = 32 << 10;
-/// Linux keeps values, and lists of names, below this.
-const LARGEST_XATTR: usize = 64 << 10;
 
 const _: () = assert!(SMALL_BYTES.is_multiple_of(4096));

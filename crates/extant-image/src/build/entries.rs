@@ -118,7 +118,10 @@ impl Build {
     /// The attributes of `node` in the image, where a source has these.
     pub(super) fn changed(&self, node: NodeId, attributes: Attributes) -> Attributes {
         let attributes = self.rules.adjusted(attributes);
-        self.changes.get(&node).map_or(attributes.clone(), |changes| changes.apply(attributes))
+        match self.changes.get(&node) {
+            Some(changes) => changes.apply(attributes),
+            None => attributes,
+        }
     }
 
     /// Those of a directory that no source has, if anything is said of it.
@@ -129,8 +132,9 @@ impl Build {
 
     /// What has a path in the tree, no symbolic link followed.
     fn find(&self, path: &[u8]) -> Option<NodeId> {
-        let names = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-        names.into_iter().try_fold(NodeId::ROOT, |at, name| self.tree.child(at, name))
+        let mut names =
+            path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+        names.try_fold(NodeId::ROOT, |at, name| self.tree.child(at, name))
     }
 }
 
