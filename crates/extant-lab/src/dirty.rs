@@ -1,6 +1,9 @@
 //! Images that the kernel leaves dirty: threads work on a mount of the kernel, which is shut down in the midst of it, and both
 //! sides recover a copy each.
 //!
+//! A seed says which volume, work and moment; what the threads have come to by then differs from run to run, so no test of CI
+//! depends on this.
+//!
 //! # Invariants
 //! What the engine makes of such an image is clean for e2fsck, the same read-only, and the same as what the kernel makes of it.
 //! # Locking
