@@ -3,7 +3,8 @@
 //! Images are in memory. In each pass every contender does a piece of work on a fresh volume, and who goes first changes from
 //! pass to pass; the median counts. After each piece e2fsck looks at the image. A whole run writes `docs/performance.md` and
 //! `docs/mount.svg`; a part of it prints its table.
-//! `cargo xtask bench mount [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..`
+//! `cargo xtask bench mount [--poll] [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..`; `--poll` has idle processors poll before
+//! they halt.
 //! `cargo xtask bench mount --uring [--quick] [--passes N]` has one client and several, on both transports.
 
 mod clients;
@@ -43,7 +44,7 @@ fn main() {
     }
     let Some(asked) = Asked::parse(&words) else {
         eprintln!(
-            "usage: [--uring] [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..; rows:"
+            "usage: [--uring] [--poll] [--quick] [--passes N] [--row NAME].. [--with CONTENDER]..; rows:"
         );
         ROWS.iter().for_each(|row| eprintln!("  {:<13} {}", row.name, row.title));
         std::process::exit(2);
@@ -53,7 +54,7 @@ fn main() {
         let divisor = if asked.is_quick { 8 } else { 1 };
         return println!("{}", clients::compare(asked.passes, divisor));
     }
-    let processors = Processors::begin();
+    let processors = Processors::begin(asked.polls);
     let results = asked.run();
     drop(processors);
     let table = report::tables(&results);
@@ -71,6 +72,8 @@ struct Asked {
     is_quick: bool,
     /// One client and several, through the device and through queues.
     by_transport: bool,
+    /// Idle processors poll before they halt.
+    polls: bool,
     passes: usize,
     rows: Vec<String>,
     contenders: Vec<String>,
@@ -79,11 +82,13 @@ struct Asked {
 impl Asked {
     fn parse(words: &[String]) -> Option<Self> {
         let (rows, contenders) = (Vec::new(), Vec::new());
-        let mut asked = Self { is_quick: false, by_transport: false, passes: 3, rows, contenders };
+        let (is_quick, by_transport, polls) = (false, false, false);
+        let mut asked = Self { is_quick, by_transport, polls, passes: 3, rows, contenders };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--quick" => (asked.is_quick, asked.passes) = (true, 1),
+                "--poll" => asked.polls = true,
                 "--uring" => asked.by_transport = true,
                 "--passes" => asked.passes = words.next()?.parse().ok().filter(|n| *n > 0)?,
                 "--row" => asked.rows.push(words.next()?.clone()),
@@ -96,7 +101,8 @@ impl Asked {
     }
 
     fn is_whole(&self) -> bool {
-        !self.is_quick && self.passes >= 3 && self.rows.is_empty() && self.contenders.is_empty()
+        let is_plain = !self.is_quick && !self.polls;
+        is_plain && self.passes >= 3 && self.rows.is_empty() && self.contenders.is_empty()
     }
 
     fn wants(&self, row: &str) -> bool {

@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// As long as this lives the calling thread, and what it starts, run on one processor, and idle ones of a virtual machine poll a
-/// while before they halt.
+/// while before they halt, if asked to.
 pub struct Processors {
     all: Option<CpuSet>,
     poll: Option<String>,
@@ -22,15 +22,16 @@ const POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
 const POLL_NS: u64 = 200_000;
 
 impl Processors {
-    /// Begins, as far as the machine knows it and we may.
-    pub fn begin() -> Self {
+    /// Begins, as far as the machine knows it and we may. Idle processors are left as they are unless `polls`.
+    pub fn begin(polls: bool) -> Self {
         let all = sched_getaffinity(None).ok();
         if let Some(last) = all.and_then(|all| (0..CpuSet::MAX_CPU).rfind(|n| all.is_set(*n))) {
             let mut one = CpuSet::new();
             one.set(last);
             let _ = sched_setaffinity(None, &one);
         }
-        let poll = fs::read_to_string(POLL).ok().map(|text| text.trim().to_owned());
+        let poll =
+            fs::read_to_string(POLL).ok().filter(|_| polls).map(|text| text.trim().to_owned());
         let poll = poll.filter(|text| text.parse().is_ok_and(|set: u64| set < POLL_NS));
         let poll = poll.filter(|_| fs::write(POLL, POLL_NS.to_string()).is_ok());
         Self { all, poll }

@@ -288,8 +288,9 @@ A contender that takes more than 10 s for a piece of work does it once. Memory f
 - The machine's disk is a file on it; the device with a flush of 5 ms is a file on a FUSE mount whose `fsync` takes that long.
 - Time on a CPU does not count the kernel's own threads, which do a part of the kernel's work (loop device, writeback).
 - Who asks and who serves are on one processor (all of fuse2fs, whose threads all serve; the first thread of extant and null), all else is where the scheduler puts
-  it: they never run at once, and to wake somebody on another processor takes a virtual machine's host up to four times what a request takes. For
-  the same reason idle processors poll while this runs (`guest_halt_poll_ns`, the kernel's default).
+  it: they never run at once, and to wake somebody on another processor takes a virtual machine's host up to four times what a request takes.
+- Idle processors halt or poll as the machine has it (`guest_halt_poll_ns`). With `--poll` they poll as long as is the kernel's default before they halt. That helps
+  whoever waits for another processor: most of all the kernel, which hands what its loop device is asked for to other threads.
 - 'short' is below what we want of `extant mount`.
 
 ![Rates as parts of the kernel's](mount.svg)
