@@ -238,6 +238,90 @@ fn an_archive_makes_the_same_bytes_as_the_directory_that_it_is_of() {
     assert!(fs::read(&piped).unwrap() == from_plain, "other bytes through a pipe");
 }
 
+/// Runs a program to its success; `None`, by name, where it is missing.
+fn run(program: &str, arguments: &[&str]) -> Option<()> {
+    let Some(output) = oracle::run(program, arguments) else {
+        extant_testkit::skip(program);
+        return None;
+    };
+    assert!(output.status.success(), "{}", oracle::text(&output));
+    Some(())
+}
+
+#[test]
+fn access_lists_and_attributes_are_taken_as_each_archiver_writes_them() {
+    let scratch = Scratch::new("build-lists");
+    let (image, source) = (scratch.path("disk.img"), scratch.path("tree"));
+    let (folder, archive) = (source.to_str().unwrap(), scratch.path("lists.tar"));
+    let archive = archive.to_str().unwrap();
+    let inside = |name: &str| source.join(name).to_str().unwrap().to_owned();
+    // Not all names have files here, so that the tree has to tell their numbers.
+    fs::create_dir_all(source.join("etc/new")).unwrap();
+    for list in ["passwd", "group"] {
+        fs::copy(format!("/etc/{list}"), source.join("etc").join(list)).unwrap();
+    }
+    fs::write(source.join("file"), "of several").unwrap();
+    let list = "u:daemon:rwx,u:4711:rw,g:adm:r-x,m::r-x";
+    for arguments in [&["-m", list, &inside("file")][..], &["-d", "-m", list, &inside("etc/new")]] {
+        if run("setfacl", arguments).is_none() {
+            return;
+        }
+    }
+    for (name, value) in
+        [("user.lines", &b"\n1\n\n"[..]), ("user.a%b=\u{e9}", b"\0\xff"), ("user.empty", b"")]
+    {
+        rustix::fs::setxattr(source.join("file"), name, value, rustix::fs::XattrFlags::empty())
+            .unwrap();
+    }
+    let tar = ["tar", "--format=pax", "--acls", "--xattrs"];
+    let words = ["tar", "--format=pax", "--acls", "--xattrs", "--xattrs-exclude=system.*"];
+    let both = ["bsdtar", "--format=pax", "--acls", "--xattrs"];
+    let own = [&both[..], &["--options=pax:xattrheader=LIBARCHIVE"]].concat();
+    for command in [&tar[..], &words, &both, &own] {
+        let arguments = [&command[1..], &["-C", folder, "-cf", archive, "."]].concat();
+        if run(command[0], &arguments).is_some() {
+            build(&image, &["--from", archive]);
+            compare_image(&scratch, &image, &source);
+            if let Some(mount) = KernelMount::new(&image, &scratch.path("mount"), "ro,noload") {
+                for name in ["file", "etc/new"] {
+                    let listed = |root: &Path| {
+                        oracle::run(
+                            "getfacl",
+                            &["-n", "-p", "--omit-header", root.join(name).to_str().unwrap()],
+                        )
+                    };
+                    assert_eq!(
+                        listed(mount.root()).unwrap().stdout,
+                        listed(&source).unwrap().stdout,
+                        "{command:?}"
+                    );
+                }
+                mount.unmount().unwrap();
+            }
+        }
+    }
+    // Where nobody tells the number of a name, the list alone is left out.
+    let arguments = [&words[1..], &["-C", folder, "-cf", archive, "file"]].concat();
+    if run("tar", &arguments).is_some() {
+        let image_name = image.to_str().unwrap();
+        fails(
+            ["build", "-qF", image_name, "--from", archive],
+            1,
+            "/file: access list: nothing tells the number of user `daemon`",
+        );
+        assert_eq!(ok(["cat", &at(&image, "/file")]), "of several");
+        // An owner by name and by number tells it.
+        let owned = [&arguments[..], &["--owner=daemon:1", "--group=adm:4"]].concat();
+        run("tar", &owned);
+        build(&image, &["--from", archive, "--uid-map", "4711:1234"]);
+        let text = ok(["xattr", "get", &at(&image, "/file"), "system.posix_acl_access"]);
+        assert_eq!(
+            text,
+            "user::rw-,user:1:rwx,user:1234:rw-,group::r--,group:4:r-x,mask::r-x,other::r--\n"
+        );
+    }
+}
+
 #[test]
 fn holes_are_holes_in_each_form_that_tar_has_for_them() {
     let scratch = Scratch::new("build-sparse");

@@ -28,6 +28,7 @@
 
 extern crate alloc;
 
+pub mod acl;
 #[cfg(feature = "std")]
 pub mod build;
 pub mod check;

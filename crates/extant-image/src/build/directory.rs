@@ -296,6 +296,7 @@ fn attributes(found: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Attributes {
         modified: time(found.st_mtime, found.st_mtime_nsec),
         accessed: Some(time(found.st_atime, found.st_atime_nsec)),
         xattrs,
+        lists: Vec::new(),
     }
 }
 

@@ -131,7 +131,7 @@ impl Build {
     }
 
     /// What has a path in the tree, no symbolic link followed.
-    fn find(&self, path: &[u8]) -> Option<NodeId> {
+    pub(super) fn find(&self, path: &[u8]) -> Option<NodeId> {
         let mut names =
             path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
         names.try_fold(NodeId::ROOT, |at, name| self.tree.child(at, name))

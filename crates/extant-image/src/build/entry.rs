@@ -22,8 +22,15 @@ pub struct Attributes {
     /// Last access, where the source knows it.
     pub accessed: Option<Timestamp>,
     /// Extended attributes, access lists among them, as `getxattr` gives them.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
+    /// Access lists in words, which may name users and groups.
+    pub lists: Vec<AccessList>,
 }
+
+/// An extended attribute: name and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+/// An access list: the name of its attribute, and its words.
+pub type AccessList = (&'static [u8], Vec<u8>);
 
 /// A file that is no directory.
 #[derive(Debug)]

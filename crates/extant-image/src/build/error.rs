@@ -5,6 +5,7 @@ use std::io;
 
 use extant_device::DeviceError;
 
+use crate::acl::AclError;
 use crate::mkfs::MkfsError;
 
 /// Why no image was built.
@@ -114,6 +115,9 @@ pub enum Problem {
         /// Why not.
         error: extant::Error,
     },
+    /// An archive has an access list that makes no sense here; it is left out.
+    #[error("access list: {0}")]
+    AccessList(#[from] AclError),
     /// An archive has it in a form that makes no sense, or that no image has.
     #[error("{0}")]
     Archive(&'static str),

@@ -23,6 +23,7 @@ mod directory;
 mod entries;
 mod entry;
 mod error;
+mod names;
 mod needs;
 mod oci;
 mod order;
@@ -36,7 +37,7 @@ mod writers;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use extant::time::{Clock, Entropy};
 use extant::{MountOptions, Placement};
@@ -86,6 +87,8 @@ pub struct Build {
     rules: Rules,
     /// Attributes that entries set.
     changes: HashMap<NodeId, entries::Changes>,
+    /// What the tree's own lists of users and groups say, once it was asked for.
+    names: OnceLock<names::Names>,
     layers: u16,
     /// An image that exists is changed, so that what is taken away has to be remembered.
     in_place: bool,
@@ -101,6 +104,7 @@ impl Build {
             origins: Vec::new(),
             rules,
             changes: HashMap::new(),
+            names: OnceLock::new(),
             layers: 0,
             in_place: false,
             block_bytes: 4096,

@@ -152,7 +152,7 @@ impl Reader<'_> {
         let origin = &build.origins[usize::from(place.origin)];
         let directory = self.open(node, place.origin)?;
         let attributes = origin.directory_attributes(directory, place)?;
-        Ok(build.changed(node, attributes))
+        Ok(self.changed(node, attributes))
     }
 
     fn entry(
@@ -167,8 +167,14 @@ impl Reader<'_> {
         let opened = self.open(directory, place.origin)?;
         let bytes = build.tree.name(name);
         let mut entry = origin.read(opened, (name, bytes), kind, place, build)?;
-        entry.attributes = build.changed(name, entry.attributes);
+        entry.attributes = self.changed(name, entry.attributes);
         Ok(entry)
+    }
+
+    fn changed(&mut self, node: NodeId, attributes: Attributes) -> Attributes {
+        let failed = |failure| self.items.push(Item::Failed(failure));
+        let attributes = self.build.numbered(node, attributes, failed);
+        self.build.changed(node, attributes)
     }
 
     /// The directory at `node`, if its names are looked for in an open directory at all.

@@ -1,6 +1,7 @@
 //! What is changed on the way from the sources into the image: owners, and what is left out.
 
 use super::entry::Attributes;
+use crate::acl;
 
 /// What is changed on the way into the image.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,11 @@ pub enum Owners {
 }
 
 impl Owners {
+    /// What the number of somebody becomes whom an access list names: owning all files is not being all of them.
+    fn named(&self, number: u32) -> u32 {
+        if let Self::All(_) = self { number } else { self.of(number) }
+    }
+
     /// What a number becomes.
     pub fn of(&self, number: u32) -> u32 {
         match self {
@@ -71,7 +77,13 @@ impl Rules {
     /// The attributes as they are in the image.
     pub(super) fn adjusted(&self, mut attributes: Attributes) -> Attributes {
         if self.without_xattrs {
-            attributes.xattrs.retain(|(name, _)| name.starts_with(b"system.posix_acl_"));
+            attributes.xattrs.retain(|(name, _)| is_access_list(name));
+        }
+        for (_, value) in attributes.xattrs.iter_mut().filter(|(name, _)| is_access_list(name)) {
+            let renumbered =
+                acl::renumbered(value, |uid| self.users.named(uid), |gid| self.groups.named(gid));
+            // What is no list is told when it is refused.
+            *value = renumbered.unwrap_or_else(|| std::mem::take(value));
         }
         // Sources have orders of their own.
         attributes.xattrs.sort();
@@ -82,6 +94,10 @@ impl Rules {
             ..attributes
         }
     }
+}
+
+fn is_access_list(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
 }
 
 /// Whether all of `text` is as `glob` has it.
@@ -133,6 +149,26 @@ mod tests {
         );
         assert!(leaves_out("var/**", "/var/cache", "apt") && leaves_out("a?c", "", "abc"));
         assert!(leaves_out("*a*b", "", "xaxxab") && !leaves_out("*a*b", "", "xaxxa"));
+    }
+
+    #[test]
+    fn access_lists_name_those_that_users_and_groups_become() {
+        let value =
+            |text: &str| acl::parse(text.as_bytes(), |_, digits| digits.parse().ok()).unwrap();
+        let attributes = || Attributes {
+            xattrs: vec![(
+                b"system.posix_acl_access".to_vec(),
+                value("u::6,u:5:6,g::4,g:5:4,m::6,o::4"),
+            )],
+            ..Attributes::default()
+        };
+        let rules = Rules { users: Owners::Mapped(vec![(5, 1005, 1)]), ..Rules::default() };
+        assert_eq!(
+            rules.adjusted(attributes()).xattrs[0].1,
+            value("u::6,u:1005:6,g::4,g:5:4,m::6,o::4")
+        );
+        let all = Rules { users: Owners::All(0), groups: Owners::All(0), ..Rules::default() };
+        assert_eq!(all.adjusted(attributes()).xattrs, attributes().xattrs);
     }
 
     #[test]

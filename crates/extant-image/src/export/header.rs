@@ -52,28 +52,6 @@ impl Records {
     }
 }
 
-/// An access list in words, as GNU tar wants it beside the attribute; `None` if the bytes make no sense.
-pub fn access_list(value: &[u8]) -> Option<String> {
-    let entries = value.strip_prefix(&ACL_VERSION)?;
-    let (entries, rest) = entries.as_chunks::<8>();
-    let mut words = Vec::new();
-    for [tag, _, bits, _, id @ ..] in entries {
-        let id = u32::from_le_bytes(*id);
-        let bit = |mask: u8, letter: char| if bits & mask != 0 { letter } else { '-' };
-        let bits: String = [bit(4, 'r'), bit(2, 'w'), bit(1, 'x')].iter().collect();
-        words.push(match tag {
-            0x01 => format!("user::{bits}"),
-            0x02 => format!("user:{id}:{bits}:{id}"),
-            0x04 => format!("group::{bits}"),
-            0x08 => format!("group:{id}:{bits}:{id}"),
-            0x10 => format!("mask::{bits}"),
-            0x20 => format!("other::{bits}"),
-            _ => return None,
-        });
-    }
-    rest.is_empty().then(|| words.join(","))
-}
-
 /// Seconds with a fraction; before 1970 both have the sign, as POSIX takes it.
 fn decimal(time: Timestamp) -> String {
     let (negative, seconds, nanoseconds) = match (time.seconds, time.nanoseconds) {
@@ -207,8 +185,6 @@ pub fn pad(out: &mut dyn Write, len: u64) -> io::Result<()> {
 pub const RECORD_BYTES: u64 = 512;
 /// Zeros to fill with.
 pub const ZEROS: [u8; 4096] = [0; 4096];
-/// How an access list begins, as system calls take it.
-const ACL_VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const SEVEN_DIGITS: u64 = 0o7_777_777;
 const ELEVEN_DIGITS: u64 = 0o77_777_777_777;
 
@@ -230,21 +206,6 @@ mod tests {
             "33 SCHILY.xattr.user.a%3Db%25=\0\n\n",
         ];
         assert_eq!(String::from_utf8_lossy(&records.0), lines.concat());
-    }
-
-    #[test]
-    fn access_lists_are_told_in_words() {
-        let mut list = ACL_VERSION.to_vec();
-        for (tag, bits, id) in
-            [(1, 6, u32::MAX), (2, 5, 1000), (4, 4, u32::MAX), (0x10, 5, 0), (0x20, 0, 0)]
-        {
-            list.extend([tag, 0, bits, 0]);
-            list.extend(id.to_le_bytes());
-        }
-        let words = "user::rw-,user:1000:r-x:1000,group::r--,mask::r-x,other::---";
-        assert_eq!(access_list(&list).as_deref(), Some(words));
-        assert_eq!(access_list(&list[..9]), None);
-        assert_eq!(access_list(b"none"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tar::EntryType;
 use super::entry::Contents;
 use super::header::{self, Head, Records, ZEROS};
 use super::{ExportOptions, LeftOut, Observer};
+use crate::acl;
 
 /// One export on its way.
 pub struct Walk<'a> {
@@ -210,7 +211,7 @@ fn records(handle: &InodeHandle) -> Result<Records, Error> {
             b"system.posix_acl_default" => Some("SCHILY.acl.default"),
             _ => None,
         };
-        if let Some((keyword, list)) = words.zip(header::access_list(&value)) {
+        if let Some((keyword, list)) = words.zip(acl::show_with_numbers(&value)) {
             records.push(keyword.as_bytes(), list.as_bytes());
         }
         records.attribute(&name, &value);

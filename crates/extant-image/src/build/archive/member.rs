@@ -10,10 +10,11 @@ use std::ops::Range;
 use extant::namespace::NodeKind;
 use extant_format::cast::{low_u16, u64_from};
 use extant_format::{FileType, Timestamp};
-use tar::{EntryType, Header, PaxExtensions};
+use tar::{EntryType, Header};
 
 use super::super::entry::Attributes;
 use super::super::error::Problem;
+use super::extensions::{Extensions, Sparse, decimal};
 
 /// What a member is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +33,10 @@ pub struct Member {
     pub what: What,
     pub symlink: Vec<u8>,
     pub attributes: Attributes,
+    /// What its owner is called.
+    pub user: Vec<u8>,
+    /// What its group is called.
+    pub group: Vec<u8>,
     pub device: (u32, u32),
     /// The size of the file.
     pub size: u64,
@@ -40,17 +45,6 @@ pub struct Member {
     sparse: Sparse,
     /// Why it cannot be taken, if it cannot.
     pub refused: Option<&'static str>,
-}
-
-/// How a member's holes are written down.
-#[derive(Debug, Default)]
-enum Sparse {
-    #[default]
-    No,
-    /// As runs of offset and length.
-    Runs(Vec<(u64, u64)>),
-    /// In front of the bytes (pax 1.0).
-    InData,
 }
 
 /// An archive that can be read anywhere.
@@ -147,7 +141,7 @@ impl Member {
                 at = next_block(end)?;
                 continue;
             }
-            let member = Self::of(window, &header, &block, body, size, extensions, whole)?;
+            let member = Self::of(window, &header, &block, body, size, extensions)?;
             let end = next_block(member.data.end)?;
             if member.data.end > window.len {
                 return Err(Problem::Archive("ends within a member"));
@@ -165,10 +159,11 @@ impl Member {
         mut body: u64,
         size: u64,
         extensions: Extensions,
-        whole: bool,
     ) -> Result<Self, Problem> {
-        let Extensions { pax, path, link, mut sparse, real_size, sparse_name, xattrs, .. } =
+        let Extensions { pax, path, link, mut sparse, real_size, sparse_name, said, .. } =
             extensions;
+        let user = pax.user.or_else(|| Some(header.username_bytes()?.to_vec()));
+        let group = pax.group.or_else(|| Some(header.groupname_bytes()?.to_vec()));
         let mut refused = None;
         let mut owner = |pax: Option<u64>, field: &[u8]| {
             let found = pax.or_else(|| number(field)).and_then(|owner| u32::try_from(owner).ok());
@@ -201,30 +196,20 @@ impl Member {
             sparse = Sparse::Runs(runs);
         }
         let end = body.checked_add(size).ok_or(DAMAGED)?;
-        let device = |field: &[u8], most: u64| {
-            number(field)
-                .filter(|number| *number <= most)
-                .and_then(|number| u32::try_from(number).ok())
-        };
-        let device = match kind {
-            EntryType::Char | EntryType::Block => {
-                // What Linux has room for.
-                let both = device(&block[329..337], 0xFFF).zip(device(&block[337..345], 0xF_FFFF));
-                both.unwrap_or_else(|| {
-                    refused = Some("has a device number that no device can have");
-                    (0, 0)
-                })
-            }
-            _ => (0, 0),
-        };
+        let device = device(kind, block).unwrap_or_else(|| {
+            refused = Some("has a device number that no device can have");
+            (0, 0)
+        });
         let mode = number(&block[100..108]).ok_or(DAMAGED)?;
+        let (xattrs, lists) = said.finished();
         let attributes = Attributes {
             mode: low_u16(u32::try_from(mode & 0o7777).unwrap_or(0)),
             uid,
             gid,
             modified: pax.mtime.unwrap_or_else(|| seconds(&block[136..148])),
             accessed: pax.atime,
-            xattrs: if whole { xattrs } else { Vec::new() },
+            xattrs,
+            lists,
         };
         let symlink = link.unwrap_or_default();
         Ok(Self {
@@ -232,6 +217,8 @@ impl Member {
             what,
             symlink,
             attributes,
+            user: user.unwrap_or_default(),
+            group: group.unwrap_or_default(),
             device,
             size: real,
             data: body..end,
@@ -289,83 +276,16 @@ fn what(kind: EntryType, path: &[u8], link: Option<&[u8]>) -> What {
     }
 }
 
-/// What headers before a member say of it.
-#[derive(Debug, Default)]
-struct Extensions {
-    any: bool,
-    pax: Pax,
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    sparse: Sparse,
-    real_size: Option<u64>,
-    sparse_name: Option<Vec<u8>>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Pax {
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<Timestamp>,
-    atime: Option<Timestamp>,
-}
-
-impl Extensions {
-    fn take(&mut self, kind: EntryType, bytes: &[u8], whole: bool) -> Result<(), Problem> {
-        let text = || bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        self.any = true;
-        match kind {
-            EntryType::GNULongName => self.path = Some(text()),
-            EntryType::GNULongLink => self.link = Some(text()),
-            EntryType::XHeader => self.take_pax(bytes, whole)?,
-            // What holds for all members is no attribute of one in any archive that is made.
-            _ => {}
-        }
-        Ok(())
+/// The numbers of a device, if Linux has room for them; zeros for what is none.
+fn device(kind: EntryType, block: &[u8; 512]) -> Option<(u32, u32)> {
+    if !matches!(kind, EntryType::Char | EntryType::Block) {
+        return Some((0, 0));
     }
-
-    fn take_pax(&mut self, bytes: &[u8], whole: bool) -> Result<(), Problem> {
-        let mut offset = None;
-        let mut runs = Vec::new();
-        for record in PaxExtensions::new(bytes) {
-            let record = record.map_err(|_| DAMAGED)?;
-            let (key, value) = (record.key_bytes(), record.value_bytes());
-            let number = || decimal(value).ok_or(DAMAGED);
-            match key {
-                b"path" => self.path = Some(value.to_vec()),
-                b"linkpath" => self.link = Some(value.to_vec()),
-                b"size" => self.pax.size = Some(number()?),
-                b"uid" => self.pax.uid = Some(number()?),
-                b"gid" => self.pax.gid = Some(number()?),
-                b"mtime" => self.pax.mtime = Some(moment(value).ok_or(DAMAGED)?),
-                b"atime" => self.pax.atime = Some(moment(value).ok_or(DAMAGED)?),
-                b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
-                b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.real_size = Some(number()?),
-                b"GNU.sparse.major" if value == b"1" => self.sparse = Sparse::InData,
-                b"GNU.sparse.offset" => offset = Some(number()?),
-                b"GNU.sparse.numbytes" => {
-                    runs.push((offset.take().ok_or(DAMAGED)?, number()?));
-                }
-                b"GNU.sparse.map" => {
-                    let numbers = value.split(|byte| *byte == b',').map(decimal);
-                    let numbers: Vec<u64> = numbers.collect::<Option<_>>().ok_or(DAMAGED)?;
-                    runs = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-                }
-                _ if whole => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.retain(|(known, _)| known != name);
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
-                }
-                _ => {}
-            }
-        }
-        if !runs.is_empty() {
-            self.sparse = Sparse::Runs(runs);
-        }
-        Ok(())
-    }
+    let number = |field: &[u8], most: u32| {
+        let number = u32::try_from(number(field)?).ok()?;
+        (number <= most).then_some(number)
+    };
+    number(&block[329..337], 0xFFF).zip(number(&block[337..345], 0xF_FFFF))
 }
 
 /// The runs of a GNU sparse member, whose list may go on in blocks behind the header; and where the bytes begin.
@@ -466,40 +386,18 @@ fn seconds(field: &[u8]) -> Timestamp {
     Timestamp { seconds: seconds.unwrap_or(0), nanoseconds: 0 }
 }
 
-fn decimal(text: &[u8]) -> Option<u64> {
-    core::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Seconds with a fraction; before 1970 both count backwards.
-fn moment(text: &[u8]) -> Option<Timestamp> {
-    let text = core::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
-    let nanoseconds = digits.into_iter().try_fold(0_u32, |sum, digit| {
-        Some(sum * 10 + u32::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))
-    })?;
-    match whole.starts_with('-') && nanoseconds > 0 {
-        true => Some(Timestamp {
-            seconds: seconds.checked_sub(1)?,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        }),
-        false => Some(Timestamp { seconds, nanoseconds }),
-    }
-}
-
 fn next_block(at: u64) -> Result<u64, Problem> {
     at.checked_next_multiple_of(512).ok_or(DAMAGED)
 }
 
-const DAMAGED: Problem = Problem::Archive("has a damaged header");
+pub(super) const DAMAGED: Problem = Problem::Archive("has a damaged header");
 /// How much of an archive is in memory: headers of small members lie close together.
 const WINDOW_BYTES: usize = 8 << 10;
 /// Attributes can be large, names not.
 const MOST_EXTENSION_BYTES: u64 = 16 << 20;
 /// Four are usual at the most.
 const MOST_HEADERS: usize = 32;
-const MOST_RUNS: usize = 1 << 20;
+pub(super) const MOST_RUNS: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -515,15 +413,5 @@ mod tests {
         assert_eq!(number(&[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]), None, "2^63");
         assert_eq!(number(&[0xFF; 12]), None, "a negative size");
         assert_eq!(signed(&[0xFF; 12]), Some(-1));
-    }
-
-    #[test]
-    fn times_before_1970_count_backwards() {
-        let time = |text: &[u8]| moment(text).map(|time| (time.seconds, time.nanoseconds));
-        assert_eq!(time(b"1.5"), Some((1, 500_000_000)));
-        assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(time(b"-0.000000001"), Some((-1, 999_999_999)));
-        assert_eq!(time(b"7"), Some((7, 0)));
-        assert_eq!(time(b"1.x"), None);
     }
 }

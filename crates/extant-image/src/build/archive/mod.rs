@@ -12,12 +12,14 @@
 //! # Source
 //! POSIX.1-2008, pax; OCI image specification, "Image Layer Filesystem Changeset" for whiteouts.
 
+mod extensions;
 mod member;
+mod said;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use extant_device::Frame;
 use extant_format::FileType;
@@ -29,9 +31,11 @@ use ruzstd::decoding::StreamingDecoder;
 use super::directory::SMALL_BYTES;
 use super::entry::{Attributes, Contents, Entry, Parts};
 use super::error::Problem;
+use super::names::Names as KnownNames;
 use super::needs::target_bytes;
 use super::tree::{Kind, NodeId, Place};
 use super::{Build, BuildError, Failure, Observer, Origin};
+use crate::acl::Named;
 use member::{Member, What, Window};
 
 /// An archive that can be read anywhere.
@@ -41,6 +45,8 @@ pub(super) struct Archive {
     len: u64,
     pub(super) name: String,
     number: u16,
+    /// Those of its owners, once it is indexed.
+    names: OnceLock<KnownNames>,
 }
 
 /// What names in an archive mean.
@@ -70,7 +76,18 @@ impl Archive {
             false => spooled(&magic, file, spool).map_err(failed)?,
         };
         let len = file.metadata().map_err(failed)?.len();
-        Ok(Self { file: Arc::new(file), len, name: name.to_owned(), number })
+        Ok(Self {
+            file: Arc::new(file),
+            len,
+            name: name.to_owned(),
+            number,
+            names: OnceLock::new(),
+        })
+    }
+
+    /// What its owners are called.
+    pub(super) fn names(&self) -> Option<&KnownNames> {
+        self.names.get()
     }
 
     /// Adds all members to the tree, over those that are there. What cannot be in an image is told and left out.
@@ -82,7 +99,7 @@ impl Archive {
         observer: &dyn Observer,
     ) -> Result<(), BuildError> {
         let mut window = Window::new(&self.file, self.len);
-        let mut at = 0;
+        let (mut at, mut owners) = (0, KnownNames::default());
         loop {
             let read = Member::read(&mut window, at, false);
             let found = read.map_err(|problem| BuildError::Archive {
@@ -90,7 +107,9 @@ impl Archive {
                 at,
                 problem,
             })?;
-            let Some((member, next)) = found else { return Ok(()) };
+            let Some((member, next)) = found else { break };
+            owners.note(Named::User, &member.user, member.attributes.uid);
+            owners.note(Named::Group, &member.group, member.attributes.gid);
             let place = Place { origin: self.number, record: at };
             let added = Adding { build, layer, place }.add(&member, names);
             match added {
@@ -104,6 +123,8 @@ impl Archive {
             }
             at = next;
         }
+        self.names.get_or_init(|| owners);
+        Ok(())
     }
 
     fn member(&self, place: Place) -> Result<(Member, Window<'_>), Problem> {
