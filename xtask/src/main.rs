@@ -30,7 +30,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
   fast-commit
           fast commits of the kernel recovered, and ours by it: --seeds N --first SEED; needs root
-  dirty   images that the kernel left when it was shut down under load, recovered by both: --seeds N --first SEED; needs root
+  dirty   images that the kernel left when it was shut down under load, recovered by both: --seeds N --first SEED --step N --alone --image FILE; needs root
   contents
           random operations against a plain model of files: --seeds N --first SEED --operations N each
   fill    small images filled to the last block, by every way of writing: --seeds N --first SEED, --tell to print one
@@ -132,8 +132,9 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             let flags = ["--fast-commits", "--pairs", "--sabotage"];
             check_options(rest, &["--seeds", "--first", "--images"], &flags)
         }
-        ["fast-commit" | "dirty", ref rest @ ..] => {
-            check_options(rest, &["--seeds", "--first"], &[])
+        ["fast-commit", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &[]),
+        ["dirty", ref rest @ ..] => {
+            check_options(rest, &["--seeds", "--first", "--step", "--image"], &["--alone"])
         }
         ["fill", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &["--tell"]),
         ["stress", ref rest @ ..] => {

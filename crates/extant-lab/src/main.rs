@@ -48,7 +48,7 @@ enum Suite {
     /// Recovers fast commits of the kernel, and lets it recover ours
     FastCommit(FastCommitArgs),
     /// Recovers what the kernel leaves when it is shut down under load
-    Dirty(FastCommitArgs),
+    Dirty(DirtyArgs),
     /// Runs random operations on files against a plain model
     Contents(ContentsArgs),
     /// Fills small images to the last block
@@ -114,6 +114,21 @@ struct FastCommitArgs {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
+}
+
+#[derive(Debug, Args)]
+struct DirtyArgs {
+    #[command(flatten)]
+    seeds: FastCommitArgs,
+    /// Every how many-th seed: 48 for one kind of volume, mode of data and sort of commit
+    #[arg(long, default_value_t = 1)]
+    step: usize,
+    /// One thread, stopped after so many operations: the same images each time
+    #[arg(long)]
+    alone: bool,
+    /// Recover this image, which was kept after a failure, and no others
+    #[arg(long)]
+    image: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -366,12 +381,23 @@ fn run_fast_commit(arguments: &FastCommitArgs) -> bool {
     failed == 0
 }
 
-fn run_dirty(arguments: &FastCommitArgs) -> bool {
+fn run_dirty(arguments: &DirtyArgs) -> bool {
     let start = Instant::now();
     let (mut done, mut failed) = (0, 0);
     let seen = Arc::new(fast_commit::Seen::default());
-    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
-        let Some(outcome) = dirty::recover(seed, &seen) else { return true };
+    if let Some(image) = &arguments.image {
+        let outcome = dirty::recover_left(image, &seen);
+        match &outcome {
+            Ok(()) => println!("recovered alike"),
+            Err(reason) => println!("FAILED {reason}"),
+        }
+        return outcome.is_ok();
+    }
+    let FastCommitArgs { first, seeds } = arguments.seeds;
+    let seeds = usize::try_from(seeds).unwrap_or(usize::MAX);
+    let work = if arguments.alone { dirty::Work::Alone } else { dirty::Work::Threads };
+    for seed in (first..).step_by(arguments.step.max(1)).take(seeds) {
+        let Some(outcome) = dirty::recover(seed, work, &seen) else { return true };
         done += 1;
         if let Err(reason) = outcome {
             failed += 1;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use extant_lab::dirty::{self, Work};
 use extant_lab::fast_commit::{self, Seen};
 
 /// What the kernel left in fast commits is there after recovery, read-only or not: three scripts on each kind of image.
@@ -36,4 +37,13 @@ fn fast_commits_of_the_engine_are_recovered_by_both() {
     assert_eq!(failures, Vec::<String>::new());
     assert!(seen.written() > 80, "{seen:?}");
     assert!(seen.tags()[1..].iter().all(|count| *count > 9), "{seen:?}");
+}
+
+/// Of each kind of volume and each mode of data some.
+#[test]
+fn what_the_kernel_leaves_after_so_many_operations_is_recovered_as_it_does() {
+    let seen = Arc::new(Seen::default());
+    let outcomes = (0..48).step_by(5).map_while(|seed| dirty::recover(seed, Work::Alone, &seen));
+    let failures: Vec<String> = outcomes.filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
 }

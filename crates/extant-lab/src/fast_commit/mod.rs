@@ -17,6 +17,7 @@ mod generate;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use extant::MountOptions;
@@ -157,7 +158,9 @@ pub fn recover_from_engine(seed: u64, seen: &Arc<Seen>) -> Option<Result<(), Str
     let script = script(seed, len, seed.is_multiple_of(3));
     Some(write_here(&device, &script, seen).and_then(|synced| {
         fs::write(&image, device.to_vec()).map_err(|error| error.to_string())?;
-        let ours = recover_here(&image, &scratch.path("ours"), seen)?;
+        let begin = Moment::now();
+        let (ours, judged) = recover_here(&image, &scratch.path("ours"), seen, &begin)?;
+        judged?;
         // Small inodes have no room for nanoseconds.
         let is_time = |field: &str| TIMES.contains(&field) && kind(seed).contains(&"128");
         same("what was synced against recovered", &synced, &ours, |path, field| {
@@ -169,6 +172,7 @@ pub fn recover_from_engine(seed: u64, seen: &Arc<Seen>) -> Option<Result<(), Str
         oracle::e2fsck(&image).map_err(|said| format!("after the kernel: {said}"))?;
         same("kernel against recovered", &theirs, &ours, |path, field| {
             is_unlike_in_kernel(&ours, path, field)
+                || begin.is_before(&[&theirs, &ours], path, field)
         })
     }))
 }
@@ -215,8 +219,12 @@ pub(crate) fn recover(
     seen: &Arc<Seen>,
     synced: Option<&Tree>,
 ) -> Result<(), String> {
-    let ours = recover_here(image, &scratch.path("ours"), seen)?;
+    let begin = Moment::now();
+    let created = seen.tags()[CREATED];
+    let (ours, finding) = recover_here(image, &scratch.path("ours"), seen, &begin)?;
+    let creates = seen.tags()[CREATED] > created;
     if let Some(synced) = synced {
+        finding?;
         // What was read or zeroed in memory counts as data there. Blocks behind the end of a file that it does not make
         // shorter are taken by a truncation of which there is no record.
         return same("what was synced against recovered", synced, &ours, |path, field| {
@@ -225,15 +233,65 @@ pub(crate) fn recover(
     }
     let Some(theirs) = recover_there(image, &scratch.path("mount"))? else {
         seen.refused.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
+        return finding;
     };
     same("kernel against recovered", &theirs, &ours, |path, field| {
         is_unlike_in_kernel(&ours, path, field)
-    })
+            || begin.is_before(&[&theirs, &ours], path, field)
+            || creates && field == "xattrs" && has_no_xattrs(&ours, path)
+    })?;
+    finding
 }
 
-/// What the engine makes of the image; the copy `recovered` is judged by e2fsck.
-fn recover_here(image: &Path, recovered: &Path, seen: &Arc<Seen>) -> Result<Tree, String> {
+/// Where the kernel replays that a file was made it keeps the attributes of whoever had the number before.
+fn has_no_xattrs(tree: &Tree, path: &Path) -> bool {
+    tree.get(path.as_os_str()).is_some_and(|entry| entry.xattrs.is_empty())
+}
+
+/// The tag of a record that tells of a new file.
+const CREATED: usize = 3;
+
+/// When recovery began: what it changes has a later time, and what was there an earlier one.
+struct Moment {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Moment {
+    /// Now, once the kernel's clock for times of files is past all that has been written by then.
+    fn now() -> Self {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = SystemTime::now() - Duration::from_millis(10);
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Self { seconds, nanoseconds: since.subsec_nanos().into() }
+    }
+
+    /// Whether the field of this file is the time of a change in all `trees` that recovery made: whoever finishes the cut of a file
+    /// changes it then, and two of them at two times. Inodes without room for nanoseconds know the second alone.
+    fn is_before(&self, trees: &[&Tree], path: &Path, field: &str) -> bool {
+        let is_later = |(seconds, nanoseconds): (i64, i64)| match nanoseconds {
+            0 => seconds >= self.seconds,
+            _ => (seconds, nanoseconds) >= (self.seconds, self.nanoseconds),
+        };
+        trees.iter().all(|tree| {
+            let entry = tree.get(path.as_os_str());
+            entry.is_some_and(|entry| match field {
+                "modified" => is_later(entry.modified),
+                "changed" => is_later(entry.changed),
+                _ => false,
+            })
+        })
+    }
+}
+
+/// What the engine makes of the image, and what e2fsck says of the copy `recovered`.
+fn recover_here(
+    image: &Path,
+    recovered: &Path,
+    seen: &Arc<Seen>,
+    begin: &Moment,
+) -> Result<(Tree, Result<(), String>), String> {
     let device = Arc::new(load(image));
     let before = device.to_vec();
     let read = |options: MountOptions| {
@@ -248,11 +306,13 @@ fn recover_here(image: &Path, recovered: &Path, seen: &Arc<Seen>) -> Result<Tree
         return Err("a read-only mount has written".to_owned());
     }
     let ours = read(MountOptions::new().trace(Arc::<Seen>::clone(seen)))?;
-    same("read-only against recovered", &through, &ours, |_, _| false)?;
+    same("read-only against recovered", &through, &ours, |path, field| {
+        begin.is_before(&[&ours], path, field)
+    })?;
     counts::check(&device)?;
     fs::write(recovered, device.to_vec()).map_err(|error| error.to_string())?;
-    oracle::e2fsck(recovered).map_err(|said| format!("e2fsck: {said}"))?;
-    Ok(ours)
+    let judged = oracle::e2fsck(recovered).map_err(|said| format!("e2fsck: {said}"));
+    Ok((ours, judged))
 }
 
 /// What the kernel makes of the image; `None` if it refuses it.

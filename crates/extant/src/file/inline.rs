@@ -282,11 +282,7 @@ impl Files {
         if inode.core.lock().links > 0 {
             self.orphans.remove(&mut handle, inode)?;
         }
-        let now = self.transactions.clock().wall();
-        {
-            let mut core = inode.core.lock();
-            (core.mtime, core.ctime) = (now, now);
-        }
+        inode.set_changed(self.transactions.clock().wall());
         self.inodes.store(&mut handle, inode)?;
         inode.note_transaction(handle.transaction_id(), true);
         handle.stop().map(|()| true)

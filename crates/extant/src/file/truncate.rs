@@ -57,11 +57,7 @@ impl Files {
             self.cut_blocks(inode)?;
         }
         let mut handle = self.begin_store(inode, 2)?;
-        let now = self.transactions.clock().wall();
-        {
-            let mut core = inode.core.lock();
-            (core.mtime, core.ctime) = (now, now);
-        }
+        inode.set_changed(self.transactions.clock().wall());
         self.inodes.store(&mut handle, inode)?;
         // As after every change of attributes, the flusher comes by, if only to find nothing.
         self.writeback.note_dirty(inode);
@@ -154,7 +150,9 @@ impl Files {
         Ok(())
     }
 
-    /// The same under a handle, which may be restarted.
+    /// The same under a handle, which may be restarted. Whatever was cut, that was a change of the file now.
+    ///
+    /// Source: kernel `ext4_truncate`, which sets the times also when recovery has it finish a cut (`ext4_orphan_cleanup`).
     fn cut_blocks_under(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>) -> Result<(), Error> {
         let size = inode.size();
         if size == 0 {
@@ -176,6 +174,7 @@ impl Files {
             self.make_room(handle, inode, 3)?;
             self.orphans.remove(handle, inode)?;
         }
+        inode.set_changed(self.transactions.clock().wall());
         self.inodes.store(handle, inode)
     }
 

@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use extant_format::inode::{FileType, InodeFlags, InodeRecord};
-use extant_format::{InodeNumber, TransactionId};
+use extant_format::{InodeNumber, Timestamp, TransactionId};
 
 use crate::delayed::InodeReservations;
 use crate::extent_status::ExtentStatusTree;
@@ -203,6 +203,12 @@ impl Inode {
     pub(crate) fn set_size(&self, size: u64) {
         assert_held(Rank::Content);
         self.size.store(size, Ordering::Release);
+    }
+
+    /// Sets the times of the last change of bytes and attributes; whoever calls stores the inode.
+    pub(crate) fn set_changed(&self, now: Timestamp) {
+        let mut core = self.core.lock();
+        (core.mtime, core.ctime) = (now, now);
     }
 
     /// Counts one more user from outside; `false` if the inode is being deleted.

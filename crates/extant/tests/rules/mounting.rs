@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use extant::time::Clock;
 use extant::{Errno, Error, MountOptions};
 use extant_device::{BlockDeviceExt, MemoryDevice};
 use extant_testkit::{CountingDevice, RecordingDevice};
 
-use crate::world::{World, mount, open, read, write};
+use crate::world::{StillClock, World, mount, mount_at, open, read, write};
 
 #[test]
 fn a_read_only_mount_changes_nothing_and_reads_through_the_log() {
@@ -41,6 +42,31 @@ fn a_device_that_may_not_be_written_is_mounted_read_only() {
     let fs = mount(&device, MountOptions::new()).unwrap();
     assert_eq!(fs.create("/g").unwrap_err().errno(), Errno::ROFS);
     fs.unmount().unwrap();
+}
+
+#[test]
+fn j9_4_a_cut_that_a_mount_finishes_changes_the_file_then() {
+    let world = World::new("cut");
+    for format in [&["-O", "^orphan_file"][..], &["-O", "^extent,^64bit,^orphan_file"]] {
+        let Some(image) = world.mkfs(8, format) else { return };
+        let device = Arc::new(image);
+        let fs = mount(&device, MountOptions::new()).unwrap();
+        let file = open(&fs, "/f");
+        write(&file, &[7; 50_000], 0);
+        let number = file.metadata().unwrap().inode.get();
+        drop(file);
+        fs.unmount().unwrap();
+        let cut = format!("sif /f size 5000\nssv last_orphan {number}\n");
+        let device = Arc::new(world.changed_by_debugfs(&device, &cut));
+        let clock = Arc::new(StillClock::default());
+        clock.advance(1000);
+        let fs = mount_at(&device, MountOptions::new(), &clock).unwrap();
+        let found = fs.metadata("/f").unwrap();
+        let now = clock.wall();
+        assert_eq!((found.modified, found.changed, found.size), (now, now, 5000), "{format:?}");
+        fs.unmount().unwrap();
+        world.e2fsck(&device).unwrap();
+    }
 }
 
 #[test]
