@@ -193,9 +193,11 @@ fn words_that_mean_nothing_here_are_refused_in_one_line() {
     let scratch = Scratch::new("mkfs-refused");
     let image = scratch.path("none.img");
     let image = image.to_str().unwrap();
+    let full = scratch.path("full");
+    std::fs::write(&full, "mine").unwrap();
     let refused: [(&[&str], i32, &str); 9] = [
-        (&["-z", "undo"], 2, "copy the image"),
-        (&["-cc"], 2, "badblocks -w"),
+        (&["-z", full.to_str().unwrap()], 2, "has something in it already"),
+        (&["-z", "/no/such/folder/undo"], 1, "/no/such/folder/undo"),
         (&["-E", "nonsense"], 2, "there is no `nonsense`"),
         (&["-E", "stride=x"], 2, "stride"),
         (&["-O", "nonsense"], 2, "there is no `nonsense`"),
@@ -257,8 +259,76 @@ fn bad_blocks_come_from_a_list_or_from_reading() {
     if let Some(listed) = oracle::debugfs(&scratch.path("made.img"), "stat <1>") {
         assert!(listed.contains("5000-5001") && listed.contains("7000"), "{listed}");
     }
-    ok(["mkfs", "-q", "-F", "-c", scratch.path("made.img").to_str().unwrap()]);
-    check(&scratch.path("made.img"));
+    for check_how in ["-c", "-cc"] {
+        ok(["mkfs", "-q", "-F", check_how, scratch.path("made.img").to_str().unwrap()]);
+        check(&scratch.path("made.img"));
+    }
+}
+
+/// Has e2undo bring back what was in `image`, and says whether that is `before`.
+fn is_brought_back(undo: &Path, image: &Path, before: &[u8]) -> bool {
+    let output = oracle::run("e2undo", &[undo.to_str().unwrap(), image.to_str().unwrap()]);
+    let Some(output) = output else {
+        extant_testkit::skip("e2undo");
+        return true;
+    };
+    assert!(output.status.success(), "{}", oracle::text(&output));
+    std::fs::read(image).unwrap() == before
+}
+
+#[test]
+fn what_is_overwritten_is_kept_where_somebody_asks() {
+    let scratch = Scratch::new("mkfs-undo");
+    let (image, undo, from) =
+        (scratch.path("disk.img"), scratch.path("undo"), scratch.path("from"));
+    let (name, kept) = (image.to_str().unwrap(), undo.to_str().unwrap());
+    std::fs::create_dir(&from).unwrap();
+    std::fs::write(from.join("file"), vec![5; 3 << 20]).unwrap();
+    let from = from.to_str().unwrap();
+    let bytes: Vec<u8> =
+        (0..24_u32 << 18).flat_map(|n| n.wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+    for words in [
+        &["-d", from][..],
+        &["-cc", "-b", "4096", "-E", "lazy_itable_init=0"],
+        &["-E", "offset=1048576", "-d", from, "8M"],
+        &["-O", "journal_dev"],
+    ] {
+        std::fs::write(&image, &bytes).unwrap();
+        let told = ok([&["mkfs", "-F", "-z", kept, name], words].concat());
+        assert!(told.contains(&format!("`e2undo {kept} {name}`")), "{told}");
+        assert!(is_brought_back(&undo, &image, &bytes), "{words:?}");
+        std::fs::remove_file(&undo).unwrap();
+    }
+    // A directory for undo files counts where a file system goes.
+    let folder = scratch.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let mkfs = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_extant"));
+        command.env("E2FSPROGS_UNDO_DIR", &folder).args(["mkfs", "-q", "-F", name]);
+        assert!(command.status().unwrap().success());
+    };
+    let undo = folder.join("mke2fs-disk.img.e2undo");
+    std::fs::write(&image, &bytes).unwrap();
+    mkfs();
+    assert!(!undo.exists());
+    for _ in 0..2 {
+        let before = std::fs::read(&image).unwrap();
+        mkfs();
+        assert!(is_brought_back(&undo, &image, &before));
+    }
+    let config = scratch.path("mke2fs.conf");
+    let text = format!(
+        "[defaults]\nundo_dir = {}\n[fs_types]\next4 = {{\n}}\n[devices]\n{name} = {{\nfs_type = ext2\n}}\n",
+        folder.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    std::fs::remove_file(&undo).unwrap();
+    ok(["mkfs", "-q", "-F", "--config", config.to_str().unwrap(), name]);
+    assert!(undo.exists());
+    assert_eq!(
+        json(["info", "--json", name])["features"].to_string().matches("has_journal").count(),
+        0
+    );
 }
 
 #[test]

@@ -39,7 +39,10 @@ pub mod export;
 pub mod local;
 pub mod map;
 pub mod mkfs;
+mod ranges;
 pub mod reader;
+#[cfg(feature = "std")]
+pub mod undo;
 
 pub use check::{CheckError, CheckOptions, Report, check};
 pub use mkfs::{JournalSize, MkfsError, MkfsOptions, Plan, mkfs};

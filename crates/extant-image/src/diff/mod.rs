@@ -20,7 +20,6 @@ mod contents;
 mod fields;
 mod groups;
 mod inodes;
-mod ranges;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "std")]
@@ -34,8 +33,8 @@ use core::ops::{ControlFlow, Range};
 use extant_device::{BlockDevice, BlockDeviceExt};
 use extant_format::{BlockGroup, InodeNumber};
 
+use crate::ranges::Ranges;
 use crate::reader::{ReadError, Reader};
-use ranges::Ranges;
 
 #[cfg(feature = "std")]
 pub use tree::trees;

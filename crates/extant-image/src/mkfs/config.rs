@@ -113,6 +113,11 @@ impl Config {
         self.value(&["defaults", name])
     }
 
+    /// The value of a name that `[devices]` has for a device.
+    pub fn of_device(&self, device: &str, name: &str) -> Option<&str> {
+        self.value(&["devices", device, name])
+    }
+
     fn value(&self, path: &[&str]) -> Option<&str> {
         let found = self.relations.iter().find(|relation| {
             relation.value.is_some()

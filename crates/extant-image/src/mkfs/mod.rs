@@ -12,8 +12,8 @@
 //! # Locking
 //! None; the caller owns the device.
 //! # Not here
-//! Files from elsewhere; undo files, since nobody can tell what of a device a file system will overwrite later; tests of the
-//! device for bad blocks, which are the caller's to find.
+//! Files from elsewhere; undo files (`undo`, a device around the device); tests of the device for bad blocks, which are the
+//! caller's to find.
 //! # Source
 //! mke2fs(8) and mke2fs.conf(5) for options and defaults; kernel `Documentation/filesystems/ext4/` for the structures.
 

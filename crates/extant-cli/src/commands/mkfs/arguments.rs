@@ -92,7 +92,7 @@ pub struct MkfsArgs {
     /// Keep clear of the bad blocks that this file lists, a number a line
     #[arg(short = 'l', value_name = "FILE")]
     pub bad_blocks: Option<PathBuf>,
-    /// Read all blocks first, and keep clear of those that cannot be read
+    /// Read all blocks first, and keep clear of those that cannot be read; -cc writes patterns to all and reads them back
     #[arg(short = 'c', action = clap::ArgAction::Count)]
     pub check: u8,
     /// Read types and defaults from this file, in the form of mke2fs.conf [default: $MKE2FS_CONFIG, else the stock one]
@@ -122,9 +122,10 @@ pub struct MkfsArgs {
     /// As -E nodiscard
     #[arg(short = 'K', hide = true)]
     keep: bool,
-    /// An undo file, which nobody writes here
-    #[arg(short = 'z', value_name = "FILE", hide = true)]
-    undo: Option<PathBuf>,
+    /// Keep what is overwritten in this file, for e2undo(8) to bring it back [default: one in $E2FSPROGS_UNDO_DIR, or the undo_dir
+    /// of the configuration, if an ext2, ext3 or ext4 file system is overwritten]
+    #[arg(short = 'z', value_name = "FILE")]
+    pub undo: Option<PathBuf>,
 }
 
 const HELP: &str = "\
@@ -154,15 +155,6 @@ and time give the same bytes.";
 impl MkfsArgs {
     /// What the library shall make, but for what depends on the device.
     pub fn options(&self) -> anyhow::Result<MkfsOptions> {
-        if self.undo.is_some() {
-            let why = "-z: nothing writes undo files here; copy the image before it is overwritten";
-            return Err(Usage(why.to_owned()).into());
-        }
-        if self.check > 1 {
-            let why =
-                "-cc: patterns are not written here; `badblocks -w -o FILE` does, for -l FILE";
-            return Err(Usage(why.to_owned()).into());
-        }
         let mut features = FeatureEdits::default();
         self.features.iter().try_for_each(|list| features.apply(list)).map_err(usage)?;
         let mut extended = ExtendedOptions { revision: self.revision, ..Default::default() };
@@ -175,10 +167,13 @@ impl MkfsArgs {
             extended.root_owner = Some(RootOwner::Ids(uid.as_raw(), gid.as_raw()));
         }
         let (block_size, least_block_size) = self.block_size()?;
+        let config = self.config()?;
+        let of_device =
+            |name| config.of_device(self.image.as_ref()?.to_str()?, name).map(str::to_owned);
         let mut options = MkfsOptions {
-            config: self.config()?,
-            fs_type: self.fs_type.clone(),
-            usage: self.usage.clone(),
+            fs_type: self.fs_type.clone().or_else(|| of_device("fs_type")),
+            usage: self.usage.clone().or_else(|| of_device("usage_types")),
+            config,
             features,
             block_size,
             least_block_size,

@@ -4,14 +4,16 @@ pub mod arguments;
 mod bad_blocks;
 mod block_device;
 mod summary;
+mod undo;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use extant_device::{BlockDevice, FileDevice, WindowDevice};
 use extant_format::Superblock;
+use extant_format::cast::u64_from;
 use extant_image::mkfs::{
     ExternalJournal, journal_device_block_size, make_journal_device, use_journal_device,
     wants_journal_device,
@@ -33,13 +35,21 @@ pub fn run(args: &MkfsArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let mut options = args.options()?;
     let is_new = !image.exists();
-    let made = make(args, image, &mut options).inspect_err(|_| {
+    let mut kept = None;
+    let made = make(args, image, &mut options, &mut kept).inspect_err(|_| {
         if is_new {
             // Nothing was there before, and an image without a file system is of no use.
             let _ = std::fs::remove_file(image);
         }
     })?;
-    tell(args, out, image, &made)
+    tell(args, out, image, &made)?;
+    match kept.filter(|_| !args.quiet) {
+        Some(undo) => {
+            let (undo, image) = (undo.display(), image.display());
+            Ok(writeln!(out, "`e2undo {undo} {image}` brings back what was there")?)
+        }
+        None => Ok(()),
+    }
 }
 
 /// What came of it.
@@ -67,18 +77,37 @@ fn tell(args: &MkfsArgs, out: &mut dyn Write, image: &Path, made: &Made) -> anyh
     }
 }
 
-/// Makes the file system, and fills it if asked.
-fn make(args: &MkfsArgs, image: &Path, options: &mut MkfsOptions) -> anyhow::Result<Made> {
+/// Makes the file system, and fills it if asked; `kept` becomes the undo file, if there is one.
+fn make(
+    args: &MkfsArgs,
+    image: &Path,
+    options: &mut MkfsOptions,
+    kept: &mut Option<PathBuf>,
+) -> anyhow::Result<Made> {
     let name = || image.display().to_string();
     let offset = options.extended.offset_bytes.unwrap_or(0);
     let target = Target::look(args, image, options)?;
     let after = target.bytes.saturating_sub(offset);
+    let undo = match args.dry_run {
+        true => None,
+        false => undo::wanted(args.undo.as_deref(), &options.config, image, offset)?,
+    };
+    if undo.is_some() {
+        // What is given back cannot be kept.
+        options.extended.discard = Some(false);
+    }
+    let open = || -> anyhow::Result<undo::Target> {
+        let device = WindowDevice::new(target.open(args, image)?, offset, None);
+        undo::Target::new(device.with_context(name)?, undo.clone())
+    };
     if wants_journal_device(options, after).map_err(advised).with_context(name)? {
         if args.dry_run {
             return Ok(Made::Journal { bytes: options.size_bytes.unwrap_or(after) });
         }
-        let device = target.open(args, image)?;
-        let made = make_journal_device(&device, options).map_err(advised).with_context(name)?;
+        let device = open()?;
+        *kept = device.undo().map(Path::to_owned);
+        let made = make_journal_device(&*device.device, options).map_err(advised);
+        let made = device.settle(made.with_context(name))?;
         let block_size = 1024_u64 << made.log_block_size.get();
         return Ok(Made::Journal { bytes: made.blocks_count() * block_size });
     }
@@ -88,21 +117,47 @@ fn make(args: &MkfsArgs, image: &Path, options: &mut MkfsOptions) -> anyhow::Res
     if args.dry_run {
         return Ok(made(plan.superblock().clone()));
     }
-    let plan = match args.journal_device() {
-        None => plan,
-        Some(journal) => {
-            let block_size = plan.superblock().geometry().block_size;
-            options.external_journal = Some(join(&journal, block_size, options.uuid)?);
-            Plan::new(target.bytes, options).map_err(advised).with_context(name)?
+    let device = open()?;
+    *kept = device.undo().map(Path::to_owned);
+    let written = write(args, image, options, (plan, &target, &device.device));
+    Ok(made(device.settle(written)?))
+}
+
+/// Looks for bad blocks if asked, writes what is planned, and fills it if asked.
+fn write(
+    args: &MkfsArgs,
+    image: &Path,
+    options: &mut MkfsOptions,
+    (mut plan, target, device): (Plan, &Target, &Arc<dyn BlockDevice>),
+) -> anyhow::Result<Superblock> {
+    let name = || image.display().to_string();
+    let (geometry, before) = (*plan.superblock().geometry(), options.clone());
+    if args.check > 0 && target.exists {
+        interrupt::watch();
+        let found = bad_blocks::found(image, &**device, &geometry, args.check > 1)?;
+        if !found.is_empty() {
+            let (count, bad) =
+                (found.len(), if args.check > 1 { "are bad" } else { "cannot be read" });
+            say(&format!("{}: {} {bad}", name(), crate::output::count(u64_from(count), "block")));
         }
-    };
-    let device = WindowDevice::new(target.open(args, image)?, offset, None).with_context(name)?;
-    let superblock = plan.write(&device).map_err(advised).with_context(name)?;
+        options.bad_blocks.extend(found);
+        options.bad_blocks.sort_unstable();
+        options.bad_blocks.dedup();
+    }
+    if let Some(journal) = args.journal_device() {
+        options.external_journal = Some(join(&journal, geometry.block_size, options.uuid)?);
+    }
+    if options.bad_blocks != before.bad_blocks
+        || options.external_journal != before.external_journal
+    {
+        plan = Plan::new(target.bytes, options).map_err(advised).with_context(name)?;
+    }
+    let superblock = plan.write(&**device).map_err(advised).with_context(name)?;
     if let Some(from) = &args.from {
         let without_xattrs = options.extended.no_copy_xattrs == Some(true);
-        build::fill_from(from, Arc::new(device), image, without_xattrs, options)?;
+        build::fill_from(from, Arc::clone(device), image, without_xattrs, options)?;
     }
-    Ok(made(superblock))
+    Ok(superblock)
 }
 
 /// Fills in what is to be learned from devices, and decides.
@@ -129,28 +184,13 @@ fn prepare(
     options.least_block_size = Some(least);
     let plan = Plan::new(target.bytes, options).map_err(advised).with_context(name)?;
     let knows_all = image.is_file() || !image.exists();
-    if knows_all && args.bad_blocks.is_none() && args.check == 0 {
+    if knows_all && args.bad_blocks.is_none() {
         return Ok(plan);
     }
     let geometry = plan.superblock().geometry();
     block_device::fill_in(image, options, geometry.block_size);
     if let Some(list) = &args.bad_blocks {
         options.bad_blocks = bad_blocks::listed(list, geometry.blocks_count)?;
-    }
-    if args.check > 0 && image.exists() {
-        interrupt::watch();
-        let device = FileDevice::open_read_only(image)?;
-        let offset = options.extended.offset_bytes.unwrap_or(0);
-        let device = WindowDevice::new(device, offset, None).with_context(name)?;
-        let there = device.geometry().len_bytes / u64::from(geometry.block_size);
-        let blocks = geometry.blocks_count.min(there);
-        let bad = bad_blocks::unreadable(&device, blocks, geometry.block_size)?;
-        if !bad.is_empty() {
-            say(&format!("{}: {} blocks cannot be read", name(), bad.len()));
-        }
-        options.bad_blocks.extend(bad);
-        options.bad_blocks.sort_unstable();
-        options.bad_blocks.dedup();
     }
     Plan::new(target.bytes, options).map_err(advised).with_context(name)
 }
