@@ -20,6 +20,9 @@ pub enum QuotaKind {
 }
 
 impl QuotaKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::User, Self::Group, Self::Project];
+
     /// The magic number of its file.
     pub const fn magic(self) -> u32 {
         match self {
@@ -117,6 +120,7 @@ pub const TREE_ROOT: u32 = 1;
 pub const TREE_DEPTH: u32 = 4;
 /// Entries in a block.
 pub const ENTRIES_PER_BLOCK: usize = 14;
-const VERSION: u32 = 1;
+/// The version of the format.
+pub const VERSION: u32 = 1;
 /// A week to get below a soft limit.
 const GRACE_SECONDS: u32 = 604_800;

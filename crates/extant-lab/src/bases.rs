@@ -23,7 +23,7 @@ pub struct Base {
 }
 
 /// Every kind, in an order that never changes; new ones come last.
-pub const BASES: [Base; 15] = [
+pub const BASES: [Base; 16] = [
     Base { name: "ext4", bytes: 12 << 20, block: 1024, options: &[] },
     Base { name: "ext4-4k", bytes: 24 << 20, block: 4096, options: &[] },
     Base { name: "no-csum", bytes: 12 << 20, block: 1024, options: &["-O", "^metadata_csum"] },
@@ -69,6 +69,7 @@ pub const BASES: [Base; 15] = [
         block: 1024,
         options: &["-O", "mmp,project,sparse_super2,^resize_inode"],
     },
+    Base { name: "quota", bytes: 12 << 20, block: 1024, options: &["-O", "quota,project"] },
 ];
 
 impl Base {

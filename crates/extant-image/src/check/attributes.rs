@@ -15,6 +15,22 @@ use super::image::{Image, Inode};
 use super::report::Findings;
 use super::rule::Rule;
 
+/// What an inode is charged for attributes that lie outside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Charge {
+    /// Clusters of its attribute block, and of values in inodes of their own.
+    pub(super) clusters: u64,
+    /// Values in inodes of their own, each of which counts as a file of the owner's.
+    pub(super) values: u64,
+}
+
+impl Charge {
+    fn add(&mut self, other: Self) {
+        self.clusters = self.clusters.saturating_add(other.clusters);
+        self.values = self.values.saturating_add(other.values);
+    }
+}
+
 /// What inodes say of attributes beside their own bytes.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
@@ -68,49 +84,48 @@ impl Attributes {
         }
     }
 
-    /// The clusters that an inode is charged for its attributes; its attribute block is noted.
+    /// What an inode is charged for its attributes; its attribute block is noted.
     pub(super) fn of_inode(
         &mut self,
         image: &Image<'_>,
         inode: &Inode<'_>,
         findings: &mut Findings,
-    ) -> Result<u64, DeviceError> {
-        let mut charged = 0;
+    ) -> Result<Charge, DeviceError> {
+        let mut charge = Charge::default();
         let elsewhere = image.incompat(Incompat::EA_INODE);
         let at = extant_format::Place::Inode(inode.number);
         let place = || Place::inode(inode.number);
         if elsewhere {
             let view = XattrView::in_inode(inode.bytes, inode.extra_size(), at, &image.geometry);
             if let Ok(Some(view)) = view {
-                charged += self.values_of(image, view, Some(inode), &place(), findings)?;
+                charge.add(self.values_of(image, view, Some(inode), &place(), findings)?);
             }
         }
         let block = inode.attribute_block(&image.geometry);
         if block.get() == 0 {
-            return Ok(charged);
+            return Ok(charge);
         }
         if !image.compat(Compat::EXT_ATTR) {
             findings.add(Rule::AttributesWithoutFeature, place(), block, 0_u32);
-            return Ok(charged);
+            return Ok(charge);
         }
         if !image.has_blocks(block, 1) {
             findings.add(Rule::AttributeBlockPlace, place(), block, ());
-            return Ok(charged);
+            return Ok(charge);
         }
         let own = self.blocks.entry(block.get()).or_insert((inode.number.get(), 0));
         own.1 = own.1.saturating_add(1);
-        charged += 1;
+        charge.add(Charge { clusters: 1, values: 0 });
         if elsewhere {
             let bytes = image.io.block(block)?;
             if let Ok(view) = XattrView::in_block(&bytes, at, &image.geometry) {
-                let clusters = view.entries().map(|entry| clusters_of(image, &entry));
-                charged += clusters.fold(0, u64::saturating_add);
+                view.entries().for_each(|entry| charge.add(charge_of(image, &entry)));
             }
         }
-        Ok(charged)
+        Ok(charge)
     }
 
-    /// Judges the values of `view` that lie in inodes of their own, counts the references, and returns the clusters.
+    /// Judges the values of `view` that lie in inodes of their own, counts the references, and returns what they cost.
     fn values_of(
         &mut self,
         image: &Image<'_>,
@@ -118,8 +133,8 @@ impl Attributes {
         owner: Option<&Inode<'_>>,
         place: &Place,
         findings: &mut Findings,
-    ) -> Result<u64, DeviceError> {
-        let mut clusters = 0_u64;
+    ) -> Result<Charge, DeviceError> {
+        let mut charge = Charge::default();
         for entry in view.entries() {
             let XattrValue::Inode { inode, size } = entry.value else { continue };
             let own = self.references.entry(inode.get()).or_default();
@@ -129,7 +144,7 @@ impl Attributes {
                 findings.add(Rule::EaInodeNumber, at, inode, ());
                 continue;
             }
-            clusters = clusters.saturating_add(clusters_of(image, &entry));
+            charge.add(charge_of(image, &entry));
             let Some(bytes) = image.read_inode(inode)? else { continue };
             let Some(target) = Inode::new(inode, &bytes) else { continue };
             if size == 0 || u64::from(size) != target.size() {
@@ -149,7 +164,7 @@ impl Attributes {
                 findings.add(Rule::EaInodeFlag, at, inode, ());
             }
         }
-        Ok(clusters)
+        Ok(charge)
     }
 
     /// Judges an attribute block that some inodes share.
@@ -239,13 +254,14 @@ fn judge_view(view: XattrView<'_>, is_block: bool, place: &Place, findings: &mut
     }
 }
 
-/// Clusters of a value in an inode of its own; none of one in its area.
-fn clusters_of(image: &Image<'_>, entry: &XattrEntry<'_>) -> u64 {
+/// What a value costs that lies in an inode of its own; nothing if it lies in its area.
+fn charge_of(image: &Image<'_>, entry: &XattrEntry<'_>) -> Charge {
     let geometry = &image.geometry;
     match entry.value {
-        XattrValue::Here(_) => 0,
+        XattrValue::Here(_) => Charge::default(),
         XattrValue::Inode { size, .. } => {
-            u64::from(size).div_ceil(u64::from(geometry.block_size) << geometry.cluster_bits)
+            let cluster = u64::from(geometry.block_size) << geometry.cluster_bits;
+            Charge { clusters: u64::from(size).div_ceil(cluster), values: 1 }
         }
     }
 }

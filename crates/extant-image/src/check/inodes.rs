@@ -23,6 +23,7 @@ use super::attributes::{self, Attributes};
 use super::finding::{Place, Value};
 use super::image::{EA_INODE, Fact, INDEXED, Image, Inode, UNCOUNTED, le16, le32};
 use super::map::{self, Mapped, Sink};
+use super::quota::Owners;
 use super::report::Findings;
 use super::rule::Rule;
 use super::special::{self, Role};
@@ -56,6 +57,7 @@ pub(super) struct Worker<'a, 'b> {
     pub(super) directories: Vec<Directory>,
     pub(super) runs: Vec<DirRun>,
     pub(super) attributes: Attributes,
+    pub(super) owners: Owners,
     pub(super) has_large_file: bool,
     pub(super) clashed: bool,
     table: Vec<u8>,
@@ -71,6 +73,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             directories: Vec::new(),
             runs: Vec::new(),
             attributes: Attributes::default(),
+            owners: Owners::default(),
             has_large_file: false,
             clashed: false,
             table: Vec::new(),
@@ -334,7 +337,7 @@ impl<'a, 'b> Worker<'a, 'b> {
         let image = self.image;
         let number = inode.number.get();
         let is_directory = inode.file_type() == Some(FileType::Directory);
-        let charged = self.attributes.of_inode(image, inode, &mut self.findings)?;
+        let charge = self.attributes.of_inode(image, inode, &mut self.findings)?;
         let first_run = self.runs.len();
         let mut mapped = Mapped::default();
         if inode.may_have_map() {
@@ -368,9 +371,14 @@ impl<'a, 'b> Worker<'a, 'b> {
         {
             self.has_large_file = true;
         }
+        let clusters = mapped.clusters.saturating_add(charge.clusters);
         if !mapped.is_partial {
             self.check_size(inode, &mapped);
-            self.check_count(inode, mapped.clusters.saturating_add(charged));
+            self.check_count(inode, clusters);
+        }
+        if is_general && !inode.has(InodeFlags::EA_INODE) {
+            let known = (!mapped.is_partial).then_some(clusters);
+            self.owners.add(image, inode, known, charge.values.saturating_add(1));
         }
         let is_plain = !inode.has(InodeFlags::EXTENTS | InodeFlags::INLINE_DATA);
         let is_file = matches!(inode.file_type(), Some(FileType::Regular | FileType::Directory));

@@ -7,12 +7,13 @@
 //! # Invariants
 //! The device is never written. The same image gives the same report, whatever the number of threads. Memory is bounded by
 //! what is in use: 8 bytes an inode (up to the last one in use of each group), 40 a directory, 16 a run of a directory's
-//! blocks, and for clusters 8 bytes a run or one bit a cluster, whichever is less. A node of a map is walked once.
+//! blocks, for clusters 8 bytes a run or one bit a cluster, whichever is less, and with quota some 40 bytes an owner. A
+//! node of a map is walked once.
 //! # Locking
 //! Workers share what earlier passes found and change nothing of it but counts of names (atomics) and clusters in use (a
 //! lock a group). No lock is held while the device works, nor two at once but the one of clusters claimed twice.
 //! # Not here
-//! Repairs; contents of files; the usage that quota files store.
+//! Repairs; contents of files.
 //! # Source
 //! e2fsprogs `e2fsck`: what it looks for, and its codes. Differs: names are compared over a whole directory, copies of the
 //! superblock are compared too, and a journal is replayed in memory where `e2fsck -n` leaves it out.
@@ -27,6 +28,7 @@ mod index;
 mod inodes;
 mod journal;
 mod map;
+mod quota;
 mod report;
 mod rule;
 mod special;
@@ -52,6 +54,7 @@ use extant_format::{
 use self::attributes::Attributes;
 use self::image::{Image, Io};
 use self::inodes::{DirRun, Directory, Nodes};
+use self::quota::Owners;
 use self::report::Findings;
 use self::threads::spread;
 use self::tree::Family;
@@ -170,6 +173,7 @@ struct Checker<'a, 'b> {
 /// What the pass over all inodes leaves for those that follow.
 struct Gathered {
     attributes: Attributes,
+    owners: Owners,
     nodes: Nodes,
     /// In the order of their first blocks, each with the list that has its runs.
     directories: Vec<(Directory, usize)>,
@@ -208,7 +212,10 @@ impl Checker<'_, '_> {
         begin(self.options, Pass::Links);
         tree::judge_links(&self.image, &references, &mut self.findings);
         begin(self.options, Pass::Sums);
-        self.sums()
+        let totals = self.sums()?;
+        begin(self.options, Pass::Quota);
+        quota::judge(&self.image, &gathered.owners, &mut self.findings)?;
+        Ok(self.findings.into_report(self.notes, totals))
     }
 
     /// All inodes and their maps. Where maps meet, which of them a node belongs to must not be a matter of chance, so then
@@ -230,12 +237,14 @@ impl Checker<'_, '_> {
                 continue;
             }
             let (mut facts, mut attributes) = (Vec::new(), Attributes::default());
+            let mut owners = Owners::default();
             let (mut directories, mut runs) = (Vec::new(), Vec::new());
             let mut has_large_file = false;
             for (list, worker) in workers.into_iter().enumerate() {
                 self.findings.merge(worker.findings);
                 facts.push(worker.facts);
                 attributes.merge(worker.attributes);
+                owners.merge(worker.owners);
                 directories.extend(worker.directories.into_iter().map(|own| (own, list)));
                 runs.push(worker.runs);
                 has_large_file |= worker.has_large_file;
@@ -249,7 +258,7 @@ impl Checker<'_, '_> {
             if has_large_file && !self.image.ro_compat(RoCompat::LARGE_FILE) {
                 self.findings.add(Rule::LargeFile, Place::superblock(), (), ());
             }
-            return Ok(Gathered { attributes, nodes, directories, runs });
+            return Ok(Gathered { attributes, owners, nodes, directories, runs });
         }
     }
 
@@ -323,7 +332,7 @@ impl Checker<'_, '_> {
         Ok(())
     }
 
-    fn sums(mut self) -> Result<Report, CheckError> {
+    fn sums(&mut self) -> Result<Totals, CheckError> {
         let (image, limit) = (&self.image, self.options.limit);
         let new = || sums::Worker::new(image, limit);
         let workers =
@@ -337,7 +346,7 @@ impl Checker<'_, '_> {
             totals.clusters = totals.clusters.saturating_add(worker.used_clusters);
         }
         sums::judge_totals(&self.image, free_clusters, free_inodes, &mut self.findings);
-        Ok(self.findings.into_report(self.notes, totals))
+        Ok(totals)
     }
 
     fn count(&self) -> Totals {

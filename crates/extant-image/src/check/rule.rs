@@ -30,6 +30,8 @@ pub enum Pass {
     Links,
     /// Bitmaps and counts against what is in use.
     Sums,
+    /// Quota files against what their owners use.
+    Quota,
 }
 
 impl Pass {
@@ -44,6 +46,7 @@ impl Pass {
             Self::Tree => "tree",
             Self::Links => "links",
             Self::Sums => "sums",
+            Self::Quota => "quota",
         }
     }
 }
@@ -300,5 +303,11 @@ rules! {
         GroupDirectories Error "group-directories" "PR_5_FREE_DIR_COUNT_GROUP" "wrong count of a group's directories"
         FreeBlocks Warning "free-blocks" "PR_5_FREE_BLOCK_COUNT" "wrong count of free blocks"
         FreeInodes Warning "free-inodes" "PR_5_FREE_INODE_COUNT" "wrong count of free inodes"
+    }
+    Quota {
+        QuotaHeader Error "quota-header" "PR_6_UPDATE_QUOTAS" "header of a quota file is malformed"
+        QuotaTree Error "quota-tree" "PR_6_UPDATE_QUOTAS" "tree of a quota file leads to an impossible block"
+        QuotaUsage Error "quota-usage" "PR_6_UPDATE_QUOTAS" "quota file tells another use than there is"
+        QuotaMissing Error "quota-missing" "PR_6_UPDATE_QUOTAS" "quota file lacks an owner"
     }
 }

@@ -35,7 +35,7 @@ const fn read_only(options: &'static [&'static str], mebibytes: u64) -> Clean {
 }
 
 /// Every kind.
-pub const KINDS: [Clean; 32] = [
+pub const KINDS: [Clean; 34] = [
     kind(&["-b", "1024"], 12),
     kind(&["-b", "2048"], 16),
     kind(&["-b", "4096"], 16),
@@ -68,6 +68,8 @@ pub const KINDS: [Clean; 32] = [
     read_only(&["-b", "4096", "-O", "casefold"], 16),
     read_only(&["-b", "1024", "-O", "mmp"], 12),
     read_only(&["-b", "4096", "-O", "verity,encrypt"], 16),
+    read_only(&["-b", "1024", "-O", "quota,project,bigalloc", "-C", "8192"], 16),
+    read_only(&["-b", "2048", "-O", "quota,project,ea_inode,inline_data"], 16),
 ];
 
 /// Makes `count` sound images, kinds and contents by turns, and says which of them `check` finds fault with.
@@ -111,7 +113,9 @@ fn make(kind: &Clean, number: u64, scratch: &Scratch) -> Option<MemoryDevice> {
         options.extend(["-d", source.to_str().expect("a scratch path is text")]);
     }
     oracle::mkfs(&path, kind.mebibytes << 20, &options)?;
-    if is_filled && random.coin() && !kind.options.iter().any(|option| option.contains("mmp")) {
+    let has = |feature: &str| kind.options.iter().any(|option| option.contains(feature));
+    // What mke2fs is told to copy it does not count.
+    if is_filled && !has("mmp") && (random.coin() || has("quota")) {
         let text = path.to_str().expect("a scratch path is text");
         oracle::run("e2fsck", &["-fyD", text])?;
     }

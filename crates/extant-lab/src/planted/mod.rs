@@ -19,6 +19,7 @@ mod directories;
 mod groups;
 mod inodes;
 mod maps;
+mod quota;
 mod stage;
 mod superblock;
 mod tree;
@@ -85,6 +86,7 @@ pub fn defects() -> Vec<Defect> {
         attributes::list(),
         directories::list(),
         tree::list(),
+        quota::list(),
     ]
     .concat()
 }
