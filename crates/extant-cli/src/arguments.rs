@@ -100,6 +100,7 @@ pub enum Command {
     Man(manual::ManArgs),
     Demo(crate::commands::demo::DemoArgs),
     Trace(trace::TraceArgs),
+    CrashTest(crate::commands::crash_test::CrashTestArgs),
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
 }

@@ -69,8 +69,8 @@ impl DirectoryTarget {
     fn try_apply(&mut self, operation: &Operation) -> io::Result<Answer> {
         use Operation::{
             Allocate, Append, Close, Create, Fdatasync, Fiemap, Fill, ForgetStatus, Fsync, Hold,
-            JournalData, Open, Read, Release, Remount, SeekData, SeekHole, Shutdown, Stat, Store,
-            Sync, SyncRange, Tick, Truncate, Write,
+            JournalData, Open, Promise, Read, Release, Remount, SeekData, SeekHole, Shutdown, Stat,
+            Store, Sync, SyncRange, Tick, Truncate, Write,
         };
         let seek = |path: &[u8], to| match sys::seek(self.reader(path)?, to) {
             Ok(at) => Ok(Answer::Count(at)),
@@ -132,7 +132,7 @@ impl DirectoryTarget {
             ForgetStatus { path } => return self.request(path, Request::ForgetStatus),
             Shutdown { how } => return self.request(b"", Request::Shutdown(*how)),
             Tick { seconds } if self.waits => std::thread::sleep(Duration::from_secs(*seconds)),
-            Tick { .. } => {}
+            Tick { .. } | Promise { .. } => {}
             Remount => return Err(rustix::io::Errno::OPNOTSUPP.into()),
             _ => return self.change_names(operation),
         }

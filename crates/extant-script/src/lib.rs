@@ -1,8 +1,9 @@
 //! Scripts: sequences of file operations that the engine and a real directory both can run.
 //!
 //! `docs/scripts.md` has the format. [`Script::parse`] reads it, `Display` writes it; [`Volume`] runs operations on the
-//! engine, [`DirectoryTarget`] on files of the running system, such as a kernel mount.
+//! engine, [`DirectoryTarget`] on files of the running system, such as a kernel mount; [`crash`] tests what a crash leaves of it.
 
+pub mod crash;
 mod directory;
 mod operation;
 mod options;

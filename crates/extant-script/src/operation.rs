@@ -83,11 +83,52 @@ pub enum Operation {
     Shutdown { how: u32 },
     /// Lets so many seconds pass.
     Tick { seconds: u64 },
+    /// Says that a crash from here on finds the file as it is now, or as it is at its next promise or, behind the last one,
+    /// after any later step; does nothing.
+    Promise { path: Vec<u8> },
     /// Unmounts and mounts again. Who runs the script does it, since the target is another one afterwards.
     Remount,
 }
 
 impl Operation {
+    /// The file whose bytes or size it changes.
+    pub(crate) fn written_path(&self) -> Option<&[u8]> {
+        match self {
+            Self::Write { path, .. }
+            | Self::Append { path, .. }
+            | Self::Fill { path, .. }
+            | Self::Store { path, .. }
+            | Self::Truncate { path, .. }
+            | Self::Allocate { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The paths at which it changes something, or promises something.
+    pub(crate) fn changed_paths(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Create { path, .. }
+            | Self::Mkdir { path, .. }
+            | Self::Symlink { path, .. }
+            | Self::Link { path, .. }
+            | Self::Mknod { path, .. }
+            | Self::Unlink { path }
+            | Self::Rmdir { path }
+            | Self::SetXattr { path, .. }
+            | Self::RemoveXattr { path, .. }
+            | Self::Chmod { path, .. }
+            | Self::Chown { path, .. }
+            | Self::Promise { path } => vec![path],
+            Self::Rename { from, to } => vec![from, to],
+            Self::Open { path, flags }
+                if flags.contains(&OpenFlag::Create) || flags.contains(&OpenFlag::Truncate) =>
+            {
+                vec![path]
+            }
+            _ => self.written_path().into_iter().collect(),
+        }
+    }
+
     /// Whether only root may do it on a real directory.
     pub const fn needs_root(&self) -> bool {
         match self {

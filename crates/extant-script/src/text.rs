@@ -202,10 +202,9 @@ fn operation(words: &[&str], tag: u32) -> Option<Operation> {
         "statfs" => Operation::Statfs,
         "forget-status" => Operation::ForgetStatus { path },
         "drop-caches" => Operation::DropCaches { inodes: words.get(1) == Some(&"inodes") },
-        "shutdown" => {
-            Operation::Shutdown { how: words.get(1).map_or(Some(2), |how| how.parse().ok())? }
-        }
+        "shutdown" => Operation::Shutdown { how: how(words.get(1))? },
         "tick" => Operation::Tick { seconds: number(1).filter(|by| *by <= LONGEST_TICK)? },
+        "promise" => Operation::Promise { path },
         "remount" => Operation::Remount,
         _ => return None,
     })
@@ -295,6 +294,7 @@ impl Operation {
             Self::Fdatasync { path } => ("fdatasync", path),
             Self::Fiemap { path } => ("fiemap", path),
             Self::Stat { path } => ("stat", path),
+            Self::Promise { path } => ("promise", path),
             Self::ForgetStatus { path } => ("forget-status", path),
             _ => unreachable!("Display has the others"),
         };
@@ -377,6 +377,11 @@ fn node(words: &[&str]) -> Option<Node> {
         ["socket", _] => Node::Socket,
         _ => return None,
     })
+}
+
+/// How a volume is shut down: at once, unless it is said.
+fn how(word: Option<&&str>) -> Option<u32> {
+    word.map_or(Some(2), |how| how.parse().ok())
 }
 
 fn time(word: &str) -> Option<(i64, u32)> {

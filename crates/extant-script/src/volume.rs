@@ -120,9 +120,14 @@ impl Volume {
     /// # Errors
     /// The engine's.
     pub fn unmount(self) -> Result<(), Error> {
+        self.close_all();
+        self.filesystem.unmount()
+    }
+
+    /// Closes all files that are open or held.
+    pub(crate) fn close_all(&self) {
         lock(&self.open).clear();
         lock(&self.held).clear();
-        self.filesystem.unmount()
     }
 
     /// The open file of this path, or one that is opened in this way now.
@@ -147,8 +152,8 @@ impl Volume {
     /// The engine's; [`Error::NotSupported`] for what the library does not have.
     pub fn try_apply(&self, operation: &Operation) -> Result<Answer, Error> {
         use Operation::{
-            Append, Close, Create, Fdatasync, Fill, Fsync, Hold, Open, Read, Release, Shutdown,
-            Stat, Sync, Tick, Truncate, Write,
+            Append, Close, Create, Fdatasync, Fill, Fsync, Hold, Open, Promise, Read, Release,
+            Shutdown, Stat, Sync, Tick, Truncate, Write,
         };
         let fs = &self.filesystem;
         match operation {
@@ -192,6 +197,7 @@ impl Volume {
             Fsync { path } => self.reader(path)?.sync_all()?,
             Fdatasync { path } => self.reader(path)?.sync_data()?,
             Sync => fs.sync_all()?,
+            Promise { .. } => {}
             Stat { path } => {
                 let found = self.reader(path)?.metadata()?;
                 let text = format!("size {} sectors {}", found.size, found.blocks);

@@ -7,7 +7,7 @@ use extant_device::{
     BlockDevice, DeviceError, DeviceGeometry, FrameSlice, Operation, OperationKind, Request,
 };
 
-use crate::slices::{index, part_of};
+use extant_crash::part_of;
 
 /// `EIO`, what a request that fails reports.
 const EIO: i32 = 5;
@@ -192,6 +192,11 @@ fn corrupted(data: &[FrameSlice], byte: u64, flip: u8) -> FrameSlice {
     let mut bytes: Vec<u8> = data.iter().flat_map(FrameSlice::as_slice).copied().collect();
     bytes[index(byte)] ^= flip;
     extant_device::Frame::from(bytes).into()
+}
+
+/// `n` as an index into data in memory.
+fn index(n: u64) -> usize {
+    usize::try_from(n).expect("lies within data in memory")
 }
 
 fn flip_in_read(request: &mut Request, byte: u64, flip: u8) {

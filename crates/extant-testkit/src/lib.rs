@@ -1,5 +1,5 @@
-//! Devices for tests: they count, fail, record and take their time, and rebuild what a crash could have left; and the
-//! judges outside this project, [`oracle`], with [`tree`] to compare what they see.
+//! Devices for tests: they count, fail and take their time, beside those of `extant-crash`, which record and rebuild what a
+//! crash could have left; and the judges outside this project, [`oracle`], with [`tree`] to compare what they see.
 //!
 //! Each wraps another device and implements [`BlockDevice`](extant_device::BlockDevice) and nothing else, so they stack:
 //! `FaultDevice<RecordingDevice<MemoryDevice>>` records what the faults let through.
@@ -15,24 +15,20 @@
 //! What a flush and FUA promise: kernel `Documentation/block/writeback_cache_control.rst`.
 
 mod counting;
-mod crash;
 mod fault;
 mod fuse_queues;
 mod gate;
 mod modelled;
 pub mod oracle;
-mod random;
-mod recording;
 mod skip;
-mod slices;
 pub mod tree;
 
 pub use counting::{CountingDevice, Counts};
-pub use crash::{CrashImage, CrashImages, CrashOptions};
+pub use extant_crash::{
+    Change, CrashImage, CrashImages, CrashOptions, Event, Kept, Log, Random, RecordingDevice,
+};
 pub use fault::{Effect, Fault, FaultDevice};
 pub use fuse_queues::FuseQueues;
 pub use gate::GateDevice;
 pub use modelled::{DiskModel, ModelledDisk};
-pub use random::Random;
-pub use recording::{Change, Event, Kept, Log, RecordingDevice};
 pub use skip::skip;

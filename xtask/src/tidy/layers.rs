@@ -52,14 +52,15 @@ const LAYERS: [(&str, Layer); 27] = [
 ];
 
 /// The crates, each with those it may depend on; tests may use `extant-testkit` everywhere.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("extant-format", &[]),
     ("extant-device", &[]),
     ("extant-sys", &[]),
+    ("extant-crash", &["extant-device"]),
     ("extant-journal", &["extant-format"]),
     ("extant", &["extant-journal", "extant-device", "extant-format"]),
     ("extant-image", &["extant", "extant-journal", "extant-device", "extant-format"]),
-    ("extant-script", &["extant", "extant-device", "extant-format"]),
+    ("extant-script", &["extant", "extant-crash", "extant-device", "extant-format"]),
     ("extant-bench", &["extant", "extant-device", "extant-format", "extant-image"]),
     (
         "extant-lab",
@@ -87,7 +88,7 @@ const CRATES: [(&str, &[&str]); 12] = [
             "extant-format",
         ],
     ),
-    ("extant-testkit", &["extant-device", "extant-format"]),
+    ("extant-testkit", &["extant-crash", "extant-device", "extant-format"]),
 ];
 
 fn layer(name: &str) -> Option<Layer> {

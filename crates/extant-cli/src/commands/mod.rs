@@ -7,6 +7,7 @@ pub mod cat;
 pub mod check;
 pub mod chmod;
 pub mod chown;
+pub mod crash_test;
 pub mod demo;
 pub mod df;
 pub mod diff;
@@ -76,6 +77,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Man(args) => manual::man(args),
         Command::Demo(args) => demo::run(args, out),
         Command::Trace(args) => trace::run(args, out),
+        Command::CrashTest(args) => crash_test::run(args, out),
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => mount::umount(args),
     }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use extant::MountOptions;
 use extant_device::{BlockDevice, MemoryDevice};
+use extant_script::crash::{self as script_crash, End};
 use extant_testkit::tree::Tree;
 use extant_testkit::{
     CrashImage, CrashImages, CrashOptions, Fault, FaultDevice, Log, RecordingDevice,
@@ -35,12 +36,11 @@ pub use explore::{Report, Set, all_pairs, explore};
 use verdict::Rule;
 pub use verdict::{Seen, see};
 
-/// What a script did to a device, and when.
+/// What a script did to a device, and what that promised.
 #[derive(Debug)]
 pub struct Recorded {
-    log: Log,
-    mounted: usize,
-    spans: Vec<(usize, usize)>, // positions in the log where each operation began and had been acknowledged
+    run: script_crash::Recorded,
+    from: usize, // where crashes are looked at from
     model: Model,
     journaled: bool,
     journal: Option<u64>, // where its superblock is
@@ -80,35 +80,31 @@ impl Recorded {
     /// # Errors
     /// The operation that fails.
     pub fn of(base: &MemoryDevice, plan: &Plan, script: &[Operation]) -> Result<Self, String> {
-        let device = Arc::new(RecordingDevice::from_image(base));
-        let faulty = FaultDevice::new(Arc::clone(&device));
-        plan.sabotage.into_iter().for_each(|fault| faulty.add(fault));
-        let volume = Volume::mount(Arc::new(faulty), plan.mount.clone())
-            .map_err(|error| format!("mount: {error}"))?;
-        let begins = device.position();
-        let (mut model, mut spans) = (Model::default(), Vec::new());
-        let mut span = |operation, did: &dyn Fn() -> Result<(), extant::Error>| {
-            let began = device.position();
-            did().map_err(|error| format!("{operation:?}: {error}"))?;
-            spans.push((began, device.position()));
-            model
-                .apply(operation)
-                .map(drop)
-                .map_err(|_| format!("{operation:?}: unknown to the model"))
+        let faulty = |device| -> Arc<dyn BlockDevice> {
+            let faulty = FaultDevice::new(device);
+            plan.sabotage.into_iter().for_each(|fault| faulty.add(fault));
+            Arc::new(faulty)
         };
-        for operation in script {
-            span(operation, &|| volume.try_apply(operation).map(drop))?;
-        }
+        let run = script_crash::Recorded::of(base, &plan.mount, script, End::Unmounted, faulty);
         // What unmount promises is what sync does.
-        span(&Operation::Sync, &|| volume.filesystem.clone().unmount())?;
+        let all: Vec<&Operation> = script.iter().chain([&Operation::Sync]).collect();
+        let run = run.map_err(|failed| match failed.place {
+            None => format!("mount: {}", failed.error),
+            Some(place) => format!("{:?}: {}", all[place], failed.error),
+        })?;
+        let mut model = Model::default();
+        for operation in all {
+            let done = model.apply(operation);
+            done.map_err(|_| format!("{operation:?}: unknown to the model"))?;
+        }
         let survey = Survey::of(base);
         let journal = survey.as_ref().and_then(|survey| {
             survey.pieces.iter().find(|piece| piece.kind == Kind::JournalSuperblock)
         });
+        let first = |last: usize| run.spans[last].end;
         Ok(Self {
-            log: device.log(),
-            mounted: plan.after.checked_sub(1).map_or(begins, |last| spans[last].1),
-            spans,
+            from: plan.after.checked_sub(1).map_or(run.mounted, first),
+            run,
             model,
             journaled: plan.journaled,
             journal: journal.map(|piece| piece.offset),
@@ -117,26 +113,18 @@ impl Recorded {
 
     /// How many events the device saw.
     pub fn events(&self) -> usize {
-        self.log.events().len()
+        self.run.log.events().len()
     }
 
     /// Images that a crash could have left, at most `plan.most_images`, spread over all; half of them, as far as there are
     /// so many, from the rare moments when a write of the journal's superblock is loose.
     pub fn images(&self, plan: &Plan) -> impl Iterator<Item = CrashImage> {
-        let options = CrashOptions { from: self.mounted, ..plan.images };
         let rare = |crash: &CrashImage| {
-            let offset = |event: usize| self.log.events()[event].offset;
+            let offset = |event: usize| self.run.log.events()[event].offset;
             crash.kept.iter().any(|(event, _)| Some(offset(*event)) == self.journal)
         };
-        let rare: Vec<bool> =
-            CrashImages::new(&self.log, options).map(|crash| rare(&crash)).collect();
-        let of_kind =
-            |wanted| (0..rare.len()).filter(|number| rare[*number] == wanted).collect::<Vec<_>>();
-        let mut chosen = thin_out(&of_kind(true), plan.most_images / 2);
-        chosen.extend(thin_out(&of_kind(false), plan.most_images - chosen.len()));
-        chosen.sort_unstable();
-        CrashImages::new(&self.log, options)
-            .filter(move |crash| chosen.binary_search(&crash.number).is_ok())
+        let options = CrashOptions { from: self.from, ..plan.images };
+        self.run.images(options, plan.most_images, rare)
     }
 
     /// Recovers a crash image with the engine, judges it, and unmounts it.
@@ -176,16 +164,12 @@ impl Recorded {
             .map_err(|error| format!("mount: {error}"))?;
         let seen = see(&volume.filesystem)?;
         volume.unmount().map_err(|error| format!("unmount: {error}"))?;
-        let begun = self.spans.iter().filter(|(began, _)| *began <= completed).count();
-        let is_done = |number: &usize| self.spans[*number].1 <= completed;
-        let promise = self.model.promised((0..self.spans.len()).filter(is_done));
+        let spans = &self.run.spans;
+        let begun = spans.iter().filter(|span| span.start <= completed).count();
+        let is_done = |number: &usize| spans[*number].end <= completed;
+        let promise = self.model.promised((0..spans.len()).filter(is_done));
         let rule = if self.journaled { Rule::OneMoment } else { Rule::EachByte };
         verdict::check(&self.model, &promise, begun, &seen, rule)?;
         Ok(seen.tree)
     }
-}
-
-/// At most `most` of `all`, spread evenly.
-fn thin_out(all: &[usize], most: usize) -> Vec<usize> {
-    all.iter().step_by(all.len().div_ceil(most.max(1)).max(1)).take(most).copied().collect()
 }

@@ -55,6 +55,7 @@ forget-status a
 drop-caches
 drop-caches inodes
 shutdown 1
+promise a
 tick 31
 remount
 close a

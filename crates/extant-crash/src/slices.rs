@@ -3,7 +3,10 @@
 use extant_device::FrameSlice;
 
 /// `len` bytes from byte `from` on of all `data`, sharing its frames; less where it ends.
-pub(crate) fn part_of(data: &[FrameSlice], from: u64, len: u64) -> Vec<FrameSlice> {
+///
+/// # Panics
+/// If `from` or `len` lies past what memory can hold.
+pub fn part_of(data: &[FrameSlice], from: u64, len: u64) -> Vec<FrameSlice> {
     let (mut skip, mut want) = (index(from), index(len));
     let mut part = Vec::new();
     for slice in data {
