@@ -93,7 +93,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<Changed>() || cause.is::<PartitionError>() {
             return Some(3);
         }
-        if is_unsupported(cause) {
+        if is_unsupported(cause) || matches!(cause.downcast_ref(), Some(extant::Error::InUse(_))) {
             return Some(3);
         }
         corruption(cause).map(|_| 4)
@@ -240,6 +240,17 @@ mod tests {
             extant::Error::NoInodes,
             1,
             "disk.img:/file: no space: every inode is in use; remove some files, or use an image with more inodes (`mkfs -i`)",
+        );
+        let user = extant::InUse {
+            by: extant::User::Host,
+            node: "other".to_owned(),
+            device: "sdb".to_owned(),
+            seconds: 0,
+        };
+        check(
+            extant::Error::InUse(user.into()),
+            3,
+            "disk.img:/file: in use: another host has it mounted (other, as sdb)",
         );
         check(NoExt4(""), 3, "disk.img:/file: this is no ext2, ext3 or ext4 image");
         let past = Place::Superblock.breaks(Rule::BlocksPastDevice);

@@ -9,6 +9,7 @@ mod commands;
 mod copy;
 mod failure;
 mod foreign;
+mod host;
 mod interrupt;
 mod judge;
 mod names;

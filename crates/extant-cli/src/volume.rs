@@ -17,7 +17,7 @@ use extant_format::Superblock;
 use crate::address::ImagePath;
 use crate::failure::{self, NoExt4, OnlyReadable, Usage, say};
 use crate::times::{Times, source_date};
-use crate::{foreign, interrupt, partitions};
+use crate::{foreign, host, interrupt, partitions};
 
 /// An image that is open to be read; it is never written, not even to recover its journal.
 #[derive(Debug)]
@@ -241,14 +241,16 @@ pub fn change<T>(
     let name = || image.display().to_string();
     interrupt::watch();
     let times = times_for(&device)?;
-    let options = MountOptions::new().cache_bytes(CACHE_BYTES);
+    let options = MountOptions::new().cache_bytes(CACHE_BYTES).host(host::host(image));
     let mounted = options.mount_with(Arc::new(device), times.clock, times.entropy);
     let filesystem = mounted.map_err(|error| unusable(image, error.into()))?;
-    let outcome = match filesystem.read_only_because() {
-        Some(features) => Err(OnlyReadable(features.to_owned())).with_context(name),
-        None => work(&filesystem),
-    };
-    let unmounted = filesystem.unmount().with_context(name);
+    let (outcome, unmounted) = host::while_protected(&filesystem, || {
+        let outcome = match filesystem.read_only_because() {
+            Some(features) => Err(OnlyReadable(features.to_owned())).with_context(name),
+            None => work(&filesystem),
+        };
+        (outcome, filesystem.clone().unmount().with_context(name))
+    });
     let value = outcome?;
     unmounted.map(|()| value)
 }

@@ -75,14 +75,16 @@ fn what_cannot_be_laid_out_is_written_and_what_cannot_be_written_is_refused() {
     let (image, source) = (scratch.path("disk.img"), scratch.path("tree"));
     let (name, from) = (image.to_str().unwrap(), source.to_str().unwrap());
     make_tree(&source);
-    for options in [&["-t", "ext2"][..], &["-O", "inline_data"], &["-O", "bigalloc"]] {
+    for options in
+        [&["-t", "ext2"][..], &["-O", "inline_data"], &["-O", "bigalloc"], &["-O", "mmp"]]
+    {
         ok([&["mkfs", "-qF", "-d", from, name, "64M"], options].concat());
         check(&image);
         let back = scratch.path(options[1]);
         ok(["cp", "-qaT", &at(&image, "/deep"), back.to_str().unwrap()]);
         compare_but(&source.join("deep"), &back, &["links"]);
     }
-    fails(["mkfs", "-qF", "-d", from, name, "64M", "-O", "mmp"], 3, "it uses mmp");
+    fails(["mkfs", "-qF", "-d", from, name, "64M", "-O", "quota"], 3, "it uses quota");
 }
 
 #[test]

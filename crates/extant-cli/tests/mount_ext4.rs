@@ -622,3 +622,28 @@ fn live_counters_tell_what_a_mount_does() {
     fails(["stat", "--live", dir], 1, "no mount of extant");
     assert!(!extant(["stat", "--live", image.to_str().unwrap()]).status.success());
 }
+
+/// What commands change is given back at once; what a mount has, the kernel sees and leaves alone.
+#[test]
+fn a_volume_with_mmp_is_one_hosts_at_a_time() {
+    let (_scratch, image, point) = prepared("mount-mmp", "64M");
+    ok(["mkfs", "-qF", "-O", "mmp", image.to_str().unwrap(), "64M"]);
+    let directory = format!("{}:/d", image.display());
+    ok(["mkdir", &directory]);
+    check(&image);
+    let state = || oracle::debugfs(&image, "dump_mmp").unwrap_or_default();
+    assert!(state().contains("sequence: ff4d4d50"), "{}", state());
+    let Some(mounted) = Mounted::new(&image, &point, "noloop") else { return };
+    assert!(!state().contains("sequence: ff4d4d50"), "{}", state());
+    fs::write(mounted.path("f"), "ours").unwrap();
+    if rustix::process::geteuid().is_root() {
+        match KernelMount::try_new(&image, &point.with_extension("kernel"), "") {
+            None => {}
+            Some(Ok(_)) => panic!("the kernel has mounted it too"),
+            Some(Err(said)) => assert!(said.contains("already mounted"), "{said}"),
+        }
+    }
+    fs::write(mounted.path("g"), "still ours").unwrap();
+    mounted.unmount();
+    assert!(state().contains("sequence: ff4d4d50"), "{}", state());
+}

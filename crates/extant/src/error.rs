@@ -1,5 +1,7 @@
 //! Everything that can go wrong, and the one place that knows errno.
 
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::fmt;
 
 use extant_device::DeviceError;
@@ -164,6 +166,9 @@ pub enum Error {
     /// In use by something that excludes this.
     #[error("busy: {0}")]
     Busy(&'static str),
+    /// Somebody else has the volume, as its multiple mount protection says.
+    #[error("in use: {0}")]
+    InUse(Box<InUse>),
     /// The handle names an inode that is gone.
     #[error("stale handle of {0}")]
     Stale(InodeNumber),
@@ -176,6 +181,42 @@ pub enum Error {
     /// The transaction has no room for more; the caller begins another.
     #[error("transaction full")]
     TransactionFull,
+}
+
+/// Who has a volume.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InUse {
+    /// What for.
+    pub by: User,
+    /// The name of that host, as far as it is known.
+    pub node: String,
+    /// What the volume's device is called there.
+    pub device: String,
+    /// When it said so last, in seconds since 1970.
+    pub seconds: u64,
+}
+
+/// What somebody has a volume for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum User {
+    /// A host has mounted it.
+    Host,
+    /// e2fsck checks it.
+    Checker,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.by {
+            User::Host => write!(f, "another host has it mounted")?,
+            User::Checker => write!(f, "e2fsck is running on it")?,
+        }
+        match (self.node.as_str(), self.device.as_str()) {
+            ("", _) => Ok(()),
+            (node, "") => write!(f, " ({node})"),
+            (node, device) => write!(f, " ({node}, as {device})"),
+        }
+    }
 }
 
 impl From<FormatError> for Error {
@@ -210,6 +251,7 @@ impl Error {
                 | Self::Aborted { .. }
                 | Self::Shutdown
                 | Self::ReadOnly
+                | Self::InUse(_)
         )
     }
 
@@ -247,7 +289,7 @@ impl Error {
             Self::ValueTooLong => Errno::TOOBIG,
             Self::NoKey => Errno::NOKEY,
             Self::CrossDevice => Errno::XDEV,
-            Self::Busy(_) => Errno::BUSY,
+            Self::Busy(_) | Self::InUse(_) => Errno::BUSY,
             Self::Stale(_) => Errno::STALE,
             Self::SourceFailed => Errno::FAULT,
             Self::TransactionFull => Errno::NOSPC,

@@ -62,7 +62,7 @@ pub(crate) mod writeback;
 pub(crate) mod xattr;
 
 pub use caller::Caller;
-pub use error::{Errno, Error};
+pub use error::{Errno, Error, InUse, User};
 #[cfg(feature = "std")]
 pub use extant_device::FileDevice;
 pub use extant_device::{
@@ -74,7 +74,7 @@ pub use extant_format::{FileType, InodeNumber, Timestamp};
 pub use file::Source;
 pub use filesystem::{Support, feature_support};
 pub use library::{File, Filesystem, InodeHandle, OpenOptions};
-pub use options::{DataMode, MountOptions, Placement};
+pub use options::{DataMode, Host, MountOptions, Placement};
 pub use report::{
     AllocatorStats, Counters, DirEntry, FastCommitStats, FileExtent, FileExtentState, GroupSpace,
     Ineligible, KernelCounters, MemoryCounters, Metadata, RangeChange, RangeSync, SetAttributes,

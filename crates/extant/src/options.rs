@@ -1,6 +1,8 @@
 //! How a volume is mounted.
 
+use alloc::string::String;
 use alloc::sync::Arc;
+use core::fmt;
 use core::task::Waker;
 use core::time::Duration;
 
@@ -8,6 +10,7 @@ use extant_format::superblock::DefaultMountOptions;
 use extant_format::{Compat, Superblock};
 
 use crate::Error;
+use crate::time::Pause;
 use crate::trace::{TraceSink, Tracer};
 
 /// What to do with data before the transaction that makes it reachable commits.
@@ -32,6 +35,24 @@ pub enum Placement {
     /// One after the other: what is asked for at once gets the next free run that holds all of it, if there is one, and
     /// nothing is set aside. For images that are filled once.
     Sequential,
+}
+
+/// How this host is known to others that share a device with it, and how it waits for them.
+#[derive(Clone)]
+pub struct Host {
+    /// Its name; 63 bytes of it count.
+    pub node: String,
+    /// What the device is called here; 31 bytes of it count.
+    pub device: String,
+    /// Lets time pass.
+    pub pause: Arc<dyn Pause>,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, device, pause: _ } = self;
+        f.debug_struct("Host").field("node", node).field("device", device).finish_non_exhaustive()
+    }
 }
 
 /// How a volume is mounted; by the kernel's names and defaults where it has them.
@@ -87,6 +108,8 @@ pub struct MountOptions {
     pub(crate) check_status: bool,
     /// Whom to wake when a tick would have something to do before its time.
     pub(crate) waker: Option<Waker>,
+    /// As whom to take a volume that several hosts may want.
+    pub(crate) host: Option<Host>,
 }
 
 impl Default for MountOptions {
@@ -117,6 +140,7 @@ impl Default for MountOptions {
             synchronous_names: false,
             check_status: cfg!(test),
             waker: None,
+            host: None,
         }
     }
 }
@@ -279,6 +303,14 @@ impl MountOptions {
     #[must_use]
     pub fn waker(self, waker: Waker) -> Self {
         Self { waker: Some(waker), ..self }
+    }
+
+    /// Takes a volume that is protected against being mounted twice (feature `mmp`) as this host; without one such a volume is
+    /// only read. Somebody has to call `tick`, or [`Filesystem::renew_protection`](crate::Filesystem::renew_protection), every
+    /// few seconds then, or other hosts take the volume for free.
+    #[must_use]
+    pub fn host(self, host: Host) -> Self {
+        Self { host: Some(host), ..self }
     }
 
     /// Compares what memory knows of a file's blocks with the map on disk each time it is asked, and panics where they differ:

@@ -21,6 +21,12 @@ pub trait Entropy: Send + Sync {
     fn draw(&self) -> u32;
 }
 
+/// Lets time pass: the engine never sleeps by itself.
+pub trait Pause: Send + Sync {
+    /// Returns when `time` is over; `false` if it is not, and nobody wants to wait any more.
+    fn pause(&self, time: Duration) -> bool;
+}
+
 /// Asks for a tick before its time, where there is somebody to ask: once, until that tick begins.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyTick {

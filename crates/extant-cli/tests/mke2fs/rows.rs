@@ -117,7 +117,7 @@ pub const ROWS: &[Row] = &[
     row("ext4", &["-O", "bigalloc"], "64M"),
     row("ext4", &["-O", "bigalloc", "-b", "4096", "-C", "16384"], "200M"),
     row("ext4", &["-O", "bigalloc,^has_journal", "-b", "1024", "-C", "65536"], "64M"),
-    Row { read_only: "mmp", ..row("ext4", &["-O", "mmp"], "64M") },
+    row("ext4", &["-O", "mmp"], "64M"),
     Row { read_only: "quota", kernel: NO_QUOTA, ..row("ext4", &["-O", "quota"], "64M") },
     Row { read_only: "quota", kernel: NO_QUOTA, ..row("ext4", &["-O", "quota,project"], "64M") },
     Row { read_only: "quota", kernel: NO_QUOTA, ..row("ext3", &["-O", "quota"], "64M") },
@@ -153,7 +153,7 @@ pub const ROWS: &[Row] = &[
     },
     Row { words: &["-O", "sparse_super2,^resize_inode"], ..with("ext4", "num_backup_sb=1", "64M") },
     Row { words: &["-O", "sparse_super2,^resize_inode"], ..with("ext4", "num_backup_sb=0", "64M") },
-    Row { words: &["-O", "mmp"], read_only: "mmp", ..with("ext4", "mmp_update_interval=9", "64M") },
+    Row { words: &["-O", "mmp"], ..with("ext4", "mmp_update_interval=9", "64M") },
     Row { words: &["-O", "orphan_file"], ..with("ext4", "orphan_file_size=64", "64M") },
     with("ext4", "desc_size=128", "64M"),
     Row {

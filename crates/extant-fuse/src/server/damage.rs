@@ -35,7 +35,7 @@ impl Server {
     /// Does what is due by the clock; when to call again. A failure is told to whoever syncs.
     pub fn tick(&self) -> Duration {
         let pause = self.filesystem.tick();
-        if let Err(error @ Error::Corrupt(_)) = &pause {
+        if let Err(error @ (Error::Corrupt(_) | Error::InUse(_))) = &pause {
             self.found_damage(error);
         }
         if self.on_error == OnError::Panic

@@ -19,6 +19,7 @@ mod maintenance;
 mod mount;
 mod open_journal;
 mod operations;
+mod protection;
 mod recovered_view;
 mod replay;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Source: kernel `fs/ext4/super.c`, `__ext4_fill_super`, `ext4_setup_super`.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -14,8 +15,9 @@ use extant_format::{BlockGroup, Compat, Geometry, Incompat, RoCompat, Superblock
 
 use super::layers::Layers;
 use super::open_journal::{Opened, Opening};
+use super::protection::Protection;
 use super::support;
-use super::volume::{STATE_CLEAN, STATE_ERRORS, Volume};
+use super::volume::{Outside, STATE_CLEAN, STATE_ERRORS, Volume};
 use crate::Error;
 use crate::block_io::BlockIo;
 use crate::options::MountOptions;
@@ -32,9 +34,43 @@ pub(crate) fn mount(
     let mut options = options.settled(&superblock)?;
     let geometry = *superblock.geometry();
     check_device(&geometry, &*device)?;
-    let reason = support::read_only_because(&geometry);
+    // What has no journal is nobody's before it is whole.
+    let is_protected = options.host.is_some() || options.unjournaled;
+    let reason = support::read_only_because(&geometry, is_protected);
     options.read_only |= reason.is_some() || device.geometry().read_only;
+    let is_claimed = geometry.incompat.contains(Incompat::MMP) && !options.unjournaled;
+    let protection = match options.host.as_ref().filter(|_| is_claimed && !options.read_only) {
+        Some(host) => {
+            let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
+            Some(Arc::new(Protection::claim(io, &superblock, host, &*clock, &*entropy)?))
+        }
+        None => None,
+    };
+    let claimed = Claimed { superblock, reason, protection: protection.clone() };
+    let mounted = mount_claimed(claimed, options, device, Arc::clone(&clock), entropy);
+    if let (Err(_), Some(protection)) = (&mounted, protection) {
+        protection.release(&*clock);
+    }
+    mounted
+}
 
+/// A volume that no other host has, and no journal is open of yet.
+struct Claimed {
+    superblock: Superblock,
+    /// Why it is only read.
+    reason: Option<String>,
+    protection: Option<Arc<Protection>>,
+}
+
+fn mount_claimed(
+    claimed: Claimed,
+    options: MountOptions,
+    device: Arc<dyn BlockDevice>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Arc<Volume>, Error> {
+    let Claimed { superblock, reason, protection } = claimed;
+    let geometry = *superblock.geometry();
     let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
     let opening = Opening { io: &io, options: &options, clock: &clock, entropy: &entropy };
     let found = opening.open_journal(&superblock)?;
@@ -60,7 +96,8 @@ pub(crate) fn mount(
         // The file system knows of the journal's failure now.
         layers.transactions.clear_journal_errno()?;
     }
-    let volume = Volume::new(layers, superblock, options, reason, is_sound, (clock, entropy));
+    let outside = Outside { clock, entropy, protection };
+    let volume = Volume::new(layers, superblock, options, reason, is_sound, outside);
     volume.finish_orphans()?;
     Ok(volume)
 }

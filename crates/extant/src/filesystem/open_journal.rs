@@ -27,7 +27,7 @@ use super::layers::Layers;
 use super::mount::{read_descriptors, read_superblock};
 use super::recovered_view::{Copy, RecoveredView};
 use super::replay::{self, Changes, Records};
-use super::volume::Volume;
+use super::volume::{Outside, Volume};
 use crate::Error;
 use crate::block_io::BlockIo;
 use crate::extent_status::BlockState;
@@ -203,7 +203,8 @@ impl Opening<'_> {
         )?;
         let most = MOST_CHANGED_BYTES >> log.geometry.block_bits;
         layers.transactions.limit_changes(log.parameters.area().len().min(most));
-        let outside = (Arc::clone(self.clock), Arc::clone(self.entropy));
+        let (clock, entropy) = (Arc::clone(self.clock), Arc::clone(self.entropy));
+        let outside = Outside { clock, entropy, protection: None };
         let volume = Volume::new(layers, superblock, options, None, true, outside);
         replay::replay(&volume, &records)
     }

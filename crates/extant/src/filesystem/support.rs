@@ -10,8 +10,7 @@ const READ_ONLY_RO_COMPAT: RoCompat = RoCompat::QUOTA
     .union(RoCompat::VERITY)
     .union(RoCompat::READONLY)
     .union(RoCompat::all().difference(RoCompat::SUPPORTED));
-const READ_ONLY_INCOMPAT: Incompat =
-    Incompat::ENCRYPT.union(Incompat::CASEFOLD).union(Incompat::MMP);
+const READ_ONLY_INCOMPAT: Incompat = Incompat::ENCRYPT.union(Incompat::CASEFOLD);
 
 /// What the engine does with an image that has a feature.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,11 +45,13 @@ pub fn feature_support() -> Vec<(&'static str, &'static str, Support)> {
     table
 }
 
-/// The features because of which an image is only read, as mke2fs names them.
-pub(super) fn read_only_because(geometry: &Geometry) -> Option<String> {
+/// The features because of which an image is only read, as mke2fs names them. Without protection other hosts would not see that
+/// this one has the volume.
+pub(super) fn read_only_because(geometry: &Geometry, is_protected: bool) -> Option<String> {
     let unknown = geometry.ro_compat.difference(RoCompat::all());
     let ro_compat = geometry.ro_compat.intersection(READ_ONLY_RO_COMPAT) | unknown;
-    let incompat = geometry.incompat.intersection(READ_ONLY_INCOMPAT);
+    let unprotected = if is_protected { Incompat::empty() } else { Incompat::MMP };
+    let incompat = geometry.incompat.intersection(READ_ONLY_INCOMPAT | unprotected);
     let names = [alloc::format!("{ro_compat}"), alloc::format!("{incompat}")];
     let shown = [!ro_compat.is_empty(), !incompat.is_empty()];
     let names: Vec<_> =

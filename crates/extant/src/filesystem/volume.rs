@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::gate::Gate;
 use super::layers::Layers;
+use super::protection::Protection;
 use crate::Error;
 use crate::allocator::Allocator;
 use crate::delayed::SpaceLedger;
@@ -63,6 +64,15 @@ pub(crate) struct Volume {
     /// An operation came upon damage; the superblock says so from the unmount on.
     pub(super) has_errors: AtomicBool,
     pub(super) gate: Gate,
+    pub(super) protection: Option<Arc<Protection>>,
+}
+
+/// What a volume has beside its own bytes.
+pub(super) struct Outside {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    /// Keeps other hosts away.
+    pub(super) protection: Option<Arc<Protection>>,
 }
 
 /// Bits of the superblock's state: unmounted cleanly; errors were found. Source: `EXT4_VALID_FS`, `EXT4_ERROR_FS`.
@@ -77,8 +87,9 @@ impl Volume {
         options: MountOptions,
         read_only_because: Option<String>,
         is_sound: bool,
-        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        outside: Outside,
     ) -> Arc<Self> {
+        let Outside { clock, entropy, protection } = outside;
         let Layers { transactions, ledger, allocator, account, inodes, mapper } = layers;
         let orphans = Arc::new(Orphans::new(
             Arc::clone(&transactions),
@@ -145,6 +156,7 @@ impl Volume {
             unmounted: AtomicBool::new(false),
             has_errors: AtomicBool::new(false),
             gate: Gate::new(),
+            protection,
         })
     }
 
@@ -265,6 +277,8 @@ impl Volume {
 
     /// Does what is due by the clock, and says when to call again.
     pub(crate) fn tick(&self) -> Result<Duration, Error> {
+        // Before anything that may take long.
+        self.renew_protection(false)?;
         let Some(_gate) = self.gate.try_read() else { return Ok(TICK) };
         let is_early = self.transactions.early_tick().begin();
         self.writeback.tick(is_early);
@@ -337,6 +351,17 @@ impl Volume {
         if self.options.read_only || self.unmounted.load(Ordering::Acquire) {
             return Ok(());
         }
+        let unmounted = self.write_and_close();
+        if let Some(protection) = &self.protection
+            && self.check_writable().is_err()
+        {
+            // Whatever came of it, this host writes no more.
+            protection.release(&*self.clock);
+        }
+        unmounted
+    }
+
+    fn write_and_close(&self) -> Result<(), Error> {
         self.transactions.check_writable()?;
         self.free_nameless();
         let written = self.sync_everything();

@@ -383,6 +383,15 @@ impl Filesystem {
         self.volume.tick()
     }
 
+    /// Says to other hosts now that this one has the volume, if it is protected against being mounted twice; returns when to call
+    /// again. [`Self::tick`] does so by the clock; this is for whoever does not tick.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another host has it by now; nothing can be changed any more then.
+    pub fn renew_protection(&self) -> Result<Option<core::time::Duration>, Error> {
+        self.volume.renew_protection(true)
+    }
+
     /// Forgets what memory holds of the volume, but for what is in use or still to be written; what comes next reads the
     /// device again. Like `/proc/sys/vm/drop_caches`, it does not write first.
     pub fn drop_caches(&self) {

@@ -402,6 +402,13 @@ impl Transactions {
         state.changed.notify_all();
     }
 
+    /// The same, and nothing is written to say so: the volume is another host's.
+    pub(crate) fn abort_unsaid(&self, errno: Errno, reason: &'static str) {
+        if self.latch_abort(errno, reason, None) {
+            self.abort_journal_silently();
+        }
+    }
+
     /// Stops the journal without telling the next mount of an error: a shutdown was asked for.
     pub(super) fn abort_journal_silently(&self) {
         if let Some(state) = &self.journal {

@@ -12,6 +12,7 @@ mod faults;
 mod inline;
 mod journaled;
 mod mounting;
+mod protection;
 mod ranges;
 mod short_copies;
 mod space;

@@ -25,7 +25,7 @@ use extant_fuse::{Alarm, Backing, Channel, Mount, NoRings, Server};
 use self::ending::Ending;
 use self::options::Wishes;
 use crate::failure::{OnlyReadable, Told, Usage, say};
-use crate::{interrupt, volume};
+use crate::{host, interrupt, volume};
 
 /// Attach an image to a directory
 #[derive(Debug, clap::Args)]
@@ -115,7 +115,8 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     };
     let (start, len) = device.place();
     let alarm = Arc::new(Alarm::default());
-    let mounted = engine.waker(Waker::from(Arc::clone(&alarm))).mount(device);
+    let engine = engine.waker(Waker::from(Arc::clone(&alarm))).host(host::host(image));
+    let mounted = engine.mount(device);
     let filesystem = mounted.map_err(|error| match error {
         // Each word makes sense, but not all of them on this image.
         extant::Error::Invalid(which) => Usage(format!("{}: {which}", image.display())).into(),

@@ -16,7 +16,7 @@ use extant_device::{BlockDevice, OverlayDevice};
 use extant_script::{Operation, Script, Target, Volume, mount_options};
 
 use crate::failure::{self, OnlyReadable, Usage};
-use crate::{values, volume};
+use crate::{host, values, volume};
 use print::Trace;
 use record::Recorder;
 
@@ -79,6 +79,7 @@ pub fn run(args: &TraceArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let recorder = Arc::new(Recorder::default());
     let mount = || {
         let options = options.clone().trace(Arc::<Recorder>::clone(&recorder));
+        let options = options.host(host::host(&args.image));
         let mounted = match args.write {
             true => Volume::mount_at(Arc::clone(&device), options, values::now()),
             false => Volume::mount(Arc::clone(&device), options),
