@@ -88,26 +88,40 @@ fn appends(filesystem: &Filesystem, path: &str) -> (Duration, f64) {
 fn kernel_appends(root: &Path) -> (Duration, f64) {
     let mut file = fs::File::create(root.join("file")).unwrap();
     file.sync_all().unwrap();
-    let before = kernel_blocks(root);
+    let logged = Logged::begin();
     let start = Instant::now();
     for _ in 0..APPENDS {
         file.write_all(&[b'x'; 512]).unwrap();
         file.sync_all().unwrap();
     }
     let time = start.elapsed();
-    (time, (kernel_blocks(root) - before) / f64::from(APPENDS))
+    (time, logged.map_or(f64::NAN, Logged::end) / f64::from(APPENDS))
 }
 
-/// Blocks that the kernel has put into the journal: transactions, times what each had on average, which it rounds down.
-fn kernel_blocks(root: &Path) -> f64 {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let device = mounts.lines().find(|line| line.split(' ').nth(1) == root.to_str()).unwrap();
-    let device = device.split(' ').next().unwrap().trim_start_matches("/dev/");
-    let info = fs::read_to_string(format!("/proc/fs/jbd2/{device}-8/info")).unwrap();
-    let number = |line: &str| line.split_whitespace().next().unwrap().parse::<f64>().unwrap();
-    let transactions = number(&info);
-    let logged = info.lines().find(|line| line.contains("logged blocks")).map_or(0.0, number);
-    transactions * logged
+/// Blocks that the kernel puts into journals while this lives, as its events tell (`jbd2_run_stats`), in a buffer of our own. No
+/// other journal may commit meanwhile.
+struct Logged(PathBuf);
+
+impl Logged {
+    /// Nothing where `tracefs` is not mounted, or not for us.
+    fn begin() -> Option<Self> {
+        let instance = Self(PathBuf::from("/sys/kernel/tracing/instances/extant-fsync"));
+        fs::create_dir(&instance.0).ok()?;
+        let event = instance.0.join("events/jbd2/jbd2_run_stats/enable");
+        fs::write(event, "1").ok().map(|()| instance)
+    }
+
+    fn end(self) -> f64 {
+        let trace = fs::read_to_string(self.0.join("trace")).unwrap();
+        let logged = |line: &str| line.rsplit_once("blocks_logged ")?.1.trim().parse::<f64>().ok();
+        trace.lines().filter_map(logged).sum()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0); // an instance of tracefs goes by it
+    }
 }
 
 /// Threads with a file each on a device whose flush takes its time.
