@@ -247,12 +247,20 @@ pub fn change<T>(
     let (outcome, unmounted) = host::while_protected(&filesystem, || {
         let outcome = match filesystem.read_only_because() {
             Some(features) => Err(OnlyReadable(features.to_owned())).with_context(name),
-            None => work(&filesystem),
+            None => work(&filesystem).inspect_err(|error| handle_damage(&filesystem, error)),
         };
         (outcome, filesystem.clone().unmount().with_context(name))
     });
     let value = outcome?;
     unmounted.map(|()| value)
+}
+
+/// Damage that an operation came upon does to the volume what its superblock says, before the unmount.
+fn handle_damage(filesystem: &Filesystem, error: &anyhow::Error) {
+    let damage = error.chain().filter_map(|cause| cause.downcast_ref::<extant::Error>());
+    for error in damage.filter(|error| matches!(error, extant::Error::Corrupt(_))) {
+        filesystem.handle_error(error, filesystem.on_error());
+    }
 }
 
 /// The system's times; or those of `SOURCE_DATE_EPOCH`, so that the same changes make the same bytes.
@@ -274,7 +282,9 @@ pub fn change_each(
         change(&run[0].image, |filesystem| {
             failure::each(run, |at| {
                 interrupt::check()?;
-                work(filesystem, at).with_context(|| at.to_string())
+                let done = work(filesystem, at);
+                done.inspect_err(|error| handle_damage(filesystem, error))
+                    .with_context(|| at.to_string())
             })
         })
     })

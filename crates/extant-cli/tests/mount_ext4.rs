@@ -476,6 +476,47 @@ fn errors_does_what_it_says_when_damage_is_found() {
     wait_until(|| fs::read_dir(&point).is_ok_and(|mut names| names.next().is_none()));
 }
 
+/// What the superblock tells of errors, of what does not depend on who found them.
+fn told(image: &Path) -> Vec<String> {
+    let output = oracle::run("dumpe2fs", &["-h", image.to_str().unwrap()]).unwrap();
+    let words = ["Filesystem state", "First error err", "Last error err", "Journal errno"];
+    let text = oracle::text(&output);
+    let wanted = text.lines().filter(|line| words.iter().any(|word| line.starts_with(word)));
+    wanted.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn the_superblock_tells_of_errors_as_after_a_mount_of_the_kernel() {
+    for policy in ["errors=continue", "errors=remount-ro"] {
+        let Some((scratch, image, point)) = damaged("mount-told") else {
+            return skip("no debugfs");
+        };
+        let copy = scratch.path("kernel.img");
+        fs::copy(&image, &copy).unwrap();
+        let Some(kernel) = KernelMount::new(&copy, &scratch.path("kernel"), policy) else { return };
+        assert!(fs::read_dir(kernel.root().join("d")).unwrap().next().unwrap().is_err());
+        kernel.unmount().unwrap();
+        let Some(mut mounted) = Mounted::new(&image, &point, policy) else { return };
+        assert!(fs::read_dir(mounted.path("d")).unwrap().next().unwrap().is_err());
+        common::mounted::umount(&point);
+        mounted.server.wait().unwrap();
+        assert_eq!(told(&image), told(&copy), "{policy}");
+    }
+}
+
+/// A command that comes upon damage marks the image for e2fsck; where errors are to stop the machine it changes nothing after that.
+#[test]
+fn a_command_does_what_the_superblock_says_about_errors() {
+    for policy in ["continue", "panic"] {
+        let Some((_scratch, image, _)) = damaged("command-told") else { return skip("no debugfs") };
+        oracle::run("tune2fs", &["-e", policy, image.to_str().unwrap()]).unwrap();
+        fails(["rm", "-r", &common::at(&image, "/d")], 4, "checksum does not match");
+        let told = told(&image);
+        assert!(told[0].ends_with("with errors"), "{told:?}");
+        assert_eq!(told.len(), 3 + usize::from(policy == "panic"), "{told:?}");
+    }
+}
+
 #[test]
 fn files_change_owners_with_uid_and_gid() {
     if !rustix::process::geteuid().is_root() {

@@ -148,31 +148,6 @@ impl Superblock {
             code: raw.last_error_errcode,
         })
     }
-
-    /// Counts `error`, and records it as the last one and, if there was none, as the first.
-    ///
-    /// Source: kernel `fs/ext4/super.c`, `ext4_update_super`.
-    pub fn record_error(&mut self, error: &ErrorRecord) {
-        let raw = &mut self.raw;
-        let (time, time_hi) = split_time(error.seconds);
-        let inode = error.inode.map_or(0, InodeNumber::get).into();
-        if raw.error_count.get() == 0 {
-            (raw.first_error_time, raw.first_error_time_hi) = (time, time_hi);
-            raw.first_error_ino = inode;
-            raw.first_error_block = error.block.get().into();
-            raw.first_error_func = error.function;
-            raw.first_error_line = error.line.into();
-            raw.first_error_errcode = error.code;
-        }
-        (raw.last_error_time, raw.last_error_time_hi) = (time, time_hi);
-        raw.last_error_ino = inode;
-        raw.last_error_block = error.block.get().into();
-        raw.last_error_func = error.function;
-        raw.last_error_line = error.line.into();
-        raw.last_error_errcode = error.code;
-        raw.error_count = raw.error_count.get().saturating_add(1).into();
-        raw.state = (raw.state.get() | State::ERRORS.bits()).into();
-    }
 }
 
 impl TryFrom<&RawSuperblock> for Superblock {
@@ -218,6 +193,31 @@ pub struct ErrorRecord {
     pub line: u32,
     /// Which kind, in the format's own numbering of errors.
     pub code: u8,
+}
+
+/// The format's own number for an error of this Linux number.
+///
+/// Source: kernel `fs/ext4/super.c`, `ext4_errno_to_code`; `ext4.h`, `EXT4_ERR_*`.
+pub const fn error_code(errno: i32) -> u8 {
+    match errno {
+        5 => 2,    // EIO
+        12 => 3,   // ENOMEM
+        74 => 4,   // EFSBADCRC
+        117 => 5,  // EFSCORRUPTED
+        28 => 6,   // ENOSPC
+        126 => 7,  // ENOKEY
+        30 => 8,   // EROFS
+        27 => 9,   // EFBIG
+        17 => 10,  // EEXIST
+        34 => 11,  // ERANGE
+        75 => 12,  // EOVERFLOW
+        16 => 13,  // EBUSY
+        20 => 14,  // ENOTDIR
+        39 => 15,  // ENOTEMPTY
+        108 => 16, // ESHUTDOWN
+        14 => 17,  // EFAULT
+        _ => 1,
+    }
 }
 
 bitflags::bitflags! {
@@ -479,6 +479,57 @@ impl RawSuperblock {
             .map_or(0, |covered| crc32c(crc::START, covered))
     }
 
+    /// Counts `error`, and records it as the last one and, if there was none, as the first.
+    ///
+    /// Source: kernel `fs/ext4/super.c`, `ext4_update_super`.
+    pub fn record_error(&mut self, error: &ErrorRecord) {
+        let raw = self;
+        let (time, time_hi) = split_time(error.seconds);
+        let inode = error.inode.map_or(0, InodeNumber::get).into();
+        if raw.error_count.get() == 0 {
+            (raw.first_error_time, raw.first_error_time_hi) = (time, time_hi);
+            raw.first_error_ino = inode;
+            raw.first_error_block = error.block.get().into();
+            raw.first_error_func = error.function;
+            raw.first_error_line = error.line.into();
+            raw.first_error_errcode = error.code;
+        }
+        (raw.last_error_time, raw.last_error_time_hi) = (time, time_hi);
+        raw.last_error_ino = inode;
+        raw.last_error_block = error.block.get().into();
+        raw.last_error_func = error.function;
+        raw.last_error_line = error.line.into();
+        raw.last_error_errcode = error.code;
+        raw.error_count = raw.error_count.get().saturating_add(1).into();
+        raw.state = (raw.state.get() | State::ERRORS.bits()).into();
+    }
+
+    /// Takes over what `other` knows of errors, if it knows of more.
+    ///
+    /// Source: kernel `fs/ext4/super.c`, `ext4_load_journal`, for a superblock out of the journal. Differs: the kernel takes what
+    /// was at home even if the journal had more.
+    pub fn keep_errors(&mut self, other: &Self) {
+        self.state = (self.state.get() | other.state.get() & State::ERRORS.bits()).into();
+        if other.error_count.get() <= self.error_count.get() {
+            return;
+        }
+        self.error_count = other.error_count;
+        self.first_error_time = other.first_error_time;
+        self.first_error_time_hi = other.first_error_time_hi;
+        self.first_error_ino = other.first_error_ino;
+        self.first_error_block = other.first_error_block;
+        self.first_error_func = other.first_error_func;
+        self.first_error_line = other.first_error_line;
+        self.first_error_errcode = other.first_error_errcode;
+        self.last_error_time = other.last_error_time;
+        self.last_error_time_hi = other.last_error_time_hi;
+        self.last_error_ino = other.last_error_ino;
+        self.last_error_block = other.last_error_block;
+        self.last_error_func = other.last_error_func;
+        self.last_error_line = other.last_error_line;
+        self.last_error_errcode = other.last_error_errcode;
+    }
+
     /// Sets the checksum, if the file system has any.
     pub fn set_checksum(&mut self) {
         if self.ro_compat().contains(RoCompat::METADATA_CSUM) {
@@ -634,8 +685,8 @@ mod tests {
             line,
             code: 1,
         };
-        superblock.record_error(&error(1));
-        superblock.record_error(&error(2));
+        superblock.raw_mut().record_error(&error(1));
+        superblock.raw_mut().record_error(&error(2));
         assert_eq!(
             (superblock.first_error(), superblock.last_error()),
             (Some(error(1)), Some(error(2)))

@@ -77,8 +77,8 @@ pub use library::{File, Filesystem, InodeHandle, OpenOptions};
 pub use options::{DataMode, Host, MountOptions, Placement};
 pub use report::{
     AllocatorStats, Counters, DirEntry, FastCommitStats, FileExtent, FileExtentState, GroupSpace,
-    Ineligible, KernelCounters, MemoryCounters, Metadata, RangeChange, RangeSync, SetAttributes,
-    Shutdown, Statfs, StatusStats,
+    Ineligible, KernelCounters, MemoryCounters, Metadata, OnError, RangeChange, RangeSync,
+    SetAttributes, Shutdown, Statfs, StatusStats,
 };
 #[cfg(extant_shuttle)]
 pub use sync::asks_for_inode_lock;

@@ -7,6 +7,19 @@ use extant_format::InodeNumber;
 use extant_format::inode::{FileType, InodeFlags};
 use extant_format::timestamp::Timestamp;
 
+/// What an error that is found does to a volume: `errors=` of ext4.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnError {
+    /// Whoever asked is told; all else goes on (`errors=continue`). Without its journal a volume can only be read, as in the
+    /// kernel.
+    Continue,
+    /// Nothing is changed any more (`errors=remount-ro`).
+    ReadOnly,
+    /// Nothing is changed any more, and whoever has it mounted ends at once: the image is as after a power cut
+    /// (`errors=panic`).
+    Panic,
+}
+
 /// A file's attributes.
 #[derive(Clone, Debug)]
 pub struct Metadata {

@@ -23,7 +23,7 @@ mod names;
 mod owners;
 mod private;
 
-pub use damage::OnError;
+pub use extant::OnError;
 pub use owners::{Owners, Swap};
 
 use std::sync::{Arc, OnceLock};
@@ -83,7 +83,7 @@ impl Server {
     pub fn new(filesystem: Filesystem, settings: Settings) -> Result<Self, Error> {
         let nodes = Nodes::new(filesystem.root()?);
         let block_size = filesystem.statfs().block_size;
-        let on_error = settings.on_error.unwrap_or_else(|| OnError::stored(&filesystem));
+        let on_error = settings.on_error.unwrap_or_else(|| filesystem.on_error());
         Ok(Self {
             filesystem,
             nodes,

@@ -1,17 +1,15 @@
-//! What is done to the volume as a whole while it is mounted: discarding free space, its label, and stopping after an error.
+//! What is done to the volume as a whole while it is mounted: discarding free space, and its label.
 //!
-//! Source: kernel `fs/ext4/mballoc.c`, `ext4_trim_fs`; `fs/ext4/ioctl.c`, `ext4_ioctl_setlabel`; `fs/ext4/super.c`,
-//! `ext4_handle_error`.
+//! Source: kernel `fs/ext4/mballoc.c`, `ext4_trim_fs`; `fs/ext4/ioctl.c`, `ext4_ioctl_setlabel`.
 
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 use extant_device::DeviceError;
 use extant_format::{PhysicalBlock, PhysicalRange, RawSuperblock};
 use zerocopy::FromBytes;
 
 use super::volume::Volume;
-use crate::error::{Errno, Error};
+use crate::error::Error;
 use crate::report::Ineligible;
 use crate::trace::HandleType;
 use crate::transaction::{BlockKind, Change, Credits};
@@ -92,17 +90,6 @@ impl Volume {
         })?;
         handle.set_sync();
         handle.stop()
-    }
-
-    /// Lets nothing change the volume any more, because of an error with this number, and notes that in the journal for the next
-    /// mount and for e2fsck: what a mount with `errors=remount-ro` does.
-    pub(crate) fn stop(&self, errno: Errno) {
-        self.transactions.abort_as(errno, "an error was found (errors=remount-ro)", None);
-    }
-
-    /// Notes that an operation came upon damage: the unmount tells e2fsck.
-    pub(crate) fn note_error(&self) {
-        self.has_errors.store(true, Ordering::Release);
     }
 
     /// Whether something can still be changed.

@@ -11,6 +11,7 @@
 
 mod attributes;
 mod audit;
+mod errors;
 mod flags;
 mod freeze;
 mod gate;

@@ -69,11 +69,10 @@ fn mount_claimed(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Arc<Volume>, Error> {
-    let Claimed { superblock, reason, protection } = claimed;
-    let geometry = *superblock.geometry();
+    let geometry = *claimed.superblock.geometry();
     let io = BlockIo::new(Arc::clone(&device), geometry.block_bits);
     let opening = Opening { io: &io, options: &options, clock: &clock, entropy: &entropy };
-    let found = opening.open_journal(&superblock)?;
+    let found = opening.open_journal(&claimed.superblock)?;
     let (io, journal, journal_blocks, has_failed) = match found {
         Opened::None => (io, None, Vec::new(), false),
         Opened::Unused(blocks) => (io, None, blocks, false),
@@ -85,6 +84,7 @@ fn mount_claimed(
     };
     // Replay may have changed everything that was read so far.
     let mut superblock = read_superblock(&**io.device())?;
+    superblock.raw_mut().keep_errors(claimed.superblock.raw());
     let is_sound = superblock.raw().state.get() & STATE_CLEAN != 0;
     let descriptors = read_descriptors(&superblock, &io, options.read_only)?;
     let layers =
@@ -96,6 +96,7 @@ fn mount_claimed(
         // The file system knows of the journal's failure now.
         layers.transactions.clear_journal_errno()?;
     }
+    let Claimed { reason, protection, .. } = claimed;
     let outside = Outside { clock, entropy, protection };
     let volume = Volume::new(layers, superblock, options, reason, is_sound, outside);
     volume.finish_orphans()?;

@@ -14,6 +14,7 @@ use extant_format::cast::u64_from;
 use extant_format::{Incompat, RawSuperblock, RoCompat, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::errors::Found;
 use super::gate::Gate;
 use super::layers::Layers;
 use super::protection::Protection;
@@ -30,6 +31,7 @@ use crate::page_cache::CacheAccount;
 use crate::report::{
     AllocatorStats, Counters, GroupSpace, KernelCounters, MemoryCounters, Statfs, StatusStats,
 };
+use crate::sync::{Mutex, Rank};
 use crate::time::{Clock, Entropy};
 use crate::transaction::{BlockKind, Transactions};
 use crate::writeback::Writeback;
@@ -61,8 +63,8 @@ pub(crate) struct Volume {
     /// It was clean when it was mounted, or has a journal that made it so.
     is_sound: bool,
     pub(super) unmounted: AtomicBool,
-    /// An operation came upon damage; the superblock says so from the unmount on.
-    pub(super) has_errors: AtomicBool,
+    /// Errors that the superblock does not tell of yet; a leaf.
+    pub(super) found: Mutex<Option<Found>>,
     pub(super) gate: Gate,
     pub(super) protection: Option<Arc<Protection>>,
 }
@@ -154,7 +156,7 @@ impl Volume {
             read_only_because,
             is_sound,
             unmounted: AtomicBool::new(false),
-            has_errors: AtomicBool::new(false),
+            found: Mutex::new(Rank::Leaf, None),
             gate: Gate::new(),
             protection,
         })
@@ -164,6 +166,9 @@ impl Volume {
     pub(super) fn finish_orphans(&self) -> Result<(), Error> {
         if self.options.read_only {
             return Ok(());
+        }
+        if self.superblock.raw().state.get() & STATE_ERRORS != 0 {
+            return self.orphans.abandon();
         }
         for number in self.orphans.at_mount()? {
             // One that cannot be finished stays where it is, for e2fsck; the others are no worse for it.
@@ -280,6 +285,7 @@ impl Volume {
         // Before anything that may take long.
         self.renew_protection(false)?;
         let Some(_gate) = self.gate.try_read() else { return Ok(TICK) };
+        self.tell_found()?;
         let is_early = self.transactions.early_tick().begin();
         self.writeback.tick(is_early);
         let filling = || self.transactions.filling().filter(|_| is_early);
@@ -409,9 +415,11 @@ impl Volume {
         if self.is_sound {
             raw.state = (raw.state.get() | STATE_CLEAN).into();
         }
-        let has_findings = !self.allocator.take_findings().is_empty();
-        if has_findings || self.has_errors.load(Ordering::Acquire) {
-            raw.state = (raw.state.get() | STATE_ERRORS).into();
+        for finding in self.allocator.take_findings() {
+            self.note_found(&Error::Corrupt(finding));
+        }
+        if let Some(found) = self.found.lock().take() {
+            found.put(raw);
         }
         let written = io.tally.device_write_bytes.load(Ordering::Relaxed) >> 10;
         raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();

@@ -29,11 +29,12 @@ pub use handle::InodeHandle;
 pub use read_dir::ReadDir;
 
 use crate::caller::Caller;
-use crate::error::{Errno, Error};
+use crate::error::Error;
 use crate::filesystem::Volume;
 use crate::namespace::{NodeKind, RenameFlags};
 use crate::report::{
-    Counters, GroupSpace, KernelCounters, MemoryCounters, Metadata, SetAttributes, Shutdown, Statfs,
+    Counters, GroupSpace, KernelCounters, MemoryCounters, Metadata, OnError, SetAttributes,
+    Shutdown, Statfs,
 };
 
 /// A mounted volume; clones are the same volume. Call [`Self::unmount`] at the end. Dropping the last clone writes nothing:
@@ -457,15 +458,15 @@ impl Filesystem {
         self.volume.check_writable()
     }
 
-    /// Notes that an operation came upon damage: what is left at the unmount says so to e2fsck.
-    pub fn note_error(&self) {
-        self.volume.note_error();
+    /// What the superblock says that errors do to the volume (`tune2fs -e`).
+    pub fn on_error(&self) -> OnError {
+        self.volume.on_error()
     }
 
-    /// Lets nothing change the volume any more because of an error with this number, and notes that there was one for the next
-    /// mount and for e2fsck: what `errors=remount-ro` means.
-    pub fn stop(&self, errno: Errno) {
-        self.volume.stop(errno);
+    /// Does what `policy` says about an error that was found: the superblock tells e2fsck and the next mount of it, and unless the
+    /// volume goes on nothing is changed any more. Whose policy it is to stop the machine ends what he does himself.
+    pub fn handle_error(&self, error: &Error, policy: OnError) {
+        self.volume.handle_error(error, policy);
     }
 
     /// Stands still until [`Self::thaw`]: what runs is finished, everything is made durable, and the image is marked clean,

@@ -93,6 +93,25 @@ impl Orphans {
         Ok(all)
     }
 
+    /// Leaves the orphans of an earlier mount as they are, since the volume has errors: e2fsck knows better. The list begins
+    /// anew; slots of the file stay taken.
+    ///
+    /// # Errors
+    /// As [`Self::at_mount`], and of the journal.
+    /// # Source
+    /// Kernel `ext4_orphan_cleanup`.
+    pub(crate) fn abandon(&self) -> Result<(), Error> {
+        self.at_mount()?;
+        let list = core::mem::take(&mut self.state.lock().list);
+        if list.is_empty() {
+            return Ok(());
+        }
+        let mut handle =
+            self.transactions.begin(Credits::blocks(1, self.transactions.geometry()))?;
+        self.set_head(&mut handle, None)?;
+        handle.stop()
+    }
+
     /// Whether there is no orphan: a clean unmount says so in the superblock.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state.lock();

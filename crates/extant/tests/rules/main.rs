@@ -9,6 +9,7 @@ mod durability;
 mod events;
 mod fast_commits;
 mod faults;
+mod findings;
 mod inline;
 mod journaled;
 mod mounting;
