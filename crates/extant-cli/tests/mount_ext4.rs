@@ -688,3 +688,29 @@ fn a_volume_with_mmp_is_one_hosts_at_a_time() {
     mounted.unmount();
     assert!(state().contains("sequence: ff4d4d50"), "{}", state());
 }
+
+#[test]
+fn a_journal_may_be_on_a_device_of_its_own() {
+    let (scratch, image, point) = prepared("mount-journal", "64M");
+    let journal = scratch.path("journal");
+    let names = [journal.to_str().unwrap(), image.to_str().unwrap()];
+    ok(["mkfs", "-qF", "-O", "journal_dev", "-b", "4096", names[0], "8M"]);
+    ok(["mkfs", "-qF", "-b", "4096", "-J", &format!("device={}", names[0]), names[1], "64M"]);
+    fails(["mkdir", &common::at(&image, "/d")], 3, "a journal on a device of its own");
+    let before = fs::read(&journal).unwrap();
+    let options = format!("journal_path={}", names[0]);
+    let Some(mounted) = Mounted::new(&image, &point, &options) else { return };
+    let file = File::create(mounted.path("f")).unwrap();
+    file.write_all_at(&[7; 5000], 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    assert!(fs::read(&journal).unwrap() != before, "it is written");
+    mounted.kill();
+    let Some(mut mounted) = Mounted::new(&image, &point, &options) else { return };
+    assert_eq!(fs::read(mounted.path("f")).unwrap(), [7; 5000]);
+    common::mounted::umount(&point);
+    assert!(mounted.server.wait().unwrap().success());
+    if let Some(output) = oracle::run("e2fsck", &["-fn", "-j", names[0], names[1]]) {
+        assert!(output.status.success(), "{}", oracle::text(&output));
+    }
+}

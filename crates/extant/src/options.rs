@@ -6,6 +6,7 @@ use core::fmt;
 use core::task::Waker;
 use core::time::Duration;
 
+use extant_device::BlockDevice;
 use extant_format::superblock::DefaultMountOptions;
 use extant_format::{Compat, Superblock};
 
@@ -52,6 +53,16 @@ impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, device, pause: _ } = self;
         f.debug_struct("Host").field("node", node).field("device", device).finish_non_exhaustive()
+    }
+}
+
+/// A device, of which there is nothing to show.
+#[derive(Clone)]
+pub(crate) struct JournalDevice(pub(crate) Arc<dyn BlockDevice>);
+
+impl fmt::Debug for JournalDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JournalDevice")
     }
 }
 
@@ -108,6 +119,8 @@ pub struct MountOptions {
     pub(crate) check_status: bool,
     /// Whom to wake when a tick would have something to do before its time.
     pub(crate) waker: Option<Waker>,
+    /// Where the journal is, if not on the volume.
+    pub(crate) journal_device: Option<JournalDevice>,
     /// As whom to take a volume that several hosts may want.
     pub(crate) host: Option<Host>,
 }
@@ -140,6 +153,7 @@ impl Default for MountOptions {
             synchronous_names: false,
             check_status: cfg!(test),
             waker: None,
+            journal_device: None,
             host: None,
         }
     }
@@ -303,6 +317,12 @@ impl MountOptions {
     #[must_use]
     pub fn waker(self, waker: Waker) -> Self {
         Self { waker: Some(waker), ..self }
+    }
+
+    /// Takes `device` for the one that holds the journal of a volume whose journal is on a device of its own (`journal_path=`).
+    #[must_use]
+    pub fn journal_device(self, device: Arc<dyn BlockDevice>) -> Self {
+        Self { journal_device: Some(JournalDevice(device)), ..self }
     }
 
     /// Takes a volume that is protected against being mounted twice (feature `mmp`) as this host; without one such a volume is

@@ -15,6 +15,7 @@ mod errors;
 mod flags;
 mod freeze;
 mod gate;
+mod journal_device;
 mod layers;
 mod maintenance;
 mod mount;

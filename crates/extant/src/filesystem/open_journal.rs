@@ -23,6 +23,7 @@ use extant_journal::{
     RecoveryMode, RecoveryStep,
 };
 
+use super::journal_device;
 use super::layers::Layers;
 use super::mount::{read_descriptors, read_superblock};
 use super::recovered_view::{Copy, RecoveredView};
@@ -66,8 +67,19 @@ pub(super) struct Opening<'a> {
 /// A journal, and where it lies.
 pub(super) struct Log {
     pub(super) map: LogMap,
+    /// The device that holds it.
+    pub(super) io: BlockIo,
+    /// Whether that is one of its own.
+    pub(super) separate: bool,
     pub(super) parameters: JournalParameters,
     pub(super) geometry: Geometry,
+}
+
+impl Log {
+    /// The volume's blocks that hold it.
+    fn home_blocks(&self) -> Vec<PhysicalRange> {
+        if self.separate { Vec::new() } else { self.map.runs().collect() }
+    }
 }
 
 impl Opening<'_> {
@@ -76,24 +88,30 @@ impl Opening<'_> {
     /// # Errors
     /// Why it cannot be recovered; the device may have been written nonetheless, as far as that changes nothing.
     pub(super) fn open_journal(&self, superblock: &Superblock) -> Result<Opened, Error> {
-        let Some(number) = superblock.journal_inode() else {
-            if superblock.raw().journal_dev.get() != 0 && !self.options.read_only {
+        if !superblock.geometry().compat.contains(Compat::HAS_JOURNAL) {
+            return Ok(Opened::None);
+        }
+        let needs_recovery = superblock.raw().incompat().contains(Incompat::RECOVER);
+        let mut log = match (superblock.journal_inode(), &self.options.journal_device) {
+            (Some(number), _) => self.find_log(superblock, number)?,
+            (None, Some(device)) => journal_device::find_log(superblock, &device.0)?,
+            (None, None)
+                if needs_recovery || !(self.options.read_only || self.options.unjournaled) =>
+            {
                 let needs = Unsupported::Needs("a journal on a device of its own", "that device");
                 return Err(needs.into());
             }
-            return Ok(Opened::None);
+            (None, None) => return Ok(Opened::None),
         };
-        let mut log = self.find_log(superblock, number)?;
         let dirty = log.parameters.start().is_some();
         if self.options.read_only {
             return if dirty { self.read_through(&log) } else { Ok(Opened::None) };
         }
         if self.options.unjournaled {
-            let needs_recovery = superblock.raw().incompat().contains(Incompat::RECOVER);
             if dirty || needs_recovery {
                 return Err(Error::Invalid("a journal that has to be recovered first"));
             }
-            return Ok(Opened::Unused(log.map.runs().collect()));
+            return Ok(Opened::Unused(log.home_blocks()));
         }
         let mut recovered = self.recover(&log, RecoveryMode::Replay)?;
         if let Some(found) = recovered.fast_commits {
@@ -103,19 +121,19 @@ impl Opening<'_> {
             if !changes.is_empty() {
                 let state = LogState { next_tid: found.tid, ..recovered.state };
                 self.write_alone(&log, state, changes)?;
-                log.parameters = journal_parameters(&log.map, self.io, &log.geometry)?;
+                log.parameters = journal_parameters(&log.map, &log.io, &log.geometry)?;
                 recovered = self.recover(&log, RecoveryMode::Replay)?;
             }
         }
         if dirty {
             self.io.flush()?;
-            write_log_block(&log.map, self.io, LogBlock::SUPERBLOCK, recovered.superblock.bytes())?;
+            write_log_block(&log.map, &log.io, LogBlock::SUPERBLOCK, recovered.superblock.bytes())?;
         }
         let parameters = self.with_features(&log)?;
         let has_failed = parameters.recorded_errno().is_some();
         let journal = Journal::new(parameters, recovered.state);
         let state =
-            JournalState::new(journal, self.io.clone(), false, log.map, self.options.barriers);
+            JournalState::new(journal, log.io, log.separate, log.map, self.options.barriers);
         Ok(Opened::Ready { state: Box::new(state), has_failed })
     }
 
@@ -128,7 +146,7 @@ impl Opening<'_> {
         let geometry = *superblock.geometry();
         let map = self.journal_map(superblock, number)?;
         let parameters = journal_parameters(&map, self.io, &geometry)?;
-        Ok(Log { map, parameters, geometry })
+        Ok(Log { map, io: self.io.clone(), separate: false, parameters, geometry })
     }
 
     /// Where the journal inode's blocks lie; read through layers that know no journal.
@@ -167,12 +185,11 @@ impl Opening<'_> {
         for (block, replacement) in recovered.map.iter() {
             let broken = Place::Journal(replacement.at.get()).breaks(Rule::JournalSize);
             let at = log.map.block(replacement.at).ok_or(broken)?;
-            copies.insert(self.io.offset(block), Copy::Logged(self.io.offset(at), replacement));
+            copies.insert(self.io.offset(block), Copy::Logged(log.io.offset(at), replacement));
         }
         let view = |copies| -> Arc<dyn BlockDevice> {
-            let device = self.io.device();
-            let size = log.geometry.block_size;
-            Arc::new(RecoveredView::new(Arc::clone(device), Arc::clone(device), size, copies))
+            let (data, journal) = (Arc::clone(self.io.device()), Arc::clone(log.io.device()));
+            Arc::new(RecoveredView::new(data, journal, log.geometry.block_size, copies))
         };
         if let Some(found) = recovered.fast_commits {
             let io = BlockIo::new(view(copies.clone()), log.geometry.block_bits);
@@ -186,7 +203,7 @@ impl Opening<'_> {
     /// What fast commits change on a volume that `io` reads as it was after the last full commit. Nothing is written.
     fn replay(&self, log: &Log, found: FastCommits, io: &BlockIo) -> Result<Changes, Error> {
         let records = Records::new(found, log.geometry.block_len(), || {
-            read_log(&log.map, self.io, &log.geometry, found.blocks)
+            read_log(&log.map, &log.io, &log.geometry, found.blocks)
         })?;
         let superblock = read_superblock(&**io.device())?;
         let descriptors = read_descriptors(&superblock, io, false)?;
@@ -197,7 +214,7 @@ impl Opening<'_> {
             &superblock,
             descriptors,
             None,
-            log.map.runs().collect(),
+            log.home_blocks(),
             &options,
             self.clock,
         )?;
@@ -213,7 +230,7 @@ impl Opening<'_> {
     fn write_alone(&self, log: &Log, state: LogState, changes: Changes) -> Result<(), Error> {
         let journal = Journal::new(log.parameters.clone(), state);
         let map = log.map.clone();
-        JournalState::new(journal, self.io.clone(), false, map, self.options.barriers)
+        JournalState::new(journal, log.io.clone(), log.separate, map, self.options.barriers)
             .write_alone(changes)
     }
 
@@ -224,7 +241,7 @@ impl Opening<'_> {
         loop {
             match recovery.step()? {
                 RecoveryStep::Done(recovered) => return Ok(recovered),
-                RecoveryStep::Read(range) => match read_log(&log.map, io, geometry, range) {
+                RecoveryStep::Read(range) => match read_log(&log.map, &log.io, geometry, range) {
                     Ok(bytes) => recovery.supply(&bytes),
                     Err(_) => recovery.read_failed(),
                 },
@@ -266,7 +283,7 @@ impl Opening<'_> {
     }
 }
 
-fn journal_parameters(
+pub(super) fn journal_parameters(
     map: &LogMap,
     io: &BlockIo,
     geometry: &Geometry,

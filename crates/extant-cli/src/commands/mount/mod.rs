@@ -19,7 +19,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use anyhow::Context;
-use extant_device::{FileDevice, OpenError};
+use extant_device::{BlockDevice, FileDevice, OpenError};
 use extant_fuse::{Alarm, Backing, Channel, Mount, NoRings, Server};
 
 use self::ending::Ending;
@@ -107,8 +107,17 @@ fn in_background(args: &MountArgs) -> anyhow::Result<()> {
 }
 
 fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::Result<()> {
-    let Wishes { engine, settings, allow_other, words, loop_device, rings, depth, sandbox } =
-        wishes;
+    let Wishes {
+        engine,
+        settings,
+        allow_other,
+        words,
+        loop_device,
+        rings,
+        depth,
+        sandbox,
+        journal,
+    } = wishes;
     let device = match settings.read_only {
         true => volume::open_to_read(image)?,
         false => volume::open_device(image)?,
@@ -116,6 +125,10 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let (start, len) = device.place();
     let alarm = Arc::new(Alarm::default());
     let engine = engine.waker(Waker::from(Arc::clone(&alarm))).host(host::host(image));
+    let engine = match &journal {
+        Some(path) => engine.journal_device(journal_device(path, settings.read_only)?),
+        None => engine,
+    };
     let mounted = engine.mount(device);
     let filesystem = mounted.map_err(|error| match error {
         // Each word makes sense, but not all of them on this image.
@@ -171,6 +184,12 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let finished = server.finish();
     outcome.with_context(|| mount.point.display().to_string())?;
     finished.with_context(|| image.display().to_string())
+}
+
+/// The device that holds the journal, which nobody else uses meanwhile.
+fn journal_device(path: &Path, reads: bool) -> anyhow::Result<Arc<dyn BlockDevice>> {
+    let device = if reads { FileDevice::open_read_locked(path)? } else { FileDevice::open(path)? };
+    Ok(Arc::new(device))
 }
 
 /// Has requests come by the kernel's queues, and returns where their descriptors lie. Says so if it cannot be, but for a kernel that

@@ -2,6 +2,8 @@
 //!
 //! [`TABLE`] is the list that help and `docs/mount.md` show; a word that is not in it is refused, so the list is true.
 
+use std::path::PathBuf;
+
 use extant::MountOptions;
 use extant_fuse::{KERNEL_WORDS, OnError, Owners, Settings, Swap};
 use extant_script::mount_options;
@@ -24,6 +26,8 @@ pub struct Wishes {
     pub depth: Option<u16>,
     /// The server gives up what it does not need.
     pub sandbox: bool,
+    /// Where the journal is, if not in the image.
+    pub journal: Option<PathBuf>,
 }
 
 /// An option as it is shown, an example, and what it does.
@@ -50,6 +54,11 @@ pub const TABLE: &[Row] = &[
         "delalloc, nodelalloc",
         "nodelalloc",
         "blocks are chosen when data is written back (default), or by `write`",
+    ),
+    (
+        "journal_path=FILE",
+        "journal_path=/dev/sdb1",
+        "where the journal is, for an image whose journal is on a device of its own (`mkfs -J device=`)",
     ),
     ("commit=SECONDS", "commit=30", "how old a transaction becomes; 5, and 0 means that"),
     (
@@ -181,6 +190,7 @@ impl Wishes {
             rings: None,
             depth: None,
             sandbox: true,
+            journal: None,
         };
         let (mut rest, mut cache_bytes) = (Vec::new(), 64 << 20);
         for word in words.split(',').filter(|word| !word.is_empty()) {
@@ -244,6 +254,7 @@ impl Wishes {
                 let depth = value.parse().ok().filter(|depth| (1..=32).contains(depth));
                 self.depth = Some(depth.ok_or_else(|| wrong(word, "a number from 1 to 32"))?);
             }
+            _ if name == "journal_path" && !value.is_empty() => self.journal = Some(value.into()),
             _ if name == "uid" => self.settings.owners.users = swap(word, value)?,
             _ if name == "gid" => self.settings.owners.groups = swap(word, value)?,
             _ => {

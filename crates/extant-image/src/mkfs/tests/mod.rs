@@ -1,5 +1,6 @@
 //! Each image is checked by `e2fsck` and compared with what mke2fs makes of the same options.
 
+mod external;
 mod special;
 
 use std::collections::BTreeMap;
