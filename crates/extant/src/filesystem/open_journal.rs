@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use extant_device::{BlockDevice, Frame, Request};
 use extant_format::corruption::{Place, Rule, Unsupported};
-use extant_format::jbd2::{JournalIncompat, JournalSuperblock};
+use extant_format::jbd2::{JournalCompat, JournalIncompat, JournalSuperblock};
 use extant_format::{
     Compat, Geometry, Incompat, InodeNumber, LogicalRange, PhysicalRange, Superblock,
 };
@@ -269,9 +269,15 @@ impl Opening<'_> {
         let mut superblock = log.parameters.superblock().clone();
         superblock.change(|raw| {
             let mut features = raw.incompat() | JournalIncompat::REVOKE;
+            // A commit block goes out behind all that it covers, whatever an earlier mount did.
             features.remove(
-                JournalIncompat::CSUM_V2 | JournalIncompat::CSUM_V3 | JournalIncompat::FAST_COMMIT,
+                JournalIncompat::CSUM_V2
+                    | JournalIncompat::CSUM_V3
+                    | JournalIncompat::ASYNC_COMMIT
+                    | JournalIncompat::FAST_COMMIT,
             );
+            let compat = raw.compat() - JournalCompat::CHECKSUM;
+            raw.feature_compat = compat.bits().into();
             features.set(JournalIncompat::CSUM_V3, geometry.has_metadata_csum());
             features.set(JournalIncompat::BIT64, geometry.incompat.contains(Incompat::BIT64));
             features.set(JournalIncompat::FAST_COMMIT, fast_commits);

@@ -12,6 +12,7 @@ mod faults;
 mod findings;
 mod inline;
 mod journaled;
+mod logs;
 mod mounting;
 mod protection;
 mod ranges;
