@@ -19,12 +19,14 @@ use std::task::Waker;
 use std::time::Duration;
 
 use anyhow::Context;
+use extant::{Filesystem, MountOptions};
 use extant_device::{BlockDevice, FileDevice, OpenError};
 use extant_fuse::{Alarm, Backing, Channel, Mount, NoRings, Server};
 
 use self::ending::Ending;
 use self::options::Wishes;
 use crate::failure::{OnlyReadable, Told, Usage, say};
+use crate::volume::ImageDevice;
 use crate::{host, interrupt, volume};
 
 /// Attach an image to a directory
@@ -129,18 +131,7 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
         Some(path) => engine.journal_device(journal_device(path, settings.read_only)?),
         None => engine,
     };
-    let mounted = engine.mount(device);
-    let filesystem = mounted.map_err(|error| match error {
-        // Each word makes sense, but not all of them on this image.
-        extant::Error::Invalid(which) => Usage(format!("{}: {which}", image.display())).into(),
-        error => volume::unusable(image, error.into()),
-    })?;
-    if let Some(features) = filesystem.read_only_because()
-        && !settings.read_only
-    {
-        let reason = OnlyReadable(features.to_owned());
-        return Err(reason).with_context(|| format!("{}; mount it with -o ro", image.display()));
-    }
+    let filesystem = open_volume(image, device, engine, settings.read_only)?;
     let block_size = filesystem.statfs().block_size;
     let server =
         Server::new(filesystem, settings).map_err(|error| volume::unusable(image, error.into()))?;
@@ -184,6 +175,25 @@ fn serve(image: &Path, point: PathBuf, wishes: Wishes, tells: bool) -> anyhow::R
     let finished = server.finish();
     outcome.with_context(|| mount.point.display().to_string())?;
     finished.with_context(|| image.display().to_string())
+}
+
+/// The volume, which can be written unless it need not be.
+fn open_volume(
+    image: &Path,
+    device: ImageDevice,
+    engine: MountOptions,
+    reads: bool,
+) -> anyhow::Result<Filesystem> {
+    let filesystem = engine.mount(device).map_err(|error| match error {
+        // Each word makes sense, but not all of them on this image.
+        extant::Error::Invalid(which) => Usage(format!("{}: {which}", image.display())).into(),
+        error => volume::unusable(image, error.into()),
+    })?;
+    match filesystem.read_only_because() {
+        Some(features) if !reads => Err(OnlyReadable(features.to_owned()))
+            .with_context(|| format!("{}; mount it with -o ro", image.display())),
+        _ => Ok(filesystem),
+    }
 }
 
 /// The device that holds the journal, which nobody else uses meanwhile.

@@ -40,7 +40,7 @@ fn mount(
     options: MountOptions,
 ) -> Result<Filesystem, Error> {
     let options = match journal {
-        Some(journal) => options.journal_device(Arc::clone(journal) as _),
+        Some(journal) => options.journal_device(Arc::<MemoryDevice>::clone(journal)),
         None => options,
     };
     options.mount(Arc::clone(volume))
