@@ -472,6 +472,49 @@ fn several_sources_join_and_the_last_one_wins() {
 }
 
 #[test]
+fn a_directory_of_very_many_names_gets_an_index_of_three_levels() {
+    let scratch = Scratch::new("build-large-directory");
+    let (image, entries) = (scratch.path("disk.img"), scratch.path("entries"));
+    // Three of these names fill a block.
+    let lines = (0..40_000).map(|n| format!("/d/{n:0>250} 644 0 0 f\n"));
+    fs::write(&entries, lines.collect::<String>()).unwrap();
+    build(&image, &["--entries", entries.to_str().unwrap(), "-b", "1024"]);
+    let info = json(["info", "--json", image.to_str().unwrap()]);
+    assert!(info["features"].to_string().contains("large_dir"), "{info}");
+    assert_eq!(ok(["ls", &at(&image, "/d")]).lines().count(), 40_000);
+    if let Some(dumped) = oracle::debugfs(&image, "htree_dump /d") {
+        assert!(dumped.contains("Indirect levels: 2"), "{}", &dumped[..300]);
+    }
+}
+
+#[test]
+fn the_smallest_image_is_made_at_once_and_has_inodes_for_a_few_files_more() {
+    let scratch = Scratch::new("build-smallest");
+    let (image, source) = (scratch.path("disk.img"), scratch.path("tree"));
+    fs::create_dir(&source).unwrap();
+    for n in 0..200_usize {
+        fs::write(source.join(n.to_string()), vec![1; 20_000 + n]).unwrap();
+    }
+    fs::write(source.join("large"), vec![2; 60 << 20]).unwrap();
+    let from = source.to_str().unwrap();
+    let info = |arguments: &[&str]| {
+        build(&image, &[&["--from", from], arguments].concat());
+        json(["info", "--json", image.to_str().unwrap()])
+    };
+    let number = |info: &serde_json::Value, name: &str| info[name].as_u64().unwrap();
+    let least = info(&[]);
+    // What is counted more than is sure is less than a hundredth.
+    let (blocks, free) = (number(&least, "blocks"), number(&least, "free_blocks"));
+    assert!(free * 100 < blocks, "{free} of {blocks}");
+    assert!((16..200).contains(&number(&least, "free_inodes")), "{least}");
+    let more = info(&["--free", "50%"]);
+    assert!(
+        number(&more, "free_inodes") >= 100 && number(&more, "free_blocks") * 3 > blocks,
+        "{more}"
+    );
+}
+
+#[test]
 fn entries_make_what_no_source_has_and_set_what_one_has() {
     let scratch = Scratch::new("build-entries");
     let (image, source) = (scratch.path("disk.img"), scratch.path("tree"));

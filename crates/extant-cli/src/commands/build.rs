@@ -11,11 +11,11 @@ use anyhow::Context;
 use extant_device::{BlockDevice, FileDevice};
 use extant_format::Timestamp;
 use extant_image::build::{
-    Build, BuildError, Failure, Names, Needs, Observer, Owners, Rules, Totals, derived_uuid,
+    Build, BuildError, Failure, Names, Observer, Owners, Room, Rules, Totals, derived_uuid,
     smallest,
 };
 use extant_image::mkfs::{ExtendedOptions, FeatureEdits, Percent};
-use extant_image::{MkfsOptions, mkfs};
+use extant_image::{MkfsError, MkfsOptions, Plan, mkfs};
 
 use super::mkfs::advised;
 use super::mkfs::arguments::{parse_percent, parse_uuid, random_uuid, set_journal};
@@ -55,7 +55,7 @@ pub struct BuildArgs {
     size: Size,
     /// With `--size auto`: room for so much more, in bytes, or in percent of the files
     #[arg(long, value_name = "SIZE|PERCENT%", value_parser = parse_free)]
-    free: Option<Free>,
+    free: Option<Room>,
     /// Leave files out: by name, or by path if there is a slash; `*` and `?` are anything but a slash, `**` anything
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
@@ -135,6 +135,7 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let watching = Watching::new(&progress);
     let mut build = Build::new(args.rules(&target));
     args.sources(&mut build, &target, &watching)?;
+    widen(&build, &mut options, args.size).map_err(advised).with_context(name)?;
     // What is to come is counted where somebody needs to know.
     let needs = (args.size == Size::Auto || progress.is_shown())
         .then(|| build.needs(options.block_size.unwrap_or(4096)));
@@ -142,7 +143,10 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut bytes = match (args.size, needs) {
         (Size::Bytes(bytes), _) => bytes,
         (Size::Auto, needs) => {
-            args.smallest(needs.unwrap_or_default(), &mut options).with_context(name)?
+            let block_size = options.block_size.unwrap_or(4096);
+            let needs = needs.unwrap_or_default().with(args.free.unwrap_or_default(), block_size);
+            options = smallest(needs, &options).with_context(name)?;
+            options.size_bytes.unwrap_or_default()
         }
     };
     let mut attempt = 0;
@@ -154,7 +158,8 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         match fill(&mut build, device, times, args.threads, &watching) {
             Err(error) if args.size == Size::Auto && attempt < 8 && is_no_space(&error) => {
                 // Counting ahead knows neither attributes nor how full directories will be.
-                bytes = (bytes + (bytes / 16).max(256 << 10)).next_multiple_of(64 << 10);
+                let more = (bytes / 64).max(64 << 10) << attempt;
+                bytes = (bytes + more).next_multiple_of(64 << 10);
                 attempt += 1;
             }
             filled => break filled.inspect_err(|_| progress.clear()).with_context(name)?,
@@ -174,6 +179,22 @@ pub fn run(args: &BuildArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     match progress.worst_code() {
         0 => Ok(()),
         code => Err(Told(code).into()),
+    }
+}
+
+/// Switches on what the largest directory needs, unless somebody says otherwise.
+fn widen(build: &Build, options: &mut MkfsOptions, size: Size) -> Result<(), MkfsError> {
+    let block_size = match (options.block_size, size) {
+        (Some(block_size), _) => block_size,
+        (None, Size::Auto) => 4096,
+        (None, Size::Bytes(bytes)) => {
+            let sized = MkfsOptions { size_bytes: Some(bytes), ..options.clone() };
+            Plan::new(bytes, &sized)?.superblock().geometry().block_size
+        }
+    };
+    match build.has_large_directory(block_size) {
+        true => options.features.prefer("large_dir"),
+        false => Ok(()),
     }
 }
 
@@ -321,22 +342,6 @@ impl BuildArgs {
         Ok(())
     }
 
-    /// The fewest bytes that all of it has room in.
-    fn smallest(&self, needs: Needs, options: &mut MkfsOptions) -> anyhow::Result<u64> {
-        let block = options.block_size.unwrap_or(4096);
-        let free = match self.free {
-            None => 0,
-            Some(Free::Bytes(bytes)) => bytes,
-            Some(Free::Percent(percent)) => needs.blocks * u64::from(block) / 100 * percent,
-        };
-        options.inodes = options.inodes.or(match options.bytes_per_inode {
-            // The first eleven are not for files, and room is for files as large as usual.
-            None => Some(u32::try_from(needs.inodes + 11 + free / 16384).unwrap_or(u32::MAX)),
-            Some(_) => None,
-        });
-        Ok(smallest(needs, free, options)?)
-    }
-
     /// When it is made.
     fn time(&self) -> anyhow::Result<i64> {
         Ok(if self.deterministic { source_date()?.unwrap_or(0) } else { values::now().seconds })
@@ -429,21 +434,14 @@ fn parse_size(text: &str) -> Result<Size, String> {
     if text == "auto" { Ok(Size::Auto) } else { values::size(text).map(Size::Bytes) }
 }
 
-/// How much room is left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Free {
-    Bytes(u64),
-    Percent(u64),
-}
-
-fn parse_free(text: &str) -> Result<Free, String> {
+fn parse_free(text: &str) -> Result<Room, String> {
     match text.strip_suffix('%') {
         Some(percent) => {
             let percent =
                 percent.parse::<u16>().map_err(|_| format!("`{text}` is no percentage"))?;
-            Ok(Free::Percent(percent.into()))
+            Ok(Room::Percent(percent.into()))
         }
-        None => values::size(text).map(Free::Bytes),
+        None => values::size(text).map(Room::Bytes),
     }
 }
 

@@ -48,7 +48,7 @@ use archive::Archive;
 pub use archive::Names;
 use directory::Directory;
 pub use error::{BuildError, Failure, Problem};
-pub use needs::{Needs, smallest};
+pub use needs::{Needs, Room, smallest};
 pub use rules::{Owners, Rules};
 pub use still::{StillClock, UuidEntropy, derived_uuid};
 use tree::{NodeId, Tree};

@@ -47,6 +47,15 @@ impl FeatureEdits {
         Ok(())
     }
 
+    /// Switches a feature on before all other changes, which may switch it off again.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn prefer(&mut self, name: &str) -> Result<(), MkfsError> {
+        self.0.insert(0, edit(name)?);
+        Ok(())
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -46,7 +46,7 @@ impl Layers {
         let geometry = *superblock.geometry();
         let tables = descriptors.iter().map(|descriptor| descriptor.inode_table).collect();
         let free = descriptors.iter().map(|descriptor| u64::from(descriptor.free_clusters)).sum();
-        let ledger = SpaceLedger::new(ledger_parameters(superblock, free, options.processors));
+        let ledger = SpaceLedger::new(ledger_parameters(superblock, free, options));
         let transactions =
             Transactions::new(io, geometry, Arc::clone(clock), journal, options.read_only);
         let journal_data = options.has_data_mode(DataMode::Journal);
@@ -103,17 +103,22 @@ impl Layers {
     }
 }
 
-fn ledger_parameters(superblock: &Superblock, free: u64, processors: u32) -> LedgerParameters {
+fn ledger_parameters(
+    superblock: &Superblock,
+    free: u64,
+    options: &MountOptions,
+) -> LedgerParameters {
     let geometry = superblock.geometry();
     let clusters = geometry.clusters_for(geometry.blocks_count);
-    let (watermark, fold_batch) = LedgerParameters::kernel_slop(processors);
-    let extents = geometry.incompat.contains(Incompat::EXTENTS);
+    let (watermark, fold_batch) = LedgerParameters::kernel_slop(options.processors);
+    // Who fills an image once writes nothing back that needs more than was asked for, and may have all of it.
+    let has_pool = geometry.incompat.contains(Incompat::EXTENTS) && !options.unjournaled;
     // Nobody has checked this field, and no more than all can be kept back.
     let reserved = superblock.raw().reserved_blocks_count().min(geometry.blocks_count);
     LedgerParameters {
         free: ClusterCount(free),
         root_reserve: ClusterCount(reserved >> geometry.cluster_bits),
-        pool: LedgerParameters::kernel_pool(ClusterCount(clusters), extents),
+        pool: LedgerParameters::kernel_pool(ClusterCount(clusters), has_pool),
         watermark,
         fold_batch,
     }
