@@ -70,6 +70,9 @@ impl Archive {
         let is_file = file.metadata().map_err(failed)?.is_file();
         let mut magic = Vec::new();
         Read::by_ref(&mut file).take(4).read_to_end(&mut magic).map_err(failed)?;
+        if let Some(problem) = no_archive(&magic) {
+            return Err(failed(io::Error::other(problem)));
+        }
         let is_plain = !magic.starts_with(&GZIP) && !magic.starts_with(&ZSTD);
         let file = match is_plain && is_file {
             true => file,
@@ -422,8 +425,43 @@ fn copy(mut from: impl Read, into: &mut File) -> io::Result<()> {
     }
 }
 
+/// What begins so and is no archive that is read here.
+fn no_archive(magic: &[u8]) -> Option<&'static str> {
+    Some(match magic {
+        // Whoever was to write it into a pipe has failed.
+        [] => "is empty, and no archive",
+        [0xFD, b'7', b'z', b'X', ..] => {
+            "is compressed by xz; send it through `xz -dc` to `--from -`"
+        }
+        [b'B', b'Z', b'h', ..] => {
+            "is compressed by bzip2; send it through `bzip2 -dc` to `--from -`"
+        }
+        _ => return None,
+    })
+}
+
 const GZIP: [u8; 2] = [0x1F, 0x8B];
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const SPOOL_BYTES: usize = 256 << 10;
 /// As many as Linux follows.
 const MOST_LINKS: u32 = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use extant_testkit::oracle::Scratch;
+
+    #[test]
+    fn what_is_no_archive_is_told_before_anything_is_made() {
+        let scratch = Scratch::new("build-no-archive");
+        let told = |bytes: &[u8]| {
+            std::fs::write(scratch.path("a"), bytes).unwrap();
+            let file = File::open(scratch.path("a")).unwrap();
+            let opened = Archive::open(file, "a", 0, &scratch.path(""));
+            opened.map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        assert_eq!(told(b""), "a: is empty, and no archive");
+        assert!(told(b"\xFD7zXZ\0").contains("`xz -dc`") && told(b"BZh9").contains("`bzip2 -dc`"));
+        assert_eq!(told(&[0; 1024]), "", "an archive of nothing");
+    }
+}
