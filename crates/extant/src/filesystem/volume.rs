@@ -347,7 +347,8 @@ impl Volume {
             // Nothing to commit, but data may have gone to the device.
             self.transactions.io().flush()?;
         }
-        written
+        // What was lost before, in the background, is missing now; whoever trusts this call has to know.
+        written.and(self.account.take_untold_error().map_or(Ok(()), Err))
     }
 
     /// Writes everything, empties the journal and marks the volume clean. What other threads have begun ends first, and

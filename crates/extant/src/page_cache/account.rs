@@ -9,7 +9,9 @@ use extant_device::{Frame, FramePool};
 use extant_format::cast::u64_from;
 
 use super::cache::PageCache;
+use super::errors::Untold;
 use super::shape::{MAX_FRAME_BYTES, PAGE_BYTES};
+use crate::error::Error;
 use crate::sync::{Mutex, Rank};
 
 /// Counts of bytes over all caches of a volume; the clock that reclaim turns; used frames for the next folios.
@@ -20,6 +22,7 @@ pub(crate) struct CacheAccount {
     pub(super) dirty: Gauge,
     pub(super) writeback: Gauge,
     clock: Mutex<Clock>,
+    errors: Mutex<Untold>,
     /// How many bytes folios and kept frames may have together for a frame to be kept.
     limit: u64,
     pages: FramePool,
@@ -54,10 +57,26 @@ impl CacheAccount {
             dirty: Gauge::default(),
             writeback: Gauge::default(),
             clock: Mutex::new(Rank::Leaf, Clock::default()),
+            errors: Mutex::new(Rank::Leaf, Untold::default()),
             limit,
             pages: FramePool::new(PAGE_BYTES, usize::MAX),
             frames: FramePool::new(MAX_FRAME_BYTES, usize::MAX),
         }
+    }
+
+    pub(super) fn record_error(&self, error: Error) {
+        self.errors.lock().record(error);
+    }
+
+    pub(super) fn told_of_errors(&self, count: u64) {
+        if count > 0 {
+            self.errors.lock().told(count);
+        }
+    }
+
+    /// The last failure of writeback, if some were told to no open file; who asks tells of them.
+    pub(crate) fn take_untold_error(&self) -> Option<Error> {
+        self.errors.lock().take()
     }
 
     /// Bytes of the folios in memory.

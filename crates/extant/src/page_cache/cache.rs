@@ -319,7 +319,8 @@ impl PageCache {
 
     /// Keeps a failure of writeback, to be told once to each open file.
     pub(crate) fn record_error(&self, error: Error) {
-        self.errors.lock().record(error);
+        self.errors.lock().record(error.clone());
+        self.account.record_error(error);
     }
 
     /// Where a file that is opened now begins to be told of failures.
@@ -334,7 +335,9 @@ impl PageCache {
 
     /// The last failure since `position`, which moves on.
     pub(crate) fn error_since(&self, position: &mut ErrorPosition) -> Option<Error> {
-        self.errors.lock().since(position)
+        let (error, news) = self.errors.lock().since(position);
+        self.account.told_of_errors(news);
+        error
     }
 
     /// Looks at some folios from where the last call stopped, and drops those that are idle and were not used again, until

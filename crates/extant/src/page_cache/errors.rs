@@ -1,4 +1,4 @@
-//! [`WriteErrors`]: failures of writeback, told once to each open file.
+//! [`WriteErrors`]: failures of writeback, told once to each open file; [`Untold`]: those of which nobody was told yet.
 
 use crate::error::Error;
 
@@ -7,8 +7,15 @@ use crate::error::Error;
 pub(super) struct WriteErrors {
     count: u64,
     last: Option<Error>,
-    /// Somebody was told of the last; until then whoever opens the file later is told as well.
-    is_told: bool,
+    /// So many were told to somebody; until the last was, whoever opens the file later is told as well.
+    told: u64,
+}
+
+/// The failures of a volume of which no open file was told: the next sync of everything tells them, once.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    count: u64,
+    last: Option<Error>,
 }
 
 /// How far an open file has been told of failures.
@@ -19,7 +26,6 @@ impl WriteErrors {
     pub(super) fn record(&mut self, error: Error) {
         self.count += 1;
         self.last = Some(error);
-        self.is_told = false;
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -28,12 +34,30 @@ impl WriteErrors {
 
     /// Where a file starts that is opened now. Source: `errseq_sample`.
     pub(super) fn position(&self) -> ErrorPosition {
-        ErrorPosition(self.count.saturating_sub(u64::from(!self.is_told)))
+        ErrorPosition(self.count.saturating_sub(u64::from(self.told < self.count)))
     }
 
-    pub(super) fn since(&mut self, position: &mut ErrorPosition) -> Option<Error> {
-        self.is_told = true;
+    /// The last failure since `position`, which moves on; and how many nobody had been told of before.
+    pub(super) fn since(&mut self, position: &mut ErrorPosition) -> (Option<Error>, u64) {
+        let news = self.count - core::mem::replace(&mut self.told, self.count);
         let told = core::mem::replace(position, ErrorPosition(self.count));
-        self.last.clone().filter(|_| told != *position)
+        (self.last.clone().filter(|_| told != *position), news)
+    }
+}
+
+impl Untold {
+    pub(super) fn record(&mut self, error: Error) {
+        self.count += 1;
+        self.last = Some(error);
+    }
+
+    /// So many were told to an open file.
+    pub(super) fn told(&mut self, count: u64) {
+        self.count = self.count.saturating_sub(count);
+    }
+
+    pub(super) fn take(&mut self) -> Option<Error> {
+        let last = self.last.take();
+        last.filter(|_| core::mem::take(&mut self.count) > 0)
     }
 }

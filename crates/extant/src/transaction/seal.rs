@@ -37,8 +37,12 @@ pub(super) fn verify(
             true
         }
         BlockKind::Attributes => xattr::verify_checksum(bytes, geometry, number),
+        BlockKind::Superblock => {
+            let raw = bytes.get(superblock_offset(geometry)..);
+            raw.and_then(|raw| RawSuperblock::ref_from_prefix(raw).ok())
+                .is_some_and(|(raw, _)| raw.checksum.get() == raw.computed_checksum())
+        }
         BlockKind::Plain
-        | BlockKind::Superblock
         | BlockKind::Descriptors(_)
         | BlockKind::BlockBitmap(_)
         | BlockKind::InodeBitmap(_)
@@ -111,10 +115,13 @@ fn seal_alone(block: &MetadataBlock, geometry: &Geometry) {
     });
 }
 
-/// The superblock lies 1,024 bytes from the start of the device, whatever the block size.
+/// The superblock lies 1,024 bytes from the start of the device, whatever the block size; where in its block that is.
+fn superblock_offset(geometry: &Geometry) -> usize {
+    if geometry.block_len() > 1024 { 1024 } else { 0 }
+}
+
 fn seal_superblock(bytes: &mut [u8], geometry: &Geometry) {
-    let offset = if geometry.block_len() > 1024 { 1024 } else { 0 };
-    let Some(bytes) = bytes.get_mut(offset..) else { return };
+    let Some(bytes) = bytes.get_mut(superblock_offset(geometry)..) else { return };
     if let Ok((raw, _)) = RawSuperblock::mut_from_prefix(bytes) {
         raw.set_checksum();
     }

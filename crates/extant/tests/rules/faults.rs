@@ -125,6 +125,49 @@ fn fsync_tells_of_a_failed_write_once_and_each_open_file_by_itself() {
     }
 }
 
+/// What is lost in the background is missing when everything is made durable; as syncfs(2), that call tells of it, once.
+#[test]
+fn sync_tells_of_a_failed_write_that_nobody_was_told_of() {
+    let world = World::new("untold");
+    let Some(image) = world.mkfs(8, &[]) else { return };
+    let device = Arc::new(FaultDevice::new(image));
+    let fs = mount(&device, MountOptions::new()).unwrap();
+    write(&open(&fs, "/old"), &[7; 4096], 0);
+    fs.sync_all().unwrap();
+    write(&open(&fs, "/new"), &[8; 4096], 0);
+    device.add(Fault::fail(OperationKind::Write, device.seen(Some(OperationKind::Write)) + 1));
+    fs.rename("/new", "/old").unwrap(); // which starts the writeback that fails
+    assert_eq!(device.struck(), 1);
+    assert_eq!(fs.sync_all().unwrap_err().errno(), Errno::IO);
+    fs.sync_all().unwrap();
+    fs.unmount().unwrap();
+}
+
+#[test]
+fn a_superblock_that_is_misread_once_does_not_go_back_to_the_device() {
+    let world = World::new("misread");
+    let Some(image) = world.mkfs(8, &["-b", "1024"]) else { return };
+    for nth in 1.. {
+        let device = Arc::new(FaultDevice::new(image.snapshot()));
+        // The second byte of the revision, where the block is the superblock's.
+        let effect = Effect::Corrupt { byte: 77, flip: 16 };
+        device.add(Fault { effect, ..Fault::fail(OperationKind::Read, nth) });
+        // It may fail, and who asked is told then.
+        let _ = mount(&device, MountOptions::new()).and_then(|fs| {
+            let _ = script(&fs);
+            fs.unmount()
+        });
+        if device.struck() == 0 {
+            assert!(nth > 5);
+            return;
+        }
+        device.heal();
+        if let Err(error) = mount(&device, MountOptions::new()) {
+            panic!("read {nth} was wrong, and then: {error}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_commit_stops_all_changes_and_the_next_mount_knows() {
     let world = World::new("stopped");
