@@ -25,8 +25,11 @@ const USAGE: &str = "usage: cargo xtask <command>
           --images N --damaged N --first N
   boot    a Debian root file system built, exported and built again, and booted under qemu; needs root and what it names
   damage  damaged images, more than CI has time for: --count N --seed S, or --only NUMBER to replay one
-  crash   crash images, more than CI has time for: --seeds N --first SEED, --fast-commits, --pairs for all sequences of two
-          changes, --sabotage to see it fail
+  crash   crash images, more than CI has time for: --seeds N --first SEED --images N; --fast-commits, --pairs for all sequences of
+          two changes, --triples for some of three, --programs for databases, mail stores and package managers; --failures
+          lets each request go wrong instead, --sabotage drops every flush to see it fail
+  simulate
+          several clients, time that passes, faults and a crash, all by a seed, which runs twice: --seeds N --first SEED
   kill    copies of a tree killed at any moment: --count N [TREE]; needs root
   fast-commit
           fast commits of the kernel recovered, and ours by it: --seeds N --first SEED; needs root
@@ -129,10 +132,19 @@ fn check(arguments: &[&str]) -> Result<(), String> {
             check_options(rest, &["--seeds", "--first", "--operations"], &["--tell"])
         }
         ["crash", ref rest @ ..] => {
-            let flags = ["--fast-commits", "--pairs", "--sabotage"];
+            let flags = [
+                "--fast-commits",
+                "--pairs",
+                "--triples",
+                "--programs",
+                "--failures",
+                "--sabotage",
+            ];
             check_options(rest, &["--seeds", "--first", "--images"], &flags)
         }
-        ["fast-commit", ref rest @ ..] => check_options(rest, &["--seeds", "--first"], &[]),
+        ["fast-commit" | "simulate", ref rest @ ..] => {
+            check_options(rest, &["--seeds", "--first"], &[])
+        }
         ["dirty", ref rest @ ..] => {
             check_options(rest, &["--seeds", "--first", "--step", "--image"], &["--alone"])
         }
@@ -241,6 +253,8 @@ mod tests {
             "sabotage journal",
             "damage --count 5 --seed 1",
             "crash --sabotage --seeds 3",
+            "crash --programs --failures",
+            "simulate --seeds 20000",
             "fill --first 7 --seeds 1 --tell",
             "stress --seconds 5 --threads 4",
             "kill",

@@ -1,5 +1,6 @@
 //! Runs the suites that have no end of their own: damaged images and crash images, as many as are asked for.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +46,8 @@ enum Suite {
     DamageWorker { seed: u64, first: u64, step: u64, count: u64 },
     /// Recovers crash images of scripts
     Crash(CrashArgs),
+    /// Runs several clients with faults and a crash, all by a seed, twice
+    Simulate(SimulateArgs),
     /// Recovers fast commits of the kernel, and lets it recover ours
     FastCommit(FastCommitArgs),
     /// Recovers what the kernel leaves when it is shut down under load
@@ -238,9 +241,31 @@ struct CrashArgs {
     /// All sequences of one and two changes
     #[arg(long, conflicts_with = "fast_commits")]
     pairs: bool,
+    /// Sequences of three changes, chosen by seed
+    #[arg(long, conflicts_with_all = ["fast_commits", "pairs"])]
+    triples: bool,
+    /// Databases, mail stores and package managers
+    #[arg(long, conflicts_with_all = ["fast_commits", "pairs", "triples"])]
+    programs: bool,
+    /// Instead of crashes, let the n-th request go wrong, n = 1, 2, ..; at most --images runs for each way
+    #[arg(long, conflicts_with = "sabotage")]
+    failures: bool,
+    /// Print each script
+    #[arg(long)]
+    tell: bool,
     /// Drop every flush, and expect that to be found
     #[arg(long)]
     sabotage: bool,
+}
+
+#[derive(Debug, Args)]
+struct SimulateArgs {
+    /// How many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
 }
 
 #[derive(Debug, Args)]
@@ -263,6 +288,7 @@ fn main() -> ExitCode {
         }) => replay(Case { seed, number }),
         Suite::Damage(arguments) => run_damage(&arguments),
         Suite::Crash(arguments) => run_crash(&arguments),
+        Suite::Simulate(arguments) => run_simulate(&arguments),
         Suite::Trace(arguments) => run_trace(&arguments),
         Suite::CheckOracle(arguments) => run_check_oracle(&arguments),
         Suite::DamageWorker { seed, first, step, count } => {
@@ -504,28 +530,77 @@ fn run_crash(arguments: &CrashArgs) -> bool {
     let fault =
         Fault { kind: Some(OperationKind::Flush), nth: 1, onwards: true, effect: Effect::Ignore };
     let sabotage = arguments.sabotage.then_some(fault);
-    let set = match (arguments.fast_commits, arguments.pairs) {
-        (true, _) => Set::FastCommits,
-        (_, true) => Set::Pairs,
+    let set = match arguments {
+        CrashArgs { fast_commits: true, .. } => Set::FastCommits,
+        CrashArgs { pairs: true, .. } => Set::Pairs,
+        CrashArgs { triples: true, .. } => Set::Triples,
+        CrashArgs { programs: true, .. } => Set::Programs,
         _ => Set::Usual,
     };
     let usual = if set == Set::Pairs { crash::all_pairs() } else { 100 };
     let end = arguments.first.saturating_add(arguments.seeds.unwrap_or(usual));
-    let (next, all) = (AtomicU64::new(arguments.first), Mutex::new(Report::default()));
-    let explore = || {
-        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < end) {
-            let report = crash::explore(set, seed, arguments.images, sabotage);
-            report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
-            all.lock().expect("no thread panics").add(report);
+    let all = Mutex::new(Report::default());
+    each_seed(arguments.first..end, |seed| {
+        if arguments.tell {
+            let script = crash::script_of(set, seed);
+            let lines: Vec<String> = script.iter().map(ToString::to_string).collect();
+            println!("seed {seed}: {}", lines.join(", "));
+        }
+        let report = match arguments.failures {
+            true => {
+                crash::fail_each(set, seed, u64::try_from(arguments.images).unwrap_or(u64::MAX))
+            }
+            false => crash::explore(set, seed, arguments.images, sabotage),
+        };
+        report.failures.iter().take(3).for_each(|failure| println!("FAILED {failure}"));
+        all.lock().expect("no thread panics").add(report);
+    });
+    let all = all.into_inner().expect("no thread panics");
+    let what = if arguments.failures { ", of failures" } else { "" };
+    println!("{all}{what}, {} s", start.elapsed().as_secs());
+    all.failures.is_empty() != arguments.sabotage
+}
+
+/// Does `work` for each seed, in as many threads as there are processors.
+fn each_seed(seeds: Range<u64>, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let turns = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < seeds.end)
+        {
+            work(seed);
         }
     };
     std::thread::scope(|scope| {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        (0..workers).for_each(|_| drop(scope.spawn(explore)));
+        (0..workers).for_each(|_| drop(scope.spawn(turns)));
     });
-    let all = all.into_inner().expect("no thread panics");
-    println!("{all}, {} s", start.elapsed().as_secs());
-    all.failures.is_empty() != arguments.sabotage
+}
+
+fn run_simulate(arguments: &SimulateArgs) -> bool {
+    let start = Instant::now();
+    let SimulateArgs { first, seeds } = *arguments;
+    let sums = Mutex::new((0, 0, 0, 0)); // operations, events, seeds with a fault, failures
+    each_seed(first..first.saturating_add(seeds), |seed| {
+        let outcome = crash::simulate(seed);
+        let mut sums = sums.lock().expect("no thread panics");
+        match outcome {
+            Ok(done) => {
+                sums.0 += done.operations;
+                sums.1 += done.events;
+                sums.2 += u64::from(done.faulty);
+            }
+            Err(reason) => {
+                sums.3 += 1;
+                println!("FAILED cargo xtask simulate --first {seed} --seeds 1: {reason}");
+            }
+        }
+    });
+    let (operations, events, faulty, failed) = sums.into_inner().expect("no thread panics");
+    println!(
+        "{seeds} seeds, each twice, {operations} operations, {events} events, {faulty} met a fault, {failed} failed, {} s",
+        start.elapsed().as_secs()
+    );
+    failed == 0
 }
 
 /// Whether no script's events differ.

@@ -10,7 +10,8 @@ use extant_format::cast::u64_from;
 use extant_testkit::oracle::{self, KernelMount, Scratch};
 use extant_testkit::{CrashImage, CrashOptions, Fault, tree};
 
-use super::{Plan, Recorded, Recovered, pairs};
+use super::verdict::Rule;
+use super::{Plan, Recorded, Recovered, pairs, programs};
 use crate::bases::load;
 use crate::fast_commit;
 use crate::recipes::some;
@@ -60,6 +61,17 @@ pub enum Set {
     FastCommits,
     /// All sequences of one and two changes, with and without a sync after each; [`all_pairs`] says how many there are.
     Pairs,
+    /// Sequences of three such changes, of which a seed chooses one.
+    Triples,
+    /// What databases, mail stores and package managers do.
+    Programs,
+}
+
+impl Set {
+    /// Whether its scripts are short, and all begin with the same operations.
+    const fn is_short(self) -> bool {
+        matches!(self, Self::Pairs | Self::Triples)
+    }
 }
 
 /// How many seeds [`Set::Pairs`] has.
@@ -67,17 +79,20 @@ pub fn all_pairs() -> u64 {
     u64_from(pairs::scripts().len())
 }
 
+/// The script that `seed` stands for in `set`.
+pub fn script_of(set: Set, seed: u64) -> Vec<Operation> {
+    Scenario::of(set, seed).script
+}
+
 /// Explores the script and the kind of volume that `seed` stands for in `set`, with at most `most_images` crash images.
 pub fn explore(set: Set, seed: u64, most_images: usize, sabotage: Option<Fault>) -> Report {
-    let (kind, name, script) = choose(set, seed);
+    let scenario = Scenario::of(set, seed);
     let images = CrashOptions { seed, from: 0, all_subsets_up_to: 5, samples: 12, tears: 4 };
-    let (mount, journaled) = mount_options(seed);
-    // Such a change takes several transactions, as in the kernel, and not from front to back.
-    let journaled = journaled && !allocates(&script);
-    let after = if set == Set::Pairs { pairs::before() } else { 0 };
+    let Scenario { kind, name, script, mount, journaled, .. } = scenario;
+    let after = if set.is_short() { pairs::before() } else { 0 };
     let plan = Plan { mount, images, most_images, journaled, after, sabotage };
-    // Each of the pairs has few images, and there are many of them.
-    let is_seen_by_oracles = set != Set::Pairs || seed.is_multiple_of(PAIRS_PER_ORACLE);
+    // Each of the short ones has few images, and there are many of them.
+    let is_seen_by_oracles = !set.is_short() || seed.is_multiple_of(PAIRS_PER_ORACLE);
     let mut report = Report::default();
     let fail = |report: &mut Report, what: String| {
         report.failures.push(format!("seed {seed} ({}, {name}): {what}", KINDS[kind].0));
@@ -120,6 +135,59 @@ const PAIRS_PER_ORACLE: u64 = 5;
 const SECOND: usize = 4;
 const COMPARED: usize = 25;
 
+/// What a seed stands for.
+pub(super) struct Scenario {
+    kind: usize,
+    /// The script's name.
+    pub(super) name: String,
+    /// The script.
+    pub(super) script: Vec<Operation>,
+    /// How the volume is mounted.
+    pub(super) mount: MountOptions,
+    /// Whether all data is journaled.
+    pub(super) journaled: bool,
+    orders: bool, // new blocks are written from the start, and their data ordered before the commit
+}
+
+impl Scenario {
+    /// That of `seed` in `set`.
+    pub(super) fn of(set: Set, seed: u64) -> Self {
+        let (kind, name, script) = choose(set, seed);
+        let (mount, journaled) = mount_options(seed);
+        // A file that replaces another is written at once, or not.
+        let mount = mount.auto_da_alloc(set != Set::Programs || (seed / 3).is_multiple_of(2));
+        // Such a change takes several transactions, as in the kernel, and not from front to back.
+        let journaled = journaled && !allocates(&script);
+        let orders = seed / 4 % 6 == 1;
+        Self { kind, name, script, mount, journaled, orders }
+    }
+
+    /// The name of the kind of volume.
+    pub(super) fn kind(&self) -> &'static str {
+        KINDS[self.kind].0
+    }
+
+    /// Which bytes may be left where a write of data failed. New blocks that are written from the start (indirect ones, or with
+    /// `dioread_lock`) show then what was there before: the journal goes on, as the kernel's does (`data_err=ignore`).
+    pub(super) fn rule_of_failure(&self) -> Rule {
+        match (self.journaled, self.orders || self.kind() == "indirect") {
+            (_, true) => Rule::Any,
+            (true, false) => Rule::OneMoment,
+            (false, false) => Rule::EachByte,
+        }
+    }
+
+    /// Whether metadata has checksums.
+    pub(super) fn has_checksums(&self) -> bool {
+        !KINDS[self.kind].1.iter().any(|option| option.contains("^metadata_csum"))
+    }
+
+    /// A fresh volume; `None`, after a skip, where there is no mkfs.ext4.
+    pub(super) fn volume(&self) -> Option<MemoryDevice> {
+        empty_volume(self.kind)
+    }
+}
+
 /// The kind of volume, the script's name, and the script.
 fn choose(set: Set, seed: u64) -> (usize, String, Vec<Operation>) {
     let at = |n: u64, len: usize| usize::try_from(n % u64_from(len)).expect("an index");
@@ -129,6 +197,16 @@ fn choose(set: Set, seed: u64) -> (usize, String, Vec<Operation>) {
         let kind = at(seed, USUAL);
         let kind = if allocates(&script) && KINDS[kind].0 == "indirect" { 0 } else { kind };
         return (kind, "a pair".to_owned(), script);
+    }
+    if set == Set::Triples {
+        let script = pairs::triple(seed);
+        let kind = at(seed, USUAL);
+        let kind = if allocates(&script) && KINDS[kind].0 == "indirect" { 0 } else { kind };
+        return (kind, "three changes".to_owned(), script);
+    }
+    if set == Set::Programs {
+        let (name, script) = programs::script(seed);
+        return (at(seed / 6, USUAL), name.to_owned(), script);
     }
     if set == Set::FastCommits {
         let kind = USUAL + at(seed, KINDS.len() - USUAL);

@@ -12,8 +12,12 @@
 //! # Source
 //! `house-style`: a crash image is the log up to a flush, plus any subset of the writes before the next.
 
+mod attempt;
 mod explore;
+mod failures;
 mod pairs;
+mod programs;
+mod simulate;
 mod verdict;
 
 use std::sync::Arc;
@@ -32,7 +36,9 @@ use crate::script::model::Model;
 use crate::script::{Operation, Target};
 use crate::volume::Volume;
 
-pub use explore::{Report, Set, all_pairs, explore};
+pub use explore::{Report, Set, all_pairs, explore, script_of};
+pub use failures::fail_each;
+pub use simulate::{Simulated, simulate};
 use verdict::Rule;
 pub use verdict::{Seen, see};
 

@@ -1,12 +1,15 @@
-//! All sequences of one and two changes on a few files, each with and without something made durable after it.
+//! All sequences of one and two changes on a few files, and three by a seed, each with and without something made durable after
+//! it.
 //!
 //! Source: Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing" (OSDI 2018): nearly all known
 //! bugs show in sequences of up to three operations on few files of a new file system, with a sync after one of them.
 
 use std::sync::OnceLock;
 
+use extant_testkit::Random;
+
 use crate::script::model::Model;
-use crate::script::{Allocation, Operation, Target, parse};
+use crate::script::{Allocation, Operation, Target, index, parse};
 
 /// What is there before, made durable: two files, one of them in a directory, and an empty directory.
 const BEFORE: &str = "create a, write a 0 5000, xattr a user.old 20, mkdir d, create d/b, write d/b 0 9000, mkdir e, sync";
@@ -27,13 +30,36 @@ pub fn scripts() -> &'static [Vec<Operation>] {
     })
 }
 
+/// Three changes that `seed` chooses, each possible where it stands.
+pub fn triple(seed: u64) -> Vec<Operation> {
+    static STEPS: OnceLock<Vec<Vec<Operation>>> = OnceLock::new();
+    let steps = STEPS.get_or_init(steps);
+    let mut random = Random::new(seed);
+    loop {
+        let chosen = [(); 3].map(|()| &steps[index(&mut random, steps.len())]);
+        if let Some(script) = possible(&chosen) {
+            return script;
+        }
+    }
+}
+
 /// The script of these steps, if each is possible where it stands.
 fn possible(steps: &[&Vec<Operation>]) -> Option<Vec<Operation>> {
     let mut model = Model::default();
     let script: Vec<Operation> =
         parse(BEFORE).into_iter().chain(steps.iter().copied().flatten().cloned()).collect();
-    let is_new = |model: &Model, operation: &Operation| match operation {
-        // The model takes what it is told; these would find something in their way, or nothing.
+    for operation in &script {
+        if !is_possible(&model, operation) || model.apply(operation).is_err() {
+            return None;
+        }
+    }
+    Some(script)
+}
+
+/// Whether nothing is in an operation's way. The model takes what it is told; some operations would find something there, or
+/// nothing.
+pub(super) fn is_possible(model: &Model, operation: &Operation) -> bool {
+    match operation {
         Operation::Create { path, .. }
         | Operation::Mkdir { path, .. }
         | Operation::Symlink { path, .. }
@@ -41,13 +67,7 @@ fn possible(steps: &[&Vec<Operation>]) -> Option<Vec<Operation>> {
         Operation::Rename { to, .. } => has_parent(model, to),
         Operation::Rmdir { path } => crate::script::model::is_removable(model.now(), path),
         _ => true,
-    };
-    for operation in &script {
-        if !is_new(&model, operation) || model.apply(operation).is_err() {
-            return None;
-        }
     }
-    Some(script)
 }
 
 fn has_room(model: &Model, path: &[u8]) -> bool {
