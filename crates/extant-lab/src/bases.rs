@@ -23,7 +23,7 @@ pub struct Base {
 }
 
 /// Every kind, in an order that never changes; new ones come last.
-pub const BASES: [Base; 16] = [
+pub const BASES: [Base; 17] = [
     Base { name: "ext4", bytes: 12 << 20, block: 1024, options: &[] },
     Base { name: "ext4-4k", bytes: 24 << 20, block: 4096, options: &[] },
     Base { name: "no-csum", bytes: 12 << 20, block: 1024, options: &["-O", "^metadata_csum"] },
@@ -70,6 +70,7 @@ pub const BASES: [Base; 16] = [
         options: &["-O", "mmp,project,sparse_super2,^resize_inode"],
     },
     Base { name: "quota", bytes: 12 << 20, block: 1024, options: &["-O", "quota,project"] },
+    Base { name: "casefold", bytes: 12 << 20, block: 1024, options: &["-O", "casefold"] },
 ];
 
 impl Base {
@@ -99,15 +100,25 @@ impl Base {
             // Device files take root, some attributes another kernel; what is missing is not damaged.
             let _ = script::Target::apply(&mut DirectoryTarget::new(&source), &operation);
         }
+        let is_folded = self.name == "casefold";
+        if is_folded {
+            let folder = source.join("cased");
+            fs::create_dir(&folder).expect("the scratch folder is ours");
+            for n in 0..300 {
+                let file = fs::File::create(folder.join(format!("NaMe-\u{e9}-{n:03}")));
+                file.expect("the scratch folder is ours");
+            }
+        }
         let (block, source) =
             (self.block.to_string(), source.to_str().expect("a scratch path is text"));
+        let strict = if is_folded { ",encoding_flags=strict" } else { "" };
         let fixed = [
             "-b",
             &block,
             "-U",
             UUID,
             "-E",
-            &format!("hash_seed={UUID},lazy_itable_init=0"),
+            &format!("hash_seed={UUID},lazy_itable_init=0{strict}"),
             "-d",
             source,
         ];
@@ -116,6 +127,10 @@ impl Base {
         if self.name == "mmp" {
             // e2fsck would wait for eleven seconds.
             return Some(load(&image));
+        }
+        if is_folded {
+            let flags = |folder| format!("set_inode_field /{folder} flags 0x40080000\n");
+            oracle::debugfs_write(&image, &(flags("cased") + &flags("many")))?;
         }
         // Directories get their index here; an exit code of 1 says that something was changed.
         let indexed = oracle::run("e2fsck", &["-fyD", image_path])?;

@@ -352,7 +352,8 @@ fn run_check_oracle(arguments: &CheckOracleArgs) -> bool {
     let all = planted::planted();
     let judged = all.iter().map(|(defect, base)| planted::judge(defect, base, &scratch));
     let mut failures: Vec<String> = judged.filter_map(Result::err).collect();
-    println!("{} planted defects, {} misjudged", all.len(), failures.len());
+    failures.extend(planted::many_links(&scratch).err());
+    println!("{} planted defects, {} misjudged", all.len() + 1, failures.len());
     let wrong = planted::clean_images(arguments.first, arguments.images);
     println!("{} sound images, {} with findings", arguments.images, wrong.len());
     failures.extend(wrong);

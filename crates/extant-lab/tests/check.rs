@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use extant_image::check::Rule;
+use extant_image::check::{CheckOptions, Rule, check};
 use extant_lab::planted;
-use extant_testkit::oracle::Scratch;
+use extant_testkit::oracle::{self, Scratch};
 
 /// Every defect in every kind of image is found, named first in its place, and e2fsck agrees.
 #[test]
@@ -30,6 +30,17 @@ fn planted_defects_are_found_and_named() {
 fn sound_images_give_no_finding() {
     let failures = planted::clean_images(0, 48);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A name that changes its case in a casefolded directory stays where the index looks for it.
+#[test]
+fn names_of_casefolded_directories_are_hashed_without_their_case() {
+    let Some(image) = planted::plant(&planted::OTHER_CASE, "casefold").unwrap() else { return };
+    let report = check(&image, &CheckOptions::default()).unwrap();
+    assert_eq!(report.findings, []);
+    let (scratch, path) = (Scratch::new("case"), "image");
+    planted::store(&image, &scratch.path(path));
+    assert_eq!(oracle::e2fsck(&scratch.path(path)), Ok(()));
 }
 
 /// A rule without a defect has a reason.

@@ -6,7 +6,6 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use extant_device::DeviceError;
-use extant_format::cast::u64_from;
 use extant_format::xattr::{self, NameIndex, XattrEntry, XattrValue, XattrView};
 use extant_format::{Compat, Geometry, Incompat, InodeFlags, InodeNumber, PhysicalBlock};
 
@@ -287,8 +286,13 @@ pub(super) fn check_context(
     let is_sound = |view: XattrView<'_>| {
         let entry = view.find(NameIndex::ENCRYPTION, b"c")?;
         let XattrValue::Here(value) = entry.value else { return Some(false) };
-        let len = u64_from(value.len());
-        Some(matches!((value.first(), len), (Some(1), 28) | (Some(2), 40)))
+        // What a later version needs is not known.
+        Some(match value.first() {
+            None | Some(0) => false,
+            Some(1) => value.len() == 28,
+            Some(2) => value.len() == 40,
+            Some(_) => true,
+        })
     };
     let inside = XattrView::in_inode(inode.bytes, inode.extra_size(), at, &image.geometry);
     let mut sound = inside.ok().flatten().and_then(is_sound);

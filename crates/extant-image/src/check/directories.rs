@@ -4,6 +4,7 @@
 //!
 //! Source: e2fsprogs `e2fsck/pass2.c`, `check_dir_block`, `check_dot`, `check_dotdot`, `check_name`, `check_filetype`.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use extant_device::DeviceError;
@@ -119,7 +120,7 @@ impl<'a, 'b> Worker<'a, 'b> {
         if let Some(index) = index {
             index.judge(&mut self.findings);
         }
-        self.check_names(inode, runs)
+        self.check_names(inode, runs, self.is_strict(directory))
     }
 
     fn index(
@@ -274,13 +275,24 @@ impl<'a, 'b> Worker<'a, 'b> {
             }
         } else if entry.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
             self.findings.add(Rule::EntryName, place(), (), ());
+        } else if self.is_strict(block.directory) && core::str::from_utf8(entry.name).is_err() {
+            self.findings.add(Rule::EncodedName, place(), (), ());
         }
-        let hash = hash_of(entry.name);
+        let hash = hash_of(&key_of(entry.name, self.is_strict(block.directory)));
         self.names.push((hash, block.logical, low_u32(u64_from(entry.offset))));
         let is_root = block.inode == InodeNumber::ROOT;
         if is_root && entry.name == b"lost+found" {
             self.lost_found = Some(inode.get());
         }
+    }
+
+    /// Whether names of a directory have to be text, and differ in more than case.
+    fn is_strict(&self, directory: &Directory) -> bool {
+        let flags = InodeFlags::from_bits_retain(directory.flags);
+        let image = self.image;
+        let is_on = image.incompat(Incompat::CASEFOLD) && !flags.contains(InodeFlags::ENCRYPT);
+        let is_strict = image.raw.encoding_flags.get() & STRICT_ENCODING != 0;
+        is_on && is_strict && flags.contains(InodeFlags::CASEFOLD)
     }
 
     /// What holds of the inode that an entry leads to.
@@ -334,7 +346,12 @@ impl<'a, 'b> Worker<'a, 'b> {
     }
 
     /// Looks for names that occur twice: equal hashes first, then the names themselves.
-    fn check_names(&mut self, inode: InodeNumber, runs: &[DirRun]) -> Result<(), DeviceError> {
+    fn check_names(
+        &mut self,
+        inode: InodeNumber,
+        runs: &[DirRun],
+        is_folded: bool,
+    ) -> Result<(), DeviceError> {
         let mut names = core::mem::take(&mut self.names);
         names.sort_unstable();
         for (first, second) in names.iter().zip(names.iter().skip(1)) {
@@ -342,9 +359,10 @@ impl<'a, 'b> Worker<'a, 'b> {
                 continue;
             }
             let (one, other) = (self.name_at(first, runs)?, self.name_at(second, runs)?);
-            if let (Some(one), true) = (&one, one == other) {
+            let (Some(one), Some(other)) = (one, other) else { continue };
+            if key_of(&one, is_folded) == key_of(&other, is_folded) {
                 let place = Place::inode(inode).logical(second.1);
-                let place = place.offset(usize_from(second.2)).name(one);
+                let place = place.offset(usize_from(second.2)).name(&other);
                 self.findings.add(Rule::NameTwice, place, (), ());
             }
         }
@@ -422,6 +440,17 @@ fn nameless_end(bytes: &[u8], layout: DirLayout, at: usize) -> Option<usize> {
     (is_sound && entry.get(6) == Some(&0)).then_some(end)
 }
 
+/// What a name is hashed and, where names have to be text, compared by: in a casefolded directory the folded name.
+pub(super) fn key_of(name: &[u8], is_folded: bool) -> Cow<'_, [u8]> {
+    #[cfg(feature = "std")]
+    if let Some(folded) = is_folded.then(|| super::casefold::fold(name)).flatten() {
+        return Cow::Owned(folded);
+    }
+    // Without `std` there are no tables of characters.
+    let _ = is_folded;
+    Cow::Borrowed(name)
+}
+
 /// Tells names apart; FNV-1a.
 fn hash_of(name: &[u8]) -> u64 {
     name.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
@@ -429,6 +458,8 @@ fn hash_of(name: &[u8]) -> u64 {
     })
 }
 
+/// The superblock's flag of file systems that refuse names which are no text.
+const STRICT_ENCODING: u16 = 1;
 /// Bytes of directories that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// Blocks of a directory whose index is judged: more would take much memory, and no directory has so many.

@@ -13,6 +13,7 @@ use extant_format::htree::{self, Shape};
 use extant_format::superblock::SuperblockFlags;
 use extant_format::{InodeFlags, InodeNumber};
 
+use super::directories::key_of;
 use super::finding::{Place, Value};
 use super::image::{Image, le16, le32};
 use super::inodes::DirRun;
@@ -27,7 +28,7 @@ pub(super) struct IndexCheck {
     seed: [u32; 4],
     is_keyed: bool,
     is_folded: bool,
-    /// `None` where hashes cannot be computed: the directory is casefolded, or its root unusable.
+    /// `None` where hashes cannot be computed, since the root is unusable.
     hasher: Option<DirHasher>,
     /// Levels of inner nodes, the root counted; `None` once the index is not worth going on with.
     depth: Option<u32>,
@@ -139,7 +140,8 @@ impl IndexCheck {
         }
         self.depth = Some(u32::from(levels) + 1);
         let hasher = DirHasher::Seeded { version: known, sign: self.sign, seed: self.seed };
-        self.hasher = (!self.is_folded).then_some(hasher);
+        // Without `std` there are no tables of characters.
+        self.hasher = (cfg!(feature = "std") || !self.is_folded).then_some(hasher);
         true
     }
 
@@ -193,7 +195,7 @@ impl IndexCheck {
         let hash = match (&self.hasher, entry.hash) {
             _ if self.depth.is_none() => None,
             (_, Some((major, _))) => Some(major),
-            (Some(hasher), None) => Some(hasher.hash(entry.name).major),
+            (Some(hasher), None) => Some(hasher.hash(&key_of(entry.name, self.is_folded)).major),
             (None, None) => None,
         };
         if let (Some(hash), Some(own)) = (hash, self.blocks.get_mut(&logical)) {

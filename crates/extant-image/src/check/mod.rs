@@ -19,6 +19,8 @@
 //! superblock are compared too, and a journal is replayed in memory where `e2fsck -n` leaves it out.
 
 mod attributes;
+#[cfg(feature = "std")]
+mod casefold;
 mod claims;
 mod directories;
 mod finding;

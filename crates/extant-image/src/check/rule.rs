@@ -251,6 +251,7 @@ rules! {
         EntryTypeUnset Warning "entry-type-unset" "PR_2_SET_FILETYPE" "entry lacks its type of file"
         EntryTypeUnknown Error "entry-type-unknown" "PR_2_CLEAR_FILETYPE" "entry has a type of file without filetype"
         EntryName Error "entry-name" "PR_2_BAD_NAME" "name has a slash or a zero byte"
+        EncodedName Error "encoded-name" "PR_2_BAD_ENCODED_NAME" "name in a casefolded directory is no text"
         EncryptedName Error "encrypted-name" "PR_2_BAD_ENCRYPTED_NAME" "encrypted name is too short"
         NameTwice Error "name-twice" "PR_2_REPORT_DUP_DIRENT" "name occurs twice in a directory"
         IndexRoot Error "index-root" "PR_1_HTREE_BADROOT" "root of a directory index is malformed"

@@ -1,5 +1,6 @@
 //! Defects of directories and of their indexes.
 
+use extant_format::cast::u64_from;
 use extant_image::check::Rule;
 
 use super::{ALL, Defect, INDEXED, INDIRECT, SOME, Stage, defect};
@@ -280,8 +281,36 @@ fn index_nodes() -> Vec<Defect> {
             stage.set32(second, 2);
             Some(())
         }),
+        defect("other letter in a casefolded name", Rule::IndexLow, FOLDED, |stage| {
+            rename(stage, CASED, FOLDED_NAME, b"NaMe-\xC3\xA8-007")
+        }),
+        defect("casefolded name that is no text", Rule::EncodedName, FOLDED, |stage| {
+            rename(stage, CASED, FOLDED_NAME, b"NaMe-\xFF\xA9-007")
+        }),
+        defect("name twice but for its case", Rule::NameTwice, FOLDED, |stage| {
+            let leaf = stage.blocks(stage.inode(CASED)).get(1).copied()?;
+            let (first, len) = stage.first_entry(leaf)?;
+            let name =
+                stage.block_at(leaf)[8 + usize::try_from(first - leaf).ok()?..][..12].to_vec();
+            stage.edit(first + u64_from(len) + 8, 12, |second| {
+                second.copy_from_slice(&name);
+                second[0] ^= 0x20;
+            });
+            Some(())
+        }),
     ]
 }
+
+/// With casefolded directories, in which names have to be text.
+const FOLDED: &[&str] = &["casefold"];
+/// A directory of names with capital letters.
+const CASED: &str = "cased";
+const FOLDED_NAME: &[u8] = b"NaMe-\xC3\xA9-007";
+
+/// A name in other letters, which its directory takes for the same.
+pub const OTHER_CASE: Defect = defect("name in another case", Rule::IndexHigh, FOLDED, |stage| {
+    rename(stage, CASED, FOLDED_NAME, b"nAmE-\xC3\x89-007")
+});
 
 /// Where the first block of a directory is.
 fn first_block(stage: &Stage, path: &str) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use extant_image::check::Rule;
 
-use super::{ALL, Defect, EXTENTS, INDEXED, SOME, SUMMED, defect};
+use super::{ALL, Defect, EXTENTS, INDEXED, SOME, SUMMED, Stage, defect};
 
 pub(super) fn list() -> Vec<Defect> {
     let mut list = special();
@@ -289,6 +289,12 @@ fn map_flags() -> Vec<Defect> {
             Some(())
         }),
         defect(
+            "encryption context of another length",
+            Rule::EncryptionContext,
+            &["ext4", "ext4-4k"],
+            wrong_context,
+        ),
+        defect(
             "encrypted without a context",
             Rule::EncryptionMissing,
             &["ext4", "ext4-4k"],
@@ -345,4 +351,25 @@ fn types() -> Vec<Defect> {
             Some(())
         }),
     ]
+}
+
+/// Gives a file an encryption context of version 2 with as many bytes as version 1 has.
+fn wrong_context(stage: &Stage) -> Option<()> {
+    stage.or32(stage.superblock(0x60), 0x1_0000);
+    let inode = stage.inode("sizes/1");
+    stage.or32(stage.at(inode, FLAGS), 0x800);
+    let first = stage.attributes_in(inode);
+    let end = stage.at(inode, stage.survey.geometry.inode_size.into());
+    let value = usize::try_from(end - first).ok()?.checked_sub(28)?;
+    stage.edit(first - 4, value + 32, |area| {
+        area.fill(0);
+        area[..4].copy_from_slice(&0xEA02_0000_u32.to_le_bytes());
+        // The name's length, whose it is, and where its value lies.
+        (area[4], area[5]) = (1, 9);
+        area[6..8].copy_from_slice(&u16::try_from(value).unwrap_or(0).to_le_bytes());
+        area[12] = 28;
+        area[20] = b'c';
+        area[4 + value] = 2;
+    });
+    Some(())
 }

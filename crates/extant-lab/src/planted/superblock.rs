@@ -20,6 +20,14 @@ fn fields() -> Vec<Defect> {
             Some(())
         })
         .raw(),
+        defect("mounted in the future", Rule::MountTime, &["ext4", "ext2"], |stage| {
+            stage.set32(stage.superblock(0x2C), FUTURE);
+            Some(())
+        }),
+        defect("written in the future", Rule::WriteTime, &["ext4", "ext3"], |stage| {
+            stage.set32(stage.superblock(0x30), FUTURE);
+            Some(())
+        }),
         defect("magic number of the superblock", Rule::Magic, &["ext4", "ext2"], |stage| {
             stage.set16(stage.superblock(0x38), 0);
             Some(())
@@ -119,6 +127,8 @@ fn features() -> Vec<Defect> {
     ]
 }
 
+/// The last second that fits 32 bits.
+const FUTURE: u32 = u32::MAX;
 /// Whose last group is not full.
 const SIZED: &[&str] = &["ext4", "ext4-4k", "no-csum", "ext3", "ext2"];
 /// Without a journal.
@@ -149,6 +159,13 @@ fn beyond() -> Vec<Defect> {
             },
         )
         .differs("e2fsck tells it, and ends with 0"),
+        defect(
+            "log of a block past the image",
+            Rule::JournalDamaged,
+            &["ext4", "ext3"],
+            log_past_the_image,
+        )
+        .differs("e2fsck -n leaves the journal out"),
         defect("sequence of multiple mount protection", Rule::MmpSequence, &["mmp"], |stage| {
             stage.set32(*stage.pieces(Kind::Mmp).first()? + 4, 0xFFFF_FFFF);
             Some(())
@@ -159,6 +176,27 @@ fn beyond() -> Vec<Defect> {
         }),
     ]
 }
+
+/// Puts a transaction into the log whose one block has its home past the image.
+fn log_past_the_image(stage: &Stage) -> Option<()> {
+    stage.or32(stage.superblock(0x60), 4);
+    let (own, block) = (journal(stage)?, u64::from(stage.block_size()));
+    let put = |at: u64, value: u32| stage.set32(at, value.to_be());
+    let sequence = stage.get32(own + 0x18).swap_bytes();
+    put(own + 0x1C, 1);
+    for (n, kind) in [(1, DESCRIPTOR), (3, COMMIT)] {
+        let words = [JOURNAL_MAGIC, kind, sequence];
+        (0..).step_by(4).zip(words).for_each(|(at, word)| put(own + n * block + at, word));
+    }
+    put(own + block + 12, stage.blocks_count() + 100);
+    // The last block, and no UUID after its tag.
+    put(own + block + 16, 8 | 2);
+    Some(())
+}
+
+const JOURNAL_MAGIC: u32 = 0xC03B_3998;
+const DESCRIPTOR: u32 = 1;
+const COMMIT: u32 = 2;
 
 fn lists() -> Vec<Defect> {
     vec![
