@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use extant::MountOptions;
 use extant::trace::{Event, TraceSink};
+use extant::{MountOptions, Timestamp};
 use extant_device::MemoryDevice;
 use extant_testkit::oracle::{self, KernelMount, Scratch};
 use extant_testkit::tree::{self, Entry, Tree};
@@ -267,6 +267,11 @@ impl Moment {
         Self { seconds, nanoseconds: since.subsec_nanos().into() }
     }
 
+    /// The time of recovery here, whose clock stands still.
+    fn next(&self) -> Timestamp {
+        Timestamp { seconds: self.seconds + 1, nanoseconds: 0 }
+    }
+
     /// Whether the field of this file is the time of a change in all `trees` that recovery made: whoever finishes the cut of a file
     /// changes it then, and two of them at two times. Inodes without room for nanoseconds know the second alone.
     fn is_before(&self, trees: &[&Tree], path: &Path, field: &str) -> bool {
@@ -295,7 +300,7 @@ fn recover_here(
     let device = Arc::new(load(image));
     let before = device.to_vec();
     let read = |options: MountOptions| {
-        let volume = Volume::mount(Arc::<MemoryDevice>::clone(&device), options)
+        let volume = Volume::mount_at(Arc::<MemoryDevice>::clone(&device), options, begin.next())
             .map_err(|error| format!("mount: {error}"))?;
         let tree = volume::tree(&volume.filesystem)?;
         volume.unmount().map_err(|error| format!("unmount: {error}"))?;
