@@ -192,11 +192,11 @@ pub fn many_links(scratch: &Scratch) -> Result<(), String> {
         volume.create_dir(format!("/many/{n}")).expect("there is room for directories");
     }
     volume.unmount().expect("nothing fails");
+    let survey = Survey::of(&device).ok_or("a sound image is left")?;
     let path = scratch.path("many.img");
     for is_counted in [true, false] {
         if !is_counted {
             patch(&device, 1024, 1024, |bytes| bytes[0x64] &= !0x20);
-            let survey = Survey::of(&device).ok_or("the image was sound")?;
             seal(&device, &survey);
         }
         let report = check(&*device, &CheckOptions::default()).map_err(|e| e.to_string())?;
