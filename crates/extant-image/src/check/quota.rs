@@ -18,7 +18,7 @@ use extant_format::quota::{
     BLOCK_BYTES, QuotaKind, RawEntriesHeader, RawQuotaEntry, RawQuotaHeader, TREE_DEPTH, TREE_ROOT,
     VERSION,
 };
-use extant_format::{FileType, InodeNumber, RoCompat, bitmap};
+use extant_format::{FileType, InodeFlags, InodeNumber, RoCompat, bitmap};
 use zerocopy::FromBytes;
 
 use super::finding::{Place, Value};
@@ -35,9 +35,32 @@ struct Used {
 }
 
 impl Used {
-    fn add(&mut self, other: Self) {
+    const fn add(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.inodes = self.inodes.saturating_add(other.inodes);
+    }
+}
+
+/// What one owner's files use together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    all: Used,
+    /// The part of symbolic links whose target is inline data: the kernel counts them, e2fsck does not.
+    links: Used,
+}
+
+impl Sum {
+    const fn add(&mut self, other: Self) {
+        self.all.add(other.all);
+        self.links.add(other.links);
+    }
+
+    /// What e2fsck takes for the use.
+    const fn without_links(&self) -> Used {
+        Used {
+            bytes: self.all.bytes.saturating_sub(self.links.bytes),
+            inodes: self.all.inodes.saturating_sub(self.links.inodes),
+        }
     }
 }
 
@@ -50,9 +73,9 @@ impl fmt::Display for Used {
 /// What users, groups and projects use.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    users: BTreeMap<u32, Used>,
-    groups: BTreeMap<u32, Used>,
-    projects: BTreeMap<u32, Used>,
+    users: BTreeMap<u32, Sum>,
+    groups: BTreeMap<u32, Sum>,
+    projects: BTreeMap<u32, Sum>,
     /// Of a file with a damaged map nobody knows what it uses, so nothing can be compared.
     is_unknown: bool,
 }
@@ -73,10 +96,13 @@ impl Owners {
         let geometry = &image.geometry;
         let cluster = u64::from(geometry.block_size) << geometry.cluster_bits;
         let used = Used { bytes: clusters.unwrap_or(0).saturating_mul(cluster), inodes };
+        let is_link = inode.file_type() == Some(FileType::Symlink);
+        let is_left_out = is_link && inode.has(InodeFlags::INLINE_DATA);
+        let sum = Sum { all: used, links: if is_left_out { used } else { Used::default() } };
         for kind in QuotaKind::ALL {
             let is_on = number_of(image, kind).is_some();
             if let Some(owner) = owner_of(inode, kind).filter(|_| is_on) {
-                self.of_mut(kind).entry(owner).or_default().add(used);
+                self.of_mut(kind).entry(owner).or_default().add(sum);
             }
         }
     }
@@ -85,13 +111,13 @@ impl Owners {
     pub(super) fn merge(&mut self, other: Self) {
         self.is_unknown |= other.is_unknown;
         for kind in QuotaKind::ALL {
-            for (owner, used) in other.of(kind) {
-                self.of_mut(kind).entry(*owner).or_default().add(*used);
+            for (owner, sum) in other.of(kind) {
+                self.of_mut(kind).entry(*owner).or_default().add(*sum);
             }
         }
     }
 
-    const fn of(&self, kind: QuotaKind) -> &BTreeMap<u32, Used> {
+    const fn of(&self, kind: QuotaKind) -> &BTreeMap<u32, Sum> {
         match kind {
             QuotaKind::User => &self.users,
             QuotaKind::Group => &self.groups,
@@ -99,7 +125,7 @@ impl Owners {
         }
     }
 
-    const fn of_mut(&mut self, kind: QuotaKind) -> &mut BTreeMap<u32, Used> {
+    const fn of_mut(&mut self, kind: QuotaKind) -> &mut BTreeMap<u32, Sum> {
         match kind {
             QuotaKind::User => &mut self.users,
             QuotaKind::Group => &mut self.groups,
@@ -145,14 +171,18 @@ pub(super) fn judge(
         let Some(inode) = number_of(image, kind) else { continue };
         let Some(file) = QuotaFile::open(image, inode, kind, findings)? else { continue };
         let used = (!owners.is_unknown).then(|| owners.of(kind));
-        let left = used.map(|used| used.keys().copied().collect()).unwrap_or_default();
+        let is_missed =
+            |(owner, sum): (&u32, &Sum)| (sum.without_links() != Used::default()).then_some(*owner);
+        let left = used.map(|used| used.iter().filter_map(is_missed).collect());
+        let left = left.unwrap_or_default();
         let bits = vec![0; usize_from(file.blocks.div_ceil(8))];
         let mut walk =
             Walk { file: &file, used, left, nodes: bits.clone(), leaves: bits, findings };
         if walk.node(TREE_ROOT, 1)? {
             for owner in walk.left {
                 let place = place_of(inode, owner);
-                let expected = owners.of(kind).get(&owner).map(Used::to_string).unwrap_or_default();
+                let sum = owners.of(kind).get(&owner).copied().unwrap_or_default();
+                let expected = sum.all.to_string();
                 walk.findings.add(Rule::QuotaMissing, place, (), expected);
             }
         }
@@ -251,7 +281,7 @@ fn wrong_in(header: &RawQuotaHeader, kind: QuotaKind, size: u64) -> Option<(Valu
 struct Walk<'a, 'b, 'c> {
     file: &'a QuotaFile<'b, 'c>,
     /// What is compared with; `None` if nothing can be.
-    used: Option<&'a BTreeMap<u32, Used>>,
+    used: Option<&'a BTreeMap<u32, Sum>>,
     /// Owners that were not met yet.
     left: BTreeSet<u32>,
     /// Blocks seen, one bit each: inner ones, and those with entries.
@@ -300,10 +330,10 @@ impl Walk<'_, '_, '_> {
             let owner = entry.id.get();
             self.left.remove(&owner);
             let found = Used { bytes: entry.bytes.get(), inodes: entry.inodes.get() };
-            let expected = used.get(&owner).copied().unwrap_or_default();
-            if found != expected {
+            let sum = used.get(&owner).copied().unwrap_or_default();
+            if found != sum.all && found != sum.without_links() {
                 let place = place_of(self.file.inode, owner);
-                let (found, expected) = (found.to_string(), expected.to_string());
+                let (found, expected) = (found.to_string(), sum.all.to_string());
                 self.findings.add(Rule::QuotaUsage, place, found, expected);
             }
         }
