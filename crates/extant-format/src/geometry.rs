@@ -231,6 +231,11 @@ impl Geometry {
         PhysicalBlock::new(if self.block_size == 1024 { 1 } else { 0 })
     }
 
+    /// The byte of that block at which it begins: 1,024 from the start of the device, whatever the block size.
+    pub const fn superblock_offset(&self) -> usize {
+        if self.block_size > 1024 { 1024 } else { 0 }
+    }
+
     /// Blocks of group 0 that come before the superblock's: the boot block of 1 KiB blocks under `bigalloc`.
     fn boot_blocks(&self, group: BlockGroup) -> u32 {
         u32::from(group.get() == 0 && self.block_size == 1024 && self.first_data_block == 0)

@@ -120,8 +120,7 @@ impl Found {
 }
 
 fn superblock_in<'b>(block: &'b mut [u8], geometry: &Geometry) -> Option<&'b mut RawSuperblock> {
-    let offset = if geometry.block_len() > 1024 { 1024 } else { 0 };
-    Some(RawSuperblock::mut_from_prefix(&mut block[offset..]).ok()?.0)
+    Some(RawSuperblock::mut_from_prefix(&mut block[geometry.superblock_offset()..]).ok()?.0)
 }
 
 /// The error as the superblock has it. Where the kernel names a function of its own, this says which rule is broken, or that it

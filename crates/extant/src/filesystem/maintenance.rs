@@ -57,7 +57,7 @@ impl Volume {
         let number = self.transactions.geometry().superblock_block();
         let block = self.transactions.read(number, BlockKind::Superblock)?;
         let name = block.with(|bytes| {
-            let offset = self.superblock_offset();
+            let offset = self.transactions.geometry().superblock_offset();
             RawSuperblock::ref_from_prefix(&bytes[offset..])
                 .map_or([0; LABEL_BYTES], |(raw, _)| raw.volume_name)
         });
@@ -82,7 +82,7 @@ impl Volume {
         let credits = Credits::blocks(1, geometry).of_volume(HandleType::Misc);
         let mut handle = self.transactions.begin(credits)?;
         handle.note(Change::Unrecorded(Ineligible::Unrecordable));
-        let offset = self.superblock_offset();
+        let offset = self.transactions.geometry().superblock_offset();
         handle.modify(&block, |bytes| {
             if let Ok((raw, _)) = RawSuperblock::mut_from_prefix(&mut bytes[offset..]) {
                 raw.volume_name = name;
@@ -98,10 +98,5 @@ impl Volume {
     /// Why not.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         self.transactions.check_writable()
-    }
-
-    /// Where the superblock begins in its block.
-    fn superblock_offset(&self) -> usize {
-        if self.transactions.geometry().block_len() > 1024 { 1024 } else { 0 }
     }
 }

@@ -402,8 +402,7 @@ impl Volume {
         let block = self.transactions.read(number, BlockKind::Superblock)?;
         let mut frame = block.frame();
         let bytes = frame.make_mut();
-        let offset = if geometry.block_len() > 1024 { 1024 } else { 0 };
-        let (raw, _) = RawSuperblock::mut_from_prefix(&mut bytes[offset..])
+        let (raw, _) = RawSuperblock::mut_from_prefix(&mut bytes[geometry.superblock_offset()..])
             .expect("a block holds a superblock");
         raw.set_free_blocks_count(self.allocator.free_clusters().get() << geometry.cluster_bits);
         raw.free_inodes_count =

@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use extant_format::cast::{low_u32, u64_from, usize_from};
+use extant_format::cast::{low_u32, u64_from};
 use extant_format::corruption::{Place, Rule};
 use extant_format::{
     FileType, InodeNumber, LogicalRange, PhysicalBlock, Superblock, TransactionId, orphan,
@@ -223,7 +223,7 @@ impl Orphans {
     fn set_head(&self, handle: &mut Handle<'_>, head: Option<InodeNumber>) -> Result<(), Error> {
         let geometry = self.transactions.geometry();
         let block = self.transactions.read(geometry.superblock_block(), BlockKind::Superblock)?;
-        let at = head_offset(geometry.block_len());
+        let at = geometry.superblock_offset() + HEAD_AT;
         let head = head.map_or(0, InodeNumber::get).to_le_bytes();
         handle.modify(&block, |bytes| bytes[at..at + 4].copy_from_slice(&head))
     }
@@ -232,7 +232,7 @@ impl Orphans {
     fn read_list(&self) -> Result<Vec<InodeNumber>, Error> {
         let geometry = self.transactions.geometry();
         let block = self.transactions.read(geometry.superblock_block(), BlockKind::Superblock)?;
-        let at = head_offset(geometry.block_len());
+        let at = geometry.superblock_offset() + HEAD_AT;
         let head = block.with(|bytes| {
             bytes[at..at + 4].first_chunk().map_or(0, |head| u32::from_le_bytes(*head))
         });
@@ -297,7 +297,5 @@ impl Orphans {
     }
 }
 
-/// Where the superblock's block says the head of the list.
-const fn head_offset(block_bytes: usize) -> usize {
-    (if block_bytes > 1024 { 1024 } else { 0 }) + usize_from(0xE8)
-}
+/// Where the superblock has the head of the list.
+const HEAD_AT: usize = 0xE8;

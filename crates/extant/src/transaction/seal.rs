@@ -38,7 +38,7 @@ pub(super) fn verify(
         }
         BlockKind::Attributes => xattr::verify_checksum(bytes, geometry, number),
         BlockKind::Superblock => {
-            let raw = bytes.get(superblock_offset(geometry)..);
+            let raw = bytes.get(geometry.superblock_offset()..);
             raw.and_then(|raw| RawSuperblock::ref_from_prefix(raw).ok())
                 .is_some_and(|(raw, _)| raw.checksum.get() == raw.computed_checksum())
         }
@@ -115,13 +115,8 @@ fn seal_alone(block: &MetadataBlock, geometry: &Geometry) {
     });
 }
 
-/// The superblock lies 1,024 bytes from the start of the device, whatever the block size; where in its block that is.
-fn superblock_offset(geometry: &Geometry) -> usize {
-    if geometry.block_len() > 1024 { 1024 } else { 0 }
-}
-
 fn seal_superblock(bytes: &mut [u8], geometry: &Geometry) {
-    let Some(bytes) = bytes.get_mut(superblock_offset(geometry)..) else { return };
+    let Some(bytes) = bytes.get_mut(geometry.superblock_offset()..) else { return };
     if let Ok((raw, _)) = RawSuperblock::mut_from_prefix(bytes) {
         raw.set_checksum();
     }

@@ -385,7 +385,7 @@ impl Xattrs {
             return Ok(());
         }
         let block = self.transactions.read(geometry.superblock_block(), BlockKind::Superblock)?;
-        let at = superblock_offset(geometry.block_len()) + COMPAT_AT;
+        let at = geometry.superblock_offset() + COMPAT_AT;
         let flag = u8::try_from(Compat::EXT_ATTR.bits()).expect("the bit lies in the first byte");
         if block.with(|bytes| bytes[at] & flag == 0) {
             handle.modify(&block, |bytes| bytes[at] |= flag)?;
@@ -428,11 +428,6 @@ pub(super) fn value_inodes(view: XattrView<'_>) -> Vec<InodeNumber> {
 
 pub(super) fn place_of(inode: &Inode, block: &MetadataBlock) -> Place {
     Place::InodeBlock(inode.number(), block.number())
-}
-
-/// Where the superblock starts in its block.
-pub(crate) const fn superblock_offset(block_bytes: usize) -> usize {
-    if block_bytes > 1024 { 1024 } else { 0 }
 }
 
 const fn is_here(value: NewValue<'_>) -> bool {
