@@ -306,7 +306,7 @@ fn mount(kind: &Kind, device: &Arc<MemoryDevice>) -> Result<Volume, String> {
 
 /// The words of a file, when all stand still.
 fn contents(volume: &Volume, number: usize) -> Result<Vec<u64>, String> {
-    let read = volume::read(&volume.filesystem, &worker::name(number));
+    let read = volume::read_all(&volume.filesystem, &worker::name(number));
     read.map(|bytes| read_words(&bytes)).map_err(|error| format!("read: {error}"))
 }
 

@@ -10,7 +10,7 @@ use extant_format::crc::crc32c;
 use extant_format::{FileType, Timestamp};
 use extant_testkit::tree::{Entry, Tree, join};
 
-pub use extant_script::Volume;
+pub use extant_script::{Volume, read_all};
 
 /// Everything on a volume, as `extant_testkit::tree::read` tells it of a kernel mount.
 ///
@@ -95,20 +95,4 @@ fn sum_and_data(filesystem: &Filesystem, path: &[u8]) -> Result<(u32, Vec<(u64, 
         }
     }
     Ok((sum, data))
-}
-
-/// All bytes of a file.
-///
-/// # Errors
-/// The engine's.
-pub fn read(filesystem: &Filesystem, path: &[u8]) -> Result<Vec<u8>, Error> {
-    let file = filesystem.open(path)?;
-    let mut bytes = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read_at(&mut buffer, u64_from(bytes.len()))? {
-            0 => return Ok(bytes),
-            count => bytes.extend_from_slice(&buffer[..count]),
-        }
-    }
 }

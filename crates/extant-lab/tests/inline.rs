@@ -12,7 +12,7 @@ use extant_format::corruption::Place;
 use extant_format::directory::{DirEntries, DirLayout};
 use extant_format::{FileType, InodeFlags};
 use extant_lab::script::{Allocation, DirectoryTarget, Operation, Target};
-use extant_lab::volume::{Volume, read};
+use extant_lab::volume::{Volume, read_all};
 use extant_testkit::Random;
 use extant_testkit::oracle::{self, KernelMount, Scratch};
 
@@ -92,7 +92,7 @@ fn look(image: &Path) -> BTreeMap<Vec<u8>, Found> {
         } else if metadata.file_type() == FileType::Symlink {
             bytes = fs.read_link(&path).unwrap();
         } else {
-            bytes = read(&fs, &path).unwrap();
+            bytes = read_all(&fs, &path).unwrap();
         }
         let has = |flag| metadata.flags.contains(flag);
         let xattrs = fs.list_xattrs(&path).unwrap().into_iter();

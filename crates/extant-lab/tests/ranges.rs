@@ -157,7 +157,7 @@ fn compare(
     }
     let bytes = std::fs::read(mount.root().join("a")).unwrap();
     assert!(
-        extant_lab::volume::read(&engine.filesystem, b"a").unwrap() == bytes,
+        extant_lab::volume::read_all(&engine.filesystem, b"a").unwrap() == bytes,
         "{format:?} {options} seed {seed}, other bytes than the kernel's after\n{story}"
     );
     engine.unmount().unwrap();

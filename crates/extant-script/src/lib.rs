@@ -17,7 +17,7 @@ pub use operation::{Allocation, Node, OpenFlag, Operation, SyncStep};
 pub use options::{WrongOption, mount_options};
 pub use pattern::{JOURNAL_MAGIC, pattern};
 pub use text::{Script, ScriptError, Settings, Step, parse};
-pub use volume::{ScriptClock, Volume};
+pub use volume::{ScriptClock, Volume, read_all};
 
 use std::fmt;
 

@@ -395,3 +395,19 @@ impl Target for Volume {
         self.try_apply(operation).map_err(|error| Errno(error.errno().0))
     }
 }
+
+/// All bytes of a file.
+///
+/// # Errors
+/// The engine's.
+pub fn read_all(filesystem: &Filesystem, path: &[u8]) -> Result<Vec<u8>, Error> {
+    let file = filesystem.open(path)?;
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read_at(&mut buffer, u64_from(bytes.len()))? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The n-th request goes wrong, n = 1, 2, .. to the end of each script: the right errno and no panic, and whatever was promised
 //! before is there after the next mount.
 //!
-//! Source: `house-style`, after SQLite: fail the n-th I/O.
+//! Source: the idea is that of the I/O error tests of SQLite.
 
 use std::fs;
 use std::sync::Arc;

@@ -10,7 +10,7 @@
 //! # Not here
 //! Which images a crash can leave (`extant_testkit::CrashImages`); what a script means (`script::model`).
 //! # Source
-//! `house-style`: a crash image is the log up to a flush, plus any subset of the writes before the next.
+//! Kernel `Documentation/block/writeback_cache_control.rst`: a crash image is the log up to a flush, plus any subset of the writes before the next.
 
 mod attempt;
 mod explore;

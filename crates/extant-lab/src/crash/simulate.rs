@@ -1,7 +1,7 @@
 //! The simulator: a seed decides several clients on one volume, the time that passes, a fault and a crash; it runs twice, and
 //! both runs must be equal to the last event.
 //!
-//! Source: `house-style`, after TigerBeetle's simulator; `--doublecheck` of turso.
+//! Source: the idea is that of TigerBeetle's simulator, and of `--doublecheck` of turso's.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -65,7 +65,6 @@ impl Plan {
         let mut scenario = Scenario::of(set, random.next_u64() >> 16);
         let (script, model) = clients(&mut random);
         scenario.script.clone_from(&script);
-        // Sequences that a crash may cut anywhere are not of one moment when a fault stops them.
         let fault = random.coin().then(|| fault(&mut random));
         Self { scenario, script, model, fault, random }
     }

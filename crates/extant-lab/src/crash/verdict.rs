@@ -35,7 +35,7 @@ pub fn see(filesystem: &Filesystem) -> Result<Seen, String> {
             continue;
         }
         if entry.mode & 0xF000 == 0x8000 {
-            let bytes = volume::read(filesystem, &path)
+            let bytes = volume::read_all(filesystem, &path)
                 .map_err(|error| format!("{}: {error}", show(&path)))?;
             seen.bytes.insert(path.clone(), bytes);
         }

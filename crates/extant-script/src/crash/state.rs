@@ -7,6 +7,8 @@ use extant::{Error, Filesystem, Metadata};
 use extant_format::FileType;
 use extant_format::cast::u64_from;
 
+use crate::volume::read_all;
+
 /// All that is seen at a path and below it, by the path's rest; nothing where nothing is.
 pub type State = BTreeMap<Vec<u8>, Node>;
 
@@ -64,7 +66,7 @@ fn node(filesystem: &Filesystem, path: &[u8], metadata: &Metadata) -> Result<Nod
         FileType::Regular if metadata.size > MOST_BYTES => {
             return Err(LookError::TooLong(path.to_vec(), metadata.size));
         }
-        FileType::Regular => read(filesystem, path)?,
+        FileType::Regular => read_all(filesystem, path)?,
         FileType::Symlink => filesystem.read_link(path)?,
         _ => Vec::new(),
     };
@@ -74,18 +76,6 @@ fn node(filesystem: &Filesystem, path: &[u8], metadata: &Metadata) -> Result<Nod
         xattrs.insert(name, value);
     }
     Ok(Node { mode: metadata.mode, owner: (metadata.uid, metadata.gid), xattrs, bytes })
-}
-
-fn read(filesystem: &Filesystem, path: &[u8]) -> Result<Vec<u8>, Error> {
-    let file = filesystem.open(path)?;
-    let mut bytes = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read_at(&mut buffer, u64_from(bytes.len()))? {
-            0 => return Ok(bytes),
-            count => bytes.extend_from_slice(&buffer[..count]),
-        }
-    }
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
